@@ -1,0 +1,1 @@
+"""funcnet: functional neural networks on JAX, with backpropagation written by hand."""

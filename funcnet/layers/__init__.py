@@ -1,0 +1,1 @@
+"""Parameters plus one op: CamelCase functions that return a `Layer`."""

@@ -1,0 +1,74 @@
+"""Dense maps and embeddings."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ..layer import Layer, stateless, take
+from ..ops import linear
+from ..types import Array, Key, Params
+from . import initializers
+
+
+def Dense(
+    width: int,
+    *,
+    bias: bool = True,
+    w_init: Callable = initializers.lecun_normal(),
+    b_init: Callable = initializers.zeros,
+) -> Layer:
+    """x w + b over the last axis, to `width` outputs; the number of inputs is inferred.
+
+    Args:
+        width: Number of outputs.
+        bias: Whether to add `b`.
+        w_init: `(key, shape, dtype) -> array` for `w`, of shape `(inputs, width)`.
+        b_init: The same for `b`, of shape `(width,)`.
+
+    Returns:
+        A layer named "dense", with parameters `w` and, unless `bias` is false, `b`.
+
+    >>> params, _ = Dense(4).init(jax.random.key(0), jnp.ones((2, 3)))
+    >>> jax.tree.map(jnp.shape, params)
+    {'b': (4,), 'w': (3, 4)}
+    """
+
+    def init(key: Key, x: Array) -> Params:
+        w_key, b_key = jax.random.split(key)
+        dtype = initializers.float_dtype(x)
+        params = {"w": w_init(w_key, (x.shape[-1], width), dtype)}
+        return {**params, "b": b_init(b_key, (width,), dtype)} if bias else params
+
+    def dense(params: Params, x: Array) -> Array:
+        (w,) = take("dense", params, "w")
+        return linear.dense(x, w, params.get("b"))
+
+    return stateless(init, dense)
+
+
+def Embed(entries: int, width: int, *, init: Callable = initializers.normal(1.0)) -> Layer:
+    """The rows of a learned table at integer ids.
+
+    Args:
+        entries: Number of rows; ids run from 0 to entries - 1.
+        width: Length of a row.
+        init: `(key, shape, dtype) -> array` for the table.
+
+    Returns:
+        A layer named "embed", with the parameter `table`.
+
+    >>> ids = jnp.array([[1, 4, 1]])
+    >>> params, _ = Embed(5, 8).init(jax.random.key(0), ids)
+    >>> Embed(5, 8)(params, ids).shape
+    (1, 3, 8)
+    """
+
+    def draw(key: Key, ids: Array) -> Params:
+        return {"table": init(key, (entries, width), jnp.float32)}
+
+    def embed(params: Params, ids: Array) -> Array:
+        (table,) = take("embed", params, "table")
+        return linear.embed(table, ids)
+
+    return stateless(draw, embed)

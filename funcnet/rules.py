@@ -1,0 +1,365 @@
+"""Hand-written backward passes: `rule` attaches one to a function, `autodiff` takes them all off.
+
+An op here is three functions that stand together: what it computes (the *primal*, plain
+`jax.numpy`), a `forward` that computes the same and says what to keep, and a `backward` that
+turns the cotangent of the output into cotangents of the arguments. `rule` makes them one
+differentiable function and adds a row to the table `RULES`, which is what gets listed, proved
+and tested. The primal stays as written: it is the oracle of every check.
+
+    def _square_forward(x):
+        return x * x, x
+
+    def _square_backward(x, dy):
+        '''dx = 2 x dy'''
+        return (2 * x * dy,)
+
+    @rule(_square_forward, _square_backward)
+    def square(x):
+        '''x^2, elementwise.'''
+        return x * x
+
+Positional parameters are arrays (or pytrees of arrays, or None); keyword-only parameters are
+static. A rule with tracers in its closure is right as well: the closed-over arrays get the
+gradient that JAX derives from the primal.
+"""
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from . import jaxprs
+from .closure import rebound, traced_cells
+from .cotangents import Shapes, conform, operand_shapes
+from .types import Key, require
+
+NO_CASES: Mapping[str, "Case"] = types.MappingProxyType({})
+
+
+class Case(NamedTuple):
+    """One way to call an op, as a proof needs it.
+
+    Attributes:
+        make: Draws the positional arguments from a key. Floating arrays are cast to the dtype
+            under test; integers, booleans, keys and None stay.
+        static: The keyword-only arguments.
+    """
+
+    make: Callable[[Key], tuple]
+    static: Mapping[str, Any] = types.MappingProxyType({})
+
+
+class Rule(NamedTuple):
+    """A row of `RULES`: an op, its hand-written rule, and the cases that prove it."""
+
+    name: str
+    primal: Callable
+    forward: Callable
+    backward: Callable
+    nodiff: tuple[str, ...]
+    cases: Mapping[str, Case]
+    op: Callable
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the array arguments, in order."""
+        return tuple(name for name, kind in _parameters(self.primal) if kind != "static")
+
+    @property
+    def derivation(self) -> str:
+        """The backward pass as formulas: the docstring of `backward`."""
+        return inspect.cleandoc(self.backward.__doc__ or "")
+
+
+RULES: dict[str, Rule] = {}
+"""Every op with a hand-written rule, by name, in order of definition."""
+
+
+def normal(*shapes: Sequence[int] | None, **static: Any) -> Case:
+    """A case whose arguments are standard normal arrays of the given shapes (None stays None).
+
+    >>> case = normal((2, 3), None, axis=-1)
+    >>> [jnp.shape(x) for x in case.make(jax.random.key(0)) if x is not None], dict(case.static)
+    ([(2, 3)], {'axis': -1})
+    """
+
+    def make(key: Key) -> tuple:
+        keys = jax.random.split(key, len(shapes))
+        draws = zip(keys, shapes, strict=True)
+        return tuple(None if shape is None else jax.random.normal(k, shape) for k, shape in draws)
+
+    return Case(make, static)
+
+
+def rule(
+    forward: Callable,
+    backward: Callable,
+    *,
+    nodiff: Sequence[str] = (),
+    cases: Mapping[str, Case] = NO_CASES,
+) -> Callable[[Callable], Callable]:
+    """Give a function a backward pass written by hand.
+
+    Args:
+        forward: Takes what the primal takes; returns `(output, res)`, where `res` is a pytree of
+            what the backward pass needs.
+        backward: Takes `(res, dy)`, and by keyword those static arguments it names; returns a
+            tuple with one cotangent for each array argument: None for one without a gradient
+            (integers, booleans, keys, `nodiff`, an argument that is None).
+        nodiff: Names of floating arguments that get no gradient. Their primal must treat them as
+            constants, with `jax.lax.stop_gradient`.
+        cases: What proves the rule; see `Case`.
+
+    Returns:
+        A decorator. The op it makes takes keyword-only arguments as static, runs under the scope
+        of its name in both directions, and tags its output with `checkpoint_name`, so that
+        `jax.checkpoint_policies.save_only_these_names("dense")` keeps it. A rule at the top of a
+        module has a row in `RULES`; the row is also `op.rule`.
+
+    Raises:
+        TypeError: If a call's arguments do not fit the primal, a static argument is not hashable,
+            or the backward pass returns something that does not fit the arguments.
+        ValueError: If another module has an op of this name, or a cotangent has a wrong shape.
+
+    >>> @rule(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+    ... def square(x):
+    ...     return x * x
+    >>> float(jax.grad(square)(3.0))
+    6.0
+    """
+
+    def decorate(primal: Callable) -> Callable:
+        name = primal.__name__
+        _check_signatures(primal, forward, backward, nodiff)
+        signature = inspect.signature(primal)
+
+        @functools.wraps(primal)
+        def op(*args: Any, **kwargs: Any) -> Any:
+            operands, static = _bind(name, signature, args, kwargs)
+            cells = list(traced_cells(primal, forward, backward))
+            if cells:
+                return _with_closure(record, static, cells)(*operands)
+            return build(static)(*operands)
+
+        record = Rule(name, primal, forward, backward, tuple(nodiff), cases, op)
+        build = functools.lru_cache(functools.partial(_differentiable, record))
+        op.rule = record  # pyright: ignore[reportAttributeAccessIssue]  # a function takes attributes
+        if "<locals>" not in primal.__qualname__:
+            held = RULES.get(name)
+            require(
+                held is None or held.primal.__module__ == primal.__module__,
+                "rule",
+                "a name that no other module has given to an op",
+                f"{name!r}, which {held and held.primal.__module__} has",
+                "Choose another name.",
+            )
+            RULES[name] = record
+        return op
+
+    return decorate
+
+
+def autodiff(f: Callable) -> Callable:
+    """`f` without any custom derivative rule: JAX differentiates the primals instead.
+
+    Works on any function, also of other libraries: the rules are taken off by rewriting the
+    jaxpr, inside jit, scan, while, cond and remat as well. So forward mode and all that is built
+    on it (`jax.jvp`, `jax.jacfwd`, `jax.hessian`, `jax.linearize`) work on any network.
+
+    Args:
+        f: Any function. Array arguments are traced; other leaves (booleans, strings) are static.
+
+    Returns:
+        A function of the same arguments and outputs.
+
+    >>> @rule(lambda x: (x**3, x), lambda x, dy: (3 * x**2 * dy,))
+    ... def cube(x):
+    ...     return x**3
+    >>> float(jax.hessian(autodiff(cube))(2.0))
+    12.0
+    """
+
+    @functools.wraps(f)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        traced = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+
+        def call(*arrays: Any) -> Any:
+            filled = list(leaves)
+            for i, array in zip(traced, arrays, strict=True):
+                filled[i] = array
+            args, kwargs = tree.unflatten(filled)
+            return f(*args, **kwargs)
+
+        arrays = [leaves[i] for i in traced]
+        closed, out_tree = jaxprs.trace(call, *arrays)
+        return out_tree.unflatten(jaxprs.evaluate(jaxprs.rewrite(closed, _primal_of), *arrays))
+
+    return plain
+
+
+def _primal_of(eqn: Any) -> Any:
+    return eqn.params["call_jaxpr"] if eqn.primitive.name in jaxprs.CUSTOM_RULES else None
+
+
+def _is_array(leaf: object) -> bool:
+    return isinstance(leaf, float | complex) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+
+
+def _parameters(f: Callable) -> Iterator[tuple[str, str]]:
+    """Each parameter's name, and whether it is an "array", "static", or the "rest" of a call."""
+    kinds = {
+        inspect.Parameter.KEYWORD_ONLY: "static",
+        inspect.Parameter.VAR_POSITIONAL: "rest",
+        inspect.Parameter.VAR_KEYWORD: "rest",
+    }
+    for name, parameter in inspect.signature(f).parameters.items():
+        yield name, kinds.get(parameter.kind, "array")
+
+
+def _check_signatures(
+    primal: Callable, forward: Callable, backward: Callable, nodiff: Sequence[str]
+) -> None:
+    where = f"rule for {primal.__name__}"
+    own = dict(_parameters(primal))
+    arrays = [name for name, kind in own.items() if kind == "array"]
+    static = {name for name, kind in own.items() if kind == "static"}
+    require(
+        "rest" not in own.values(),
+        where,
+        "a primal with named parameters only",
+        f"{inspect.signature(primal)}",
+        "Name every array positionally and every static argument after a bare `*`.",
+        TypeError,
+    )
+    for name in nodiff:
+        require(
+            name in arrays,
+            where,
+            f"nodiff names among the array arguments {arrays}",
+            repr(name),
+            "Keyword-only arguments are static and need no mention.",
+        )
+    for role, f in (("forward", forward), ("backward", backward)):
+        extra = sorted({n for n, kind in _parameters(f) if kind == "static"} - static)
+        require(
+            not extra,
+            where,
+            f"a {role} whose keyword-only arguments are the primal's {sorted(static)}",
+            f"{extra} besides",
+            "Take them from the residuals instead.",
+            TypeError,
+        )
+
+
+def _bind(
+    name: str, signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]
+) -> tuple[tuple, tuple[tuple[str, Any], ...]]:
+    """Split a call into its array operands and its static arguments, the latter hashable."""
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as mismatch:
+        raise TypeError(
+            f"{name}: expected the arguments {signature}, got a call with one of them wrong: "
+            f"{mismatch}. Arrays may be positional, static arguments go by keyword."
+        ) from None
+    bound.apply_defaults()
+    static = tuple((key, _hashable(name, key, value)) for key, value in bound.kwargs.items())
+    return bound.args, static
+
+
+def _hashable(name: str, argument: str, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_hashable(name, argument, v) for v in value)
+    if value.__hash__ is None or jaxprs.is_traced(value):
+        raise TypeError(
+            f"{name}: expected `{argument}` to be a plain Python value, since it is static, "
+            f"got {type(value).__name__}. Pass a number, string, tuple or function."
+        )
+    return value
+
+
+def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callable:
+    """The `jax.custom_vjp` of one op with its static arguments filled in."""
+    name, options = record.name, dict(static)
+    primal = functools.partial(record.primal, **options)
+    forward = functools.partial(record.forward, **_accepted(record.forward, options))
+    backward = functools.partial(record.backward, **_accepted(record.backward, options))
+    takes_gradient = [argument not in record.nodiff for argument in record.arguments]
+
+    def plain(*operands: Any) -> Any:
+        with jax.named_scope(name):
+            return _tag(primal(*operands), name)
+
+    def keep(*operands: Any) -> tuple[Any, Any]:
+        with jax.named_scope(name):
+            output, res = forward(*operands)
+            tagged = _tag(output, name)
+        return tagged, (_swap(res, output, tagged), Shapes(operand_shapes(operands)))
+
+    def pull_back(saved: Any, dy: Any) -> tuple:
+        res, shapes = saved
+        with jax.named_scope(name):
+            cotangents = backward(res, dy)
+        return conform(name, record.arguments, cotangents, shapes.of, takes_gradient)
+
+    plain.__name__ = plain.__qualname__ = name
+    op = jax.custom_vjp(plain)
+    op.defvjp(keep, pull_back)
+    return op
+
+
+def _accepted(f: Callable, options: dict[str, Any]) -> dict[str, Any]:
+    wanted = {name for name, kind in _parameters(f) if kind == "static"}
+    return {name: value for name, value in options.items() if name in wanted}
+
+
+def _tag(output: Any, name: str) -> Any:
+    return jax.tree.map(lambda y: checkpoint_name(y, name), output)
+
+
+def _swap(res: Any, output: Any, tagged: Any) -> Any:
+    """Residuals with each array that is an output replaced by the tagged output: kept once."""
+    new = {id(y): t for y, t in zip(jax.tree.leaves(output), jax.tree.leaves(tagged), strict=True)}
+    return jax.tree.map(lambda r: new.get(id(r), r), res)
+
+
+def _with_closure(
+    record: Rule, static: tuple[tuple[str, Any], ...], cells: list[types.CellType]
+) -> Callable:
+    """The op when its functions close over tracers: they become one more operand.
+
+    Its gradient is JAX's own of the primal, for the hand-written rule does not name it.
+    """
+    closed = [cell.cell_contents for cell in cells]
+    options = dict(static)
+
+    def filled(f: Callable, values: Sequence[Any]) -> Callable:
+        return rebound(f, {id(cell): v for cell, v in zip(cells, values, strict=True)})
+
+    def primal(values: Any, *operands: Any, **options: Any) -> Any:
+        return filled(record.primal, values)(*operands, **options)
+
+    def forward(values: Any, *operands: Any) -> tuple[Any, Any]:
+        f = filled(record.forward, values)
+        output, res = f(*operands, **_accepted(record.forward, options))
+        return output, (res, values, operands)
+
+    def backward(saved: Any, dy: Any) -> tuple:
+        res, values, operands = saved
+        f = filled(record.backward, values)
+        cotangents = f(res, dy, **_accepted(record.backward, options))
+        _, pull = jax.vjp(lambda values: primal(values, *operands, **options), values)
+        return pull(dy)[0], *cotangents
+
+    names = inspect.signature(record.primal).parameters.values()
+    first = inspect.Parameter("closure", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    primal.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+        [first, *names]
+    )
+    opened = record._replace(primal=primal, forward=forward, backward=backward)
+    return functools.partial(_differentiable(opened, static), closed)
