@@ -87,11 +87,12 @@ def _conform_one(where: str, name: str, given: Any, operand: Operand, wanted: bo
         TypeError,
     )
     for leaf, cotangent, floating in zip(operand.leaves, given_leaves, inexact, strict=True):
+        shape = None if cotangent is None else jnp.shape(cotangent)
         require(
-            not floating or jnp.shape(cotangent) == leaf.shape,
+            not floating or shape == leaf.shape,
             where,
             f"a cotangent for `{name}` of shape {leaf.shape}",
-            f"shape {jnp.shape(cotangent)}",
+            f"shape {shape}",
             "A gradient has its argument's shape: sum over the axes that were broadcast.",
         )
     return operand.tree.unflatten(

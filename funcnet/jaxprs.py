@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
 
@@ -39,6 +40,21 @@ def trace(f: Callable, *args: Any) -> tuple[ClosedJaxpr, Any]:
 def evaluate(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
     """The flat outputs of a jaxpr for flat inputs."""
     return jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *leaves)
+
+
+def output_sources(closed: ClosedJaxpr) -> list[tuple[str, int]]:
+    """Each flat output's source: `("input", i)`, or `("computed", n)` with one n for one value."""
+    inputs = {var: i for i, var in enumerate(closed.jaxpr.invars)}
+    values: dict[Any, int] = {}
+    sources = []
+    for position, atom in enumerate(closed.jaxpr.outvars):
+        if isinstance(atom, Literal):
+            sources.append(("computed", -1 - position))
+        elif atom in inputs:
+            sources.append(("input", inputs[atom]))
+        else:
+            sources.append(("computed", values.setdefault(atom, len(values))))
+    return sources
 
 
 def sub_jaxprs(eqn: JaxprEqn) -> Iterator[Any]:

@@ -287,8 +287,8 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
     """The `jax.custom_vjp` of one op with its static arguments filled in."""
     name, options = record.name, dict(static)
     primal = functools.partial(record.primal, **options)
-    forward = functools.partial(record.forward, **_accepted(record.forward, options))
-    backward = functools.partial(record.backward, **_accepted(record.backward, options))
+    forward = functools.partial(record.forward, **accepted(record.forward, options))
+    backward = functools.partial(record.backward, **accepted(record.backward, options))
     takes_gradient = [argument not in record.nodiff for argument in record.arguments]
 
     def plain(*operands: Any) -> Any:
@@ -313,7 +313,8 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
     return op
 
 
-def _accepted(f: Callable, options: dict[str, Any]) -> dict[str, Any]:
+def accepted(f: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The static arguments that a forward or backward pass names; it need not take them all."""
     wanted = {name for name, kind in _parameters(f) if kind == "static"}
     return {name: value for name, value in options.items() if name in wanted}
 
@@ -346,13 +347,13 @@ def _with_closure(
 
     def forward(values: Any, *operands: Any) -> tuple[Any, Any]:
         f = filled(record.forward, values)
-        output, res = f(*operands, **_accepted(record.forward, options))
+        output, res = f(*operands, **accepted(record.forward, options))
         return output, (res, values, operands)
 
     def backward(saved: Any, dy: Any) -> tuple:
         res, values, operands = saved
         f = filled(record.backward, values)
-        cotangents = f(res, dy, **_accepted(record.backward, options))
+        cotangents = f(res, dy, **accepted(record.backward, options))
         _, pull = jax.vjp(lambda values: primal(values, *operands, **options), values)
         return pull(dy)[0], *cotangents
 

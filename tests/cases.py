@@ -1,0 +1,73 @@
+"""The one table of ops, layers and networks that drives the tests.
+
+The ops' cases stand beside the ops and are gathered here; each layer and network has a row below.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import funcnet as fn
+
+
+class OpCase(NamedTuple):
+    rule: Any
+    name: str
+    case: Any
+
+
+def _op_cases() -> list:
+    rows = []
+    for rule in fn.RULES.values():
+        for i, (name, case) in enumerate(rule.cases.items()):
+            marks = [pytest.mark.slow] if i else []
+            row = OpCase(rule, name, case)
+            rows.append(pytest.param(row, id=f"{rule.name}-{name}", marks=marks))
+    return rows
+
+
+OPS = _op_cases()
+"""Every case of every op; all but the first of an op are left out of the quick form."""
+
+
+class LayerCase(NamedTuple):
+    layer: fn.Layer
+    inputs: tuple
+    needs_key: bool = False
+
+
+def image(*shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(9), shape)
+
+
+ROWS, IMAGES, IDS = image(5, 6), image(2, 8, 8, 3), jnp.array([[1, 4, 0], [2, 2, 3]])
+
+LAYERS: dict[str, LayerCase] = {
+    "dense": LayerCase(fn.Dense(4), (ROWS,)),
+    "dense without bias": LayerCase(fn.Dense(4, bias=False), (ROWS,)),
+    "embed": LayerCase(fn.Embed(5, 3), (IDS,)),
+    "conv": LayerCase(fn.Conv(4, (3, 3), padding="SAME", stride=2), (IMAGES,)),
+    "conv in groups": LayerCase(fn.Conv(6, (3, 3), groups=3, bias=False), (IMAGES,)),
+    "conv 1-d, causal": LayerCase(fn.Conv(4, (3,), padding="CAUSAL"), (image(2, 9, 3),)),
+    "max pool": LayerCase(fn.MaxPool(2), (IMAGES,)),
+    "avg pool": LayerCase(fn.AvgPool(3, 2, padding="SAME"), (IMAGES,)),
+    "global average": LayerCase(fn.GlobalPool(), (IMAGES,)),
+    "global maximum": LayerCase(fn.GlobalPool("max"), (IMAGES,)),
+    "flatten": LayerCase(fn.Flatten(), (IMAGES,)),
+    "batch norm": LayerCase(fn.BatchNorm(), (IMAGES,)),
+    "dropout": LayerCase(fn.Dropout(0.3), (ROWS,), needs_key=True),
+    "serial": LayerCase(fn.serial(fn.Dense(4), fn.relu, fn.Dense(4), head=fn.Dense(2)), (ROWS,)),
+    "parallel": LayerCase(fn.parallel(fn.Dense(2), fn.Dense(3)), (ROWS,)),
+    "residual": LayerCase(fn.residual(fn.serial(fn.Dense(6), fn.tanh)), (ROWS,)),
+    "repeat": LayerCase(fn.repeat(fn.serial(fn.BatchNorm(), fn.Dense(6)), 3), (ROWS,)),
+    "ensemble": LayerCase(fn.ensemble(fn.serial(fn.Dense(3), fn.BatchNorm()), 4), (ROWS,)),
+    "remat": LayerCase(fn.remat(fn.serial(fn.Dense(6), fn.BatchNorm(), fn.tanh)), (ROWS,)),
+    "repeat with dropout": LayerCase(
+        fn.repeat(fn.serial(fn.Dense(6), fn.Dropout(0.5)), 2), (ROWS,), needs_key=True
+    ),
+    "mlp": LayerCase(fn.MLP((8, 8, 3), drop=0.1), (ROWS,), needs_key=True),
+    "lenet": LayerCase(fn.LeNet(10), (image(2, 32, 32, 1),)),
+}
+"""Every layer, combinator and network."""

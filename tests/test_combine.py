@@ -1,0 +1,350 @@
+"""The protocol and its combinators: every layer of the table, then what each combinator promises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import funcnet as fn
+
+from .cases import LAYERS, ROWS
+
+every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+def built(name, key):
+    layer, inputs, _ = LAYERS[name]
+    return (layer, inputs, *layer.init(key, *inputs))
+
+
+def assert_same(a, b, **tolerance):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, **(tolerance or {"rtol": 1e-6, "atol": 1e-6}))
+
+
+@every_layer
+def test_parameters_are_nested_dicts_of_arrays(name, key):
+    _, _, params, state = built(name, key)
+
+    def check(tree):
+        assert type(tree) is dict
+        for value in tree.values():
+            if isinstance(value, dict):
+                assert value, "a child that has none has no entry"
+                check(value)
+            else:
+                assert isinstance(value, jax.Array)
+
+    check(params)
+    check(state)
+
+
+@every_layer
+def test_init_under_eval_shape_and_jit(name, key):
+    layer, inputs, params, state = built(name, key)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+    abstract = jax.eval_shape(layer.init, key, *shapes)
+    assert jax.tree.map(lambda x: x.shape, abstract) == jax.tree.map(jnp.shape, (params, state))
+    assert_same(jax.jit(layer.init)(key, *inputs), (params, state))
+    assert_same(layer.init(key, *shapes), (params, state))
+
+
+@every_layer
+def test_apply_is_pure_and_keeps_the_state_structure(name, key):
+    layer, inputs, params, state = built(name, key)
+    before = jax.tree.map(np.array, (params, state))
+    first = layer.apply(params, state, *inputs, train=True, key=key)
+    second = jax.jit(lambda p, s, k: layer.apply(p, s, *inputs, train=True, key=k))(
+        params, state, key
+    )
+    assert_same(first, second, rtol=1e-5, atol=1e-5)
+    assert_same((params, state), before, rtol=0, atol=0)
+    assert jax.tree.structure(first[1]) == jax.tree.structure(state)
+
+
+@every_layer
+def test_evaluation_needs_no_key_and_is_deterministic(name, key):
+    layer, inputs, params, state = built(name, key)
+    output, after = layer.apply(params, state, *inputs)
+    assert_same(layer.apply(params, state, *inputs), (output, after), rtol=0, atol=0)
+    assert_same(after, state, rtol=0, atol=0)
+
+
+@every_layer
+def test_training_without_a_key_is_one_sentence(name, key):
+    layer, inputs, params, state = built(name, key)
+    if LAYERS[name].needs_key:
+        with pytest.raises(
+            ValueError,
+            match=r"^dropout: expected a random key in training, got key=None\. Call "
+            r"net\.apply\(params, state, x, train=True, key=jax\.random\.key\(0\)\), with another "
+            r"key for each step\.$",
+        ):
+            layer.apply(params, state, *inputs, train=True)
+    else:
+        layer.apply(params, state, *inputs, train=True)
+
+
+@every_layer
+def test_gradient_equals_that_of_the_primals(name, key):
+    layer, inputs, params, state = built(name, key)
+
+    def loss(params):
+        output, _ = layer.apply(params, state, *inputs, train=True, key=key)
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves(output))
+
+    assert_same(jax.grad(loss)(params), jax.grad(fn.autodiff(loss))(params), rtol=2e-4, atol=2e-4)
+
+
+@every_layer
+def test_under_vmap_scan_and_remat(name, key):
+    layer, inputs, params, state = built(name, key)
+    x, *rest = inputs
+
+    def run(x):
+        output, _ = layer.apply(params, state, x, *rest, train=True, key=key)
+        return output
+
+    expected = run(x)
+    stacked = jax.vmap(run)(jnp.stack([x, x]))
+    assert_same(jax.tree.map(lambda y: y[1], stacked), expected, rtol=1e-5, atol=1e-5)
+    _, scanned = jax.lax.scan(lambda c, x: (c, jax.checkpoint(run)(x)), None, jnp.stack([x, x]))
+    assert_same(jax.tree.map(lambda y: y[1], scanned), expected, rtol=1e-5, atol=1e-5)
+
+
+@every_layer
+def test_summary_adds_up(name, key):
+    layer, inputs, params, _ = built(name, key)
+    summary = layer.summary(*inputs)
+    assert summary.total.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert summary.total.bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert "total" in str(summary)
+
+
+@every_layer
+def test_any_optax_optimizer_takes_the_parameters(name, key):
+    _, _, params, _ = built(name, key)
+    optimizer = optax.adamw(1e-3)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+
+
+def test_summary_text():
+    net = fn.serial(fn.Dense(4), fn.relu, inner=fn.serial(fn.Dense(2)))
+    assert str(net.summary(jax.ShapeDtypeStruct((5, 3), "float32"))).splitlines() == [
+        "layer        output        parameters   size",
+        "-----------  ------------  ----------  -----",
+        "dense        float32[5,4]          16   64 B",
+        "relu         float32[5,4]           0    0 B",
+        "inner        float32[5,2]          10   40 B",
+        "inner/dense  float32[5,2]          10   40 B",
+        "total        float32[5,2]          26  104 B",
+    ]
+
+
+def test_summary_allocates_nothing():
+    huge = fn.serial(fn.Dense(1_000_000), fn.Dense(1_000_000))
+    assert huge.summary(jax.ShapeDtypeStruct((1, 1_000_000), "float32")).total.bytes > 8e12
+
+
+def test_a_child_called_twice_shares_its_parameters_and_gradients_add(key):
+    @fn.network(up=fn.Dense(6))
+    def twice(net, x):
+        return net.up(net.up(x))
+
+    params, _ = twice.init(key, ROWS)
+    w, b = params["up"]["w"], params["up"]["b"]
+    np.testing.assert_allclose(twice(params, ROWS), (ROWS @ w + b) @ w + b, rtol=1e-5, atol=1e-5)
+
+    def apart(first, second):
+        return jnp.sum(((ROWS @ first + b) @ second + b) ** 2)
+
+    first, second = jax.grad(apart, argnums=(0, 1))(w, w)
+    shared = jax.grad(lambda p: (twice(p, ROWS) ** 2).sum())(params)["up"]["w"]
+    np.testing.assert_allclose(shared, first + second, rtol=1e-4)
+
+
+def test_a_tied_head_reads_the_parameters(key):
+    @fn.network(tok=fn.Embed(5, 6), mix=fn.Dense(6))
+    def tied(net, ids):
+        return net.mix(net.tok(ids)) @ net.params["tok"]["table"].T
+
+    ids = jnp.array([0, 3])
+    params, _ = tied.init(key, ids)
+    assert set(params) == {"tok", "mix"}
+    assert tied(params, ids).shape == (2, 5)
+
+
+def test_adding_a_child_does_not_change_the_others(key):
+    small, _ = fn.serial(fn.Dense(4), fn.Dense(2)).init(key, ROWS)
+    for larger in (
+        fn.serial(fn.Dense(4), fn.relu, fn.Dense(2)),
+        fn.serial(fn.Dense(4), fn.BatchNorm(), fn.Dropout(0.5), fn.Dense(2), extra=fn.Dense(2)),
+    ):
+        params, _ = larger.init(key, ROWS)
+        assert_same({name: params[name] for name in small}, small, rtol=0, atol=0)
+    deeper, _ = fn.repeat(fn.Dense(6), 5).init(key, ROWS)
+    shallow, _ = fn.repeat(fn.Dense(6), 3).init(key, ROWS)
+    assert_same(jax.tree.map(lambda leaf: leaf[:3], deeper), shallow, rtol=0, atol=0)
+
+
+def test_siblings_and_repeated_calls_draw_differently(key):
+    @fn.network(drop=fn.Dropout(0.5), other=fn.Dropout(0.5))
+    def masks(net, x):
+        return net.drop(x), net.drop(x), net.other(x)
+
+    outputs, _ = masks.apply({}, {}, jnp.ones((8, 8)), train=True, key=key)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert not np.array_equal(outputs[i], outputs[j])
+
+
+def test_repeat_equals_a_loop_with_state_and_keys(key):
+    block = fn.serial(fn.BatchNorm(), fn.Dense(6), fn.Dropout(0.5))
+    net = fn.repeat(block, 3)
+    params, state = net.init(key, ROWS)
+    output, after = net.apply(params, state, ROWS, train=True, key=key)
+    x = ROWS
+    for i in range(3):
+        own = jax.tree.map(lambda leaf, i=i: leaf[i], (params, state))
+        x, new = block.apply(*own, x, train=True, key=jax.random.fold_in(key, i))
+        assert_same(new, jax.tree.map(lambda leaf, i=i: leaf[i], after))
+    assert_same(output, x)
+
+
+def test_repeat_passes_further_inputs_to_every_copy(key):
+    @fn.network(up=fn.Dense(6))
+    def block(net, x, shift):
+        return net.up(x) + shift
+
+    net = fn.repeat(block, 4)
+    params, _ = net.init(key, ROWS, ROWS[0])
+    assert net(params, ROWS, ROWS[0]).shape == ROWS.shape
+
+
+def test_repeat_compiles_no_longer_when_deeper(key):
+    def size(depth):
+        net = fn.repeat(fn.serial(fn.Dense(6), fn.tanh), depth)
+        params, _ = net.init(key, ROWS)
+        step = jax.jit(jax.grad(lambda p: net(p, ROWS).sum()))
+        return len(step.lower(params).as_text())
+
+    assert size(64) < 1.05 * size(4)
+
+
+def test_ensemble_equals_its_members(key):
+    member = fn.serial(fn.Dense(3), fn.tanh)
+    net = fn.ensemble(member, 4)
+    params, _ = net.init(key, ROWS)
+    for i, output in enumerate(net(params, ROWS)):
+        assert_same(output, member(jax.tree.map(lambda leaf, i=i: leaf[i], params), ROWS))
+
+
+def test_remat_with_a_policy_keeps_by_name(key):
+    policy = jax.checkpoint_policies.save_only_these_names("dense")
+    net = fn.serial(fn.Dense(8), fn.sigmoid, fn.Dense(8), fn.sigmoid)
+    params, _ = net.init(key, ROWS)
+
+    def stored(layer):
+        _, pull = jax.vjp(lambda p: layer(p, ROWS), params)
+        return sum(leaf.size for leaf in jax.tree.leaves(pull))
+
+    assert stored(fn.remat(net)) < stored(fn.remat(net, policy)) < stored(net)
+
+
+def test_an_error_inside_names_the_layer_path(key):
+    net = fn.serial(block=fn.serial(fn.Dense(4), head=fn.Dense(2)))
+    params, _ = net.init(key, ROWS)
+    params["block"]["head"] = {}
+    with pytest.raises(ValueError, match="dense: expected parameters w, got none") as caught:
+        net(params, ROWS)
+    assert caught.value.__notes__ == ["in layer block/head"]
+
+
+def shifted(x):
+    return jnp.concatenate([x, x], axis=-1)
+
+
+DENSE = fn.Dense(4)
+NET = fn.serial(DENSE, fn.BatchNorm())
+MISUSES = {
+    "parameters forgotten": (
+        lambda: DENSE(ROWS),
+        TypeError,
+        r"^dense: expected parameters \(a dict\) first, got ArrayImpl\. Call net\(params, x\) with "
+        r"the parameters from net\.init\(key, x\)\.$",
+    ),
+    "parameters of another network": (
+        lambda: NET({"conv": {}}, ROWS),
+        ValueError,
+        r"^serial: expected parameters for the children dense, batch_norm, got some for conv\. "
+        r"They belong to another network: use what this one's net\.init\(key, x\) returned\.$",
+    ),
+    "parameters missing": (
+        lambda: DENSE({"table": ROWS}, ROWS),
+        ValueError,
+        r"^dense: expected parameters w, got table\. Use what this network's own "
+        r"net\.init\(key, x\) returned\.$",
+    ),
+    "state missing": (
+        lambda: NET(NET.init(jax.random.key(0), ROWS)[0], ROWS),
+        ValueError,
+        r"^batch_norm: expected state mean, var, got none\. Call `output, state = "
+        r"net\.apply\(params, state, x\)` with the state from net\.init\(key, x\)\.$",
+    ),
+    "no layer": (
+        lambda: fn.serial(3),
+        TypeError,
+        r"^serial: expected a Layer or a function as child, got 3\. "
+        r"A layer is made by a call, as in Dense\(10\)\.$",
+    ),
+    "reserved name": (
+        lambda: fn.network(params=DENSE),
+        ValueError,
+        r"^network: expected children not named params, state, train, key, got 'params'\. "
+        r"Those names belong to the bound network itself; choose another\.$",
+    ),
+    "name taken": (
+        lambda: fn.serial(DENSE, dense=DENSE),
+        ValueError,
+        r"^serial: expected a name that no other child has, got 'dense'\. Choose another name\.$",
+    ),
+    "unknown child": (
+        lambda: fn.network(up=DENSE)(lambda net, x: net.down(x)).init(jax.random.key(0), ROWS),
+        AttributeError,
+        r"<lambda>: expected one of the children up, got 'down'\. "
+        r"Children are the keyword arguments of network\(\)\.$",
+    ),
+    "residual changes shape": (
+        lambda: fn.residual(shifted)({}, ROWS),
+        ValueError,
+        r"^residual: expected a layer that keeps the shape \(5, 6\), got an output of shape "
+        r"\(5, 12\)\. Project the input with network\(\) instead\.$",
+    ),
+    "repeat changes shape": (
+        lambda: fn.repeat(shifted, 2)({}, ROWS),
+        ValueError,
+        r"^repeat: expected a layer that keeps the shape \(5, 6\), got an output of shape "
+        r"\(5, 12\)\. A layer that is repeated keeps its input's shape\.$",
+    ),
+    "repeat zero times": (
+        lambda: fn.repeat(DENSE, 0),
+        ValueError,
+        r"^repeat: expected a whole number of copies, 1 or more, got 0\. "
+        r"Write repeat\(layer, 8\) for eight\.$",
+    ),
+    "stacked otherwise": (
+        lambda: fn.ensemble(DENSE, 3)(DENSE.init(jax.random.key(0), ROWS)[0], ROWS),
+        ValueError,
+        r"^ensemble: expected parameters and state stacked 3 deep along axis 0, got shape \(4,\) "
+        r"at \['b'\]\. Use what this network's own net\.init\(key, x\) returned\.$",
+    ),
+}
+
+
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_misuse_is_one_sentence(misuse):
+    call, error, message = MISUSES[misuse]
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,200 @@
+"""The house rules: floors, sizes, docstrings, names and what may not stand in a file."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import funcnet as fn
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "funcnet"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = sorted(info.name for info in pkgutil.walk_packages(fn.__path__, "funcnet."))
+
+
+def floors() -> dict[str, tuple[int, int, int]]:
+    """From docs/design.md: each module's floor, its row on that floor, its place in the row."""
+    places: dict[str, tuple[int, int, int]] = {}
+    rows: dict[int, int] = {}
+    for line in (ROOT / "docs/design.md").read_text().splitlines():
+        if not (match := re.match(r"\| (\d) \| (.+?) \|", line)):
+            continue
+        floor, names = int(match[1]), match[2]
+        package, _, inside = names.partition(":")
+        row = rows[floor] = rows.get(floor, 0) + 1
+        if inside:
+            room = package.strip().strip("`")
+            modules = [room, *(f"{room}.{name}" for name in re.findall(r"`(\w+)`", inside))]
+        else:
+            modules = re.findall(r"`(\w+)`", names)
+        for place, module in enumerate(modules):
+            places[module] = (floor, row, place)
+    return places
+
+
+FLOORS = floors()
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(path: Path) -> set[str]:
+    """The funcnet modules that a file imports, at the top or inside a function."""
+    package = path.relative_to(PACKAGE).parent.parts
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {
+                alias.name.removeprefix("funcnet.")
+                for alias in node.names
+                if alias.name.startswith("funcnet.")
+            }
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            if not node.level and (node.module or "").split(".")[0] != "funcnet":
+                continue
+            tail = (node.module or "").removeprefix("funcnet").strip(".")
+            stem = ".".join([*base, *([tail] if tail else [])])
+            for alias in node.names:
+                inner = f"{stem}.{alias.name}".strip(".")
+                found.add(inner if inner in FLOORS else stem)
+    return found - {""}
+
+
+def test_every_module_stands_on_a_floor():
+    built = {module_of(path) for path in FILES} - {""}
+    assert built == set(FLOORS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: module_of(path) or "funcnet")
+def test_imports_go_down_the_floors(path):
+    if not (name := module_of(path)):
+        return
+    floor, row, place = FLOORS[name]
+    for other in imports(path):
+        other_floor, other_row, other_place = FLOORS[other]
+        below = other_floor < floor
+        same_room = (floor, row) == (other_floor, other_row) and other_place < place
+        assert below or same_room, f"{name} imports {other}"
+
+
+def test_ops_and_check_know_no_layer():
+    for path in FILES:
+        if module_of(path).split(".")[0] in ("ops", "check"):
+            assert not imports(path) & {"layer", "combine"}
+
+
+CONFINED = {
+    "optax": {"train.step"},
+    "matplotlib": {"train.history"},
+    "rich": {"train.fit", "__main__"},
+    "jax.core": {"jaxprs"},
+    "jax.extend": {"jaxprs"},
+    "jax._src": set(),
+}
+
+
+@pytest.mark.parametrize("library", CONFINED)
+def test_third_parties_are_confined(library):
+    pattern = re.compile(
+        rf"^\s*(import|from) {re.escape(library)}\b|\b{re.escape(library)}\.", re.M
+    )
+    users = set()
+    for path in FILES:
+        code = re.sub(r'""".*?"""', "", path.read_text(), flags=re.S)
+        if pattern.search(code):
+            users.add(module_of(path))
+    assert users <= CONFINED[library]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: module_of(path) or "funcnet")
+def test_sizes(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert length < 60, f"{node.name} has {length} lines"
+
+
+def public(module) -> list[tuple[str, object]]:
+    members = inspect.getmembers(module, lambda x: inspect.isfunction(x) or inspect.isclass(x))
+    return [
+        (name, member)
+        for name, member in members
+        if not name.startswith("_") and member.__module__ == module.__name__
+    ]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_and_their_examples(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    for member_name, member in public(module):
+        assert member.__doc__, f"{name}.{member_name}"
+    results = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert results.failed == 0
+
+
+def exported() -> list[tuple[str, object]]:
+    return [(n, f) for n, f in vars(fn).items() if callable(f) and not n.startswith("_")]
+
+
+@pytest.mark.parametrize("name", [n for n, f in exported() if inspect.isfunction(f)])
+def test_every_public_function_has_an_example(name):
+    assert ">>>" in (getattr(fn, name).__doc__ or "")
+
+
+def test_every_op_is_public_and_names_its_source():
+    for rule in fn.RULES.values():
+        assert getattr(fn, rule.name) is rule.op
+        assert "Reference:" in (rule.op.__doc__ or ""), rule.name
+
+
+def test_exports_are_explicit():
+    for node in ast.parse((PACKAGE / "__init__.py").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            assert all(alias.asname == alias.name for alias in node.names)
+
+
+def test_no_swallowed_keywords():
+    allowed = {"network", "serial", "parallel", "_named", "normal"}
+    for path in FILES:
+        if module_of(path) in ("rules", "closure"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.args.kwarg:
+                assert node.name in allowed, f"{module_of(path)}.{node.name}"
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    names = listed.stdout.splitlines() if listed.returncode == 0 else []
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def test_top_level():
+    names = {path.relative_to(ROOT).parts[0] for path in tracked()}
+    allowed = {"pyproject.toml", "README.md", "LICENSE", "funcnet", "tests", "examples", "docs"}
+    assert {name for name in names if not name.startswith(".")} <= allowed
+
+
+def test_no_large_file_and_no_marks_left_open():
+    marks = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
+    for path in tracked():
+        assert path.stat().st_size < 1_000_000
+        if path.suffix in (".py", ".md", ".toml"):
+            assert not marks.search(path.read_text()), path

@@ -1,0 +1,204 @@
+"""What holds for every op, in each of its cases: one table, one test a property."""
+
+import chex
+import jax
+import jax.export
+import jax.numpy as jnp
+import pytest
+
+import funcnet as fn
+from funcnet.check import LIMITS, cast, prove
+
+from .cases import OPS
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+every_case = pytest.mark.parametrize("row", OPS)
+
+
+def floating(x) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def split(args):
+    """The floating leaves of the arguments, and how to put others in their place."""
+    leaves, tree = jax.tree.flatten(args)
+    places = [i for i, leaf in enumerate(leaves) if floating(leaf)]
+
+    def fill(floats):
+        filled = list(leaves)
+        for i, x in zip(places, floats, strict=True):
+            filled[i] = x
+        return tree.unflatten(filled)
+
+    return [leaves[i] for i in places], fill
+
+
+def probe(y):
+    """A scalar of an op's output whose gradient differs at each element."""
+    leaves = [leaf for leaf in jax.tree.leaves(y) if floating(leaf)]
+    return sum((leaf * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape)).sum() for leaf in leaves)
+
+
+def value_and_gradients(f, case, args):
+    floats, fill = split(args)
+
+    def scalar(floats):
+        y = f(*fill(floats), **case.static)
+        return probe(y), y
+
+    gradients, y = jax.grad(scalar, has_aux=True)(floats)
+    return y, gradients
+
+
+def assert_equal(a, b, tolerance=1e-10):
+    chex.assert_trees_all_equal_shapes_and_dtypes(a, b)
+    chex.assert_trees_all_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_rule_is_proved(row, dtype):
+    alone = row.rule._replace(cases={row.name: row.case})
+    failures = [proof for proof in prove(alone, dtype) if not proof.ok]
+    assert not failures
+
+
+@pytest.mark.parametrize("rule", fn.RULES.values(), ids=lambda rule: rule.name)
+def test_every_op_has_cases_and_derivation_and_meets_an_empty_array(rule):
+    assert rule.cases
+    assert rule.derivation
+    sizes = [
+        leaf.size
+        for case in rule.cases.values()
+        for leaf in jax.tree.leaves(jax.eval_shape(case.make, jax.random.key(0)))
+    ]
+    assert 0 in sizes
+
+
+@pytest.mark.parametrize("rule", fn.RULES.values(), ids=lambda rule: rule.name)
+def test_primal_is_plain(rule):
+    """An oracle that ran other hand-written rules would not be independent."""
+    case = next(iter(rule.cases.values()))
+    args = jax.eval_shape(case.make, jax.random.key(0))
+    jaxpr = jax.make_jaxpr(lambda *args: rule.primal(*args, **case.static))(*args)
+    assert "custom_vjp_call" not in str(jaxpr)
+
+
+@every_case
+def test_adjoint_identity(row, x64, key):
+    """The inner products agree: with v any direction, dy of J v equals v of the gradient."""
+    args = row.case.make(key)
+    floats, fill = split(args)
+    directions = [
+        jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+        for i, x in enumerate(floats)
+    ]
+    held = [x for name, x in zip(row.rule.arguments, args, strict=True) if name in row.rule.nodiff]
+    held_leaves = {id(leaf) for leaf in jax.tree.leaves(held)}
+    moves = [
+        jnp.zeros_like(v) if id(x) in held_leaves else v
+        for v, x in zip(directions, floats, strict=True)
+    ]
+
+    def scalar(floats):
+        return probe(row.rule.op(*fill(floats), **row.case.static))
+
+    _, forward = jax.jvp(fn.autodiff(scalar), (floats,), (moves,))
+    gradients = jax.grad(scalar)(floats)
+    backward = sum(jnp.vdot(g, v) for g, v in zip(gradients, moves, strict=True))
+    assert_equal(jnp.asarray(forward), jnp.asarray(backward, forward.dtype))
+
+
+@every_case
+def test_jit_compiles_once(row, x64, key):
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def compiled(args):
+        return value_and_gradients(row.rule.op, row.case, args)
+
+    for draw in (0, 1):
+        args = row.case.make(jax.random.fold_in(key, draw))
+        assert_equal(compiled(args), value_and_gradients(row.rule.op, row.case, args))
+
+
+@every_case
+def test_vmap_over_each_argument(row, x64, key):
+    draws = [row.case.make(jax.random.fold_in(key, i)) for i in range(3)]
+    for i, argument in enumerate(draws[0]):
+        if argument is None:
+            continue
+
+        def one(x, i=i):
+            args = (*draws[0][:i], x, *draws[0][i + 1 :])
+            return value_and_gradients(row.rule.op, row.case, args)
+
+        singles = [draw[i] for draw in draws]
+        stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *singles)
+        expected = jax.tree.map(lambda *xs: jnp.stack(xs), *[one(x) for x in singles])
+        assert_equal(jax.jit(jax.vmap(one))(stacked), expected)
+
+
+@every_case
+def test_scan_cond_and_remat(row, x64, key):
+    args = row.case.make(key)
+    expected = value_and_gradients(row.rule.op, row.case, args)
+
+    def op(*args, **static):
+        return jax.checkpoint(lambda *args: row.rule.op(*args, **static))(*args)
+
+    def body(carry, _):
+        here = jax.lax.cond(
+            carry,
+            lambda args: value_and_gradients(op, row.case, args),
+            lambda args: jax.tree.map(jnp.zeros_like, expected),
+            args,
+        )
+        return carry, here
+
+    _, stacked = jax.lax.scan(body, jnp.bool_(True), None, length=2)
+    assert_equal(jax.tree.map(lambda leaf: leaf[1], stacked), expected)
+
+
+@every_case
+def test_gradient_of_gradient(row, x64, key):
+    floats, fill = split(row.case.make(key))
+
+    def squared_gradient(f):
+        def scalar(floats):
+            _, gradients = value_and_gradients(f, row.case, fill(floats))
+            return sum((g * g).sum() for g in gradients)
+
+        return jax.jit(jax.grad(scalar))(floats)
+
+    assert_equal(squared_gradient(row.rule.op), squared_gradient(row.rule.primal), 1e-9)
+
+
+@every_case
+def test_gradient_lowers_for_every_platform(row, key):
+    args = jax.eval_shape(row.case.make, key)
+    floats, fill = split(args)
+
+    def gradients(floats, rest):
+        return value_and_gradients(row.rule.op, row.case, fill_in(rest, floats))
+
+    leaves, tree = jax.tree.flatten(args)
+
+    def fill_in(rest, floats):
+        floats, rest = list(floats), list(rest)
+        return tree.unflatten([floats.pop(0) if floating(x) else rest.pop(0) for x in leaves])
+
+    rest = [leaf for leaf in leaves if not floating(leaf)]
+    exported = jax.export.export(jax.jit(gradients), platforms=PLATFORMS)(floats, rest)
+    assert exported.platforms == PLATFORMS
+
+
+@every_case
+def test_without_rules_the_value_is_the_same(row, x64, key):
+    args = row.case.make(key)
+    plain = fn.autodiff(lambda *args: row.rule.op(*args, **row.case.static))(*args)
+    assert_equal(plain, row.rule.op(*args, **row.case.static))
+
+
+def test_cast_leaves_integers_and_keys(key):
+    tree = cast({"x": jnp.ones(2), "ids": jnp.arange(2), "key": key}, "bfloat16")
+    assert [str(leaf.dtype) for leaf in jax.tree.leaves(tree)] == ["int32", "key<fry>", "bfloat16"]
