@@ -15,7 +15,9 @@ import numpy as np
 
 from . import RULES
 from .check import LIMITS, report
+from .combine import serial
 from .layer import Layer
+from .layers.conv import Flatten
 from .layers.linear import Dense
 from .nets.convnet import LeNet
 from .nets.mlp import MLP
@@ -49,7 +51,7 @@ NETS = {
         2e-3,
     ),
     "mlp": Recipe(
-        lambda outputs, width: MLP((*width, outputs)),
+        lambda outputs, width: serial(Flatten(), MLP((*width, outputs))),
         "dense layers with rectifiers, of any width and depth",
         "digits",
         40,
@@ -57,7 +59,7 @@ NETS = {
         (128,),
     ),
     "linear": Recipe(
-        lambda outputs, width: Dense(outputs),
+        lambda outputs, width: serial(Flatten(), Dense(outputs)),
         "one dense layer: logistic, softmax or linear regression",
         "breast_cancer",
         40,

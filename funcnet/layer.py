@@ -24,8 +24,16 @@ from .render import forms, text
 from .types import Array, Key, Params, State, require
 
 
-class Layer(NamedTuple):
+class _Pair(NamedTuple):
+    init: Callable[..., tuple[Params, State]]
+    apply: Callable[..., tuple[Any, State]]
+    name: str = "layer"
+
+
+class Layer(_Pair):
     """A network: a pair of pure functions, and a name for what it is.
+
+    A NamedTuple that `jax.jit` takes as a function, which needs a weak reference to it.
 
     Attributes:
         init: `(key, *inputs) -> (params, state)`. The inputs are arrays or `ShapeDtypeStruct`s;
@@ -37,10 +45,6 @@ class Layer(NamedTuple):
     >>> double({}, 3.0)
     6.0
     """
-
-    init: Callable[..., tuple[Params, State]]
-    apply: Callable[..., tuple[Any, State]]
-    name: str = "layer"
 
     def __call__(self, params: Params, *inputs: Any) -> Any:
         """The output alone, of a network that needs neither state nor key; see `apply`.

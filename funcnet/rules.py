@@ -69,6 +69,13 @@ class Rule(NamedTuple):
         """Names of the array arguments, in order."""
         return tuple(name for name, kind in _parameters(self.primal) if kind != "static")
 
+    def options(self, static: Mapping[str, Any]) -> dict[str, Any]:
+        """All static arguments of a call that names these: the others have their defaults."""
+        parameters = inspect.signature(self.primal).parameters.items()
+        kinds = dict(_parameters(self.primal))
+        defaults = {name: p.default for name, p in parameters if kinds[name] == "static"}
+        return defaults | dict(static)
+
     @property
     def derivation(self) -> str:
         """The backward pass as formulas: the docstring of `backward`."""

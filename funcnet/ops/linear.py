@@ -45,7 +45,9 @@ def _dense_backward(res: tuple, dy: Array) -> tuple[Array, Array, Array | None]:
 
 def _dense(x: Array, w: Array, b: Array | None) -> Array:
     _check_dense(x, w, b)
-    return x @ w if b is None else x @ w + b
+    dtype = jnp.result_type(x, w)
+    y = jnp.matmul(x, w, preferred_element_type=jnp.promote_types(dtype, jnp.float32))
+    return y.astype(dtype) if b is None else (y + b).astype(jnp.result_type(dtype, b))
 
 
 @rule(
@@ -71,7 +73,8 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
         b: Bias, `(outputs,)`, or None.
 
     Returns:
-        `(..., outputs)`, in the dtype that JAX promotes the arguments to.
+        `(..., outputs)`, in the dtype that JAX promotes the arguments to; bfloat16 and float16
+        are summed in float32 and rounded once.
 
     Raises:
         ValueError: If the shapes do not fit.

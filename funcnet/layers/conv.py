@@ -1,0 +1,203 @@
+"""Convolution, pooling, and the step from images to rows."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from ..layer import Layer, pure, stateless, take
+from ..ops import conv as conv_ops
+from ..ops import pool
+from ..ops.windows import Padding
+from ..types import Array, Key, Params, require
+from . import initializers
+
+
+def Conv(
+    width: int,
+    kernel: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    bias: bool = True,
+    w_init: Callable = initializers.lecun_normal(),
+    b_init: Callable = initializers.zeros,
+) -> Layer:
+    """A convolution over 1, 2 or 3 spatial axes to `width` channels; see `ops.conv.conv`.
+
+    Args:
+        width: Number of output channels.
+        kernel: Length of the kernel, one for all spatial axes of the input or one for each.
+        stride: Distance between windows, likewise.
+        padding: "VALID", "SAME", "SAME_LOWER", "CAUSAL", or numbers.
+        dilation: Distance between a window's taps.
+        groups: Into how many groups to cut the channels, each with its own kernel.
+        bias: Whether to add `b`.
+        w_init: `(key, shape, dtype) -> array` for `w`, `(*kernel, channels / groups, width)`.
+        b_init: The same for `b`, of shape `(width,)`.
+
+    Returns:
+        A layer named "conv" on `(batch, *spatial, channels)`, with parameters `w` and, unless
+        `bias` is false, `b`.
+
+    Raises:
+        ValueError: At `init` or when applied, if the input does not fit.
+
+    >>> params, _ = Conv(6, 3).init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
+    >>> jax.tree.map(jnp.shape, params)
+    {'b': (6,), 'w': (3, 3, 1, 6)}
+    """
+
+    def init(key: Key, x: Array) -> Params:
+        lengths = _kernel(kernel, x)
+        require(
+            isinstance(groups, int) and groups >= 1 and x.shape[-1] % groups == 0,
+            "conv",
+            f"a number of groups that divides the {x.shape[-1]} channels of x",
+            f"groups={groups!r}",
+            "Choose a divisor of the number of channels.",
+        )
+        w_key, b_key = jax.random.split(key)
+        dtype = initializers.float_dtype(x)
+        params = {"w": w_init(w_key, (*lengths, x.shape[-1] // groups, width), dtype)}
+        return {**params, "b": b_init(b_key, (width,), dtype)} if bias else params
+
+    def conv(params: Params, x: Array) -> Array:
+        (w,) = take("conv", params, "w")
+        return conv_ops.conv(
+            x,
+            w,
+            params.get("b"),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+        )
+
+    return stateless(init, conv)
+
+
+def _kernel(kernel: int | Sequence[int], x: Array) -> tuple[int, ...]:
+    rank = len(x.shape)
+    wanted = f"rank {len(kernel) + 2}" if isinstance(kernel, Sequence) else "rank 3, 4 or 5"
+    fits = rank == len(kernel) + 2 if isinstance(kernel, Sequence) else rank in (3, 4, 5)
+    require(
+        fits,
+        "conv",
+        f"x of {wanted} (batch, *spatial, channel)",
+        f"shape {tuple(x.shape)}",
+        "Add the missing axes, for instance x[None, :, :, None] to one grey image.",
+    )
+    return tuple(kernel) if isinstance(kernel, Sequence) else (kernel,) * (rank - 2)
+
+
+def MaxPool(
+    window: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+) -> Layer:
+    """The largest of each window, channel by channel; see `ops.pool.max_pool`.
+
+    Args:
+        window: Length of the window, one for all spatial axes or one for each.
+        stride: Distance between windows, likewise; None for the window itself.
+        padding: As in `Conv`; padding never wins.
+
+    Returns:
+        A layer named "max_pool".
+
+    >>> MaxPool(2)({}, jnp.ones((1, 8, 6, 3))).shape
+    (1, 4, 3, 3)
+    """
+
+    def max_pool(x: Array) -> Array:
+        return pool.max_pool(x, window=window, stride=stride, padding=padding)
+
+    return pure(max_pool)
+
+
+def AvgPool(
+    window: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    *,
+    count_include_pad: bool = False,
+) -> Layer:
+    """The mean of each window, channel by channel; see `ops.pool.avg_pool`.
+
+    Args:
+        window: Length of the window, one for all spatial axes or one for each.
+        stride: Distance between windows, likewise; None for the window itself.
+        padding: As in `Conv`.
+        count_include_pad: Whether the zeros of the padding count as elements of the mean.
+
+    Returns:
+        A layer named "avg_pool".
+
+    >>> AvgPool(2)({}, jnp.ones((1, 8, 6, 3))).shape
+    (1, 4, 3, 3)
+    """
+
+    def avg_pool(x: Array) -> Array:
+        return pool.avg_pool(
+            x, window=window, stride=stride, padding=padding, count_include_pad=count_include_pad
+        )
+
+    return pure(avg_pool)
+
+
+def GlobalPool(kind: Literal["avg", "max"] = "avg") -> Layer:
+    """The mean or the largest over all spatial axes, channel by channel.
+
+    Args:
+        kind: "avg" or "max".
+
+    Returns:
+        A layer named "global_pool": `(batch, *spatial, channels)` to `(batch, channels)`.
+
+    Raises:
+        ValueError: If `kind` is neither.
+
+    >>> GlobalPool("max")({}, jnp.ones((2, 8, 6, 3))).shape
+    (2, 3)
+    """
+    kinds = {"avg": pool.global_avg_pool, "max": pool.global_max_pool}
+    require(
+        kind in kinds,
+        "global_pool",
+        'the kind "avg" or "max"',
+        repr(kind),
+        'Write GlobalPool("avg").',
+    )
+    return pure(kinds[kind], "global_pool")
+
+
+def Flatten() -> Layer:
+    """All axes but the first as one.
+
+    An image `(batch, height, width, channels)` gives rows in the order height, width, channel.
+    PyTorch's come in the order channel, height, width: the rows of the `w` that follows have to
+    be permuted when weights are carried over.
+
+    Returns:
+        A layer named "flatten".
+
+    >>> Flatten()({}, jnp.ones((2, 4, 4, 3))).shape
+    (2, 48)
+    """
+
+    def flatten(x: Array) -> Array:
+        require(
+            jnp.ndim(x) >= 1,
+            "flatten",
+            "x of rank 1 or more (batch, ...)",
+            f"shape {jnp.shape(x)}",
+            "The first axis is the batch and stays.",
+        )
+        return jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+
+    return pure(flatten)

@@ -1,0 +1,284 @@
+"""The K-class cross-entropy from logits: one class, or a distribution over classes, per example."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..rules import Case, rule
+from ..types import Array, Key, require
+from .reduction import check_range, check_reduction, count_of, each, masked, reduce, wide
+
+
+def _check_labels(logits: Array, labels: Array) -> None:
+    op, shape, kind = "cross_entropy", jnp.shape(logits), jnp.result_type(labels)
+    if jnp.ndim(labels) == len(shape):
+        require(
+            jnp.issubdtype(kind, jnp.floating),
+            op,
+            "soft labels of a floating dtype, as these have the rank of the logits",
+            f"{kind} of shape {jnp.shape(labels)}",
+            "Pass one class for each example, without the last axis, or one_hot.astype(float).",
+            TypeError,
+        )
+        require(
+            jnp.shape(labels) == shape,
+            op,
+            f"soft labels of the logits' shape {shape}",
+            f"shape {jnp.shape(labels)}",
+            "Integer labels have that shape without its last axis.",
+        )
+        return
+    require(
+        jnp.shape(labels) == shape[:-1],
+        op,
+        f"labels of shape {shape[:-1]}, or {shape} for soft ones, as logits have shape {shape}",
+        f"shape {jnp.shape(labels)}",
+        "The classes lie on the last axis of the logits.",
+    )
+    require(
+        jnp.issubdtype(kind, jnp.integer),
+        op,
+        "labels of an integer dtype, one class for each example",
+        f"{kind}",
+        "Convert them: labels.astype(int).",
+        TypeError,
+    )
+
+
+def _check_classes(
+    logits: Array,
+    labels: Array,
+    weights: Array | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+) -> None:
+    op, shape = "cross_entropy", jnp.shape(logits)
+    require(
+        jnp.issubdtype(jnp.result_type(logits), jnp.floating) and shape and shape[-1],
+        op,
+        "floating logits of shape (..., classes)",
+        f"{jnp.result_type(logits)} of shape {shape}",
+        "They come first, before any softmax; the labels come second.",
+    )
+    _check_labels(logits, labels)
+    require(
+        weights is None or jnp.shape(weights) == shape[-1:],
+        op,
+        f"weights of shape {shape[-1:]}, one for each class",
+        f"shape {weights is not None and jnp.shape(weights)}",
+        "To leave out examples, use where.",
+    )
+    require(
+        0 <= label_smoothing < 1,
+        op,
+        "label_smoothing from 0 to below 1",
+        label_smoothing,
+        "It is the share of each label that is spread over all classes.",
+    )
+    require(
+        ignore_index is None or not _soft(logits, labels),
+        op,
+        "integer labels, since ignore_index is given",
+        "soft labels",
+        "Leave out examples with where.",
+    )
+
+
+def _soft(logits: Array, labels: Array) -> bool:
+    return jnp.ndim(labels) == jnp.ndim(logits)
+
+
+def _counts(labels: Array, where: Array | None, ignore_index: int | None) -> Array | None:
+    """Which examples count; None if all do."""
+    if ignore_index is None:
+        return where
+    kept = jnp.asarray(labels) != ignore_index
+    return kept if where is None else where & kept
+
+
+def _class_weights(logits: Array, weights: Array | None, dtype: Any) -> Array:
+    if weights is None:
+        return jnp.ones(logits.shape[-1], dtype)
+    return jax.lax.stop_gradient(jnp.asarray(weights, dtype))
+
+
+def _label_weights(labels: Array, weights: Array, counts: Array | None) -> tuple[Array, Array]:
+    """The labels with a safe index in place of one out of range, and each one's class weight.
+
+    What does not count weighs 0. Any other label out of range weighs NaN: a compiled program cannot
+    raise, but it need not be silent.
+    """
+    within = (labels >= 0) & (labels < weights.shape[0])
+    safe = jnp.where(within, labels, 0)
+    return safe, masked(jnp.where(within, weights[safe], jnp.nan), counts)
+
+
+def _divisor(logits: Array, labels: Array, weights: Array, counts: Array | None) -> Array:
+    """What the mean divides by: the weights of the integer labels, or the number of examples."""
+    if _soft(logits, labels):
+        return count_of(counts, logits.shape[:-1], weights.dtype)
+    return _label_weights(labels, weights, counts)[1].sum()
+
+
+def _counted_logits(logits: Array, counts: Array | None, dtype: Any) -> Array:
+    return masked(logits.astype(dtype), None if counts is None else counts[..., None])
+
+
+def _cross_entropy_forward(
+    logits: Array,
+    labels: Array,
+    weights: Array | None,
+    where: Array | None,
+    *,
+    ignore_index: int | None,
+    label_smoothing: float,
+    reduction: str,
+) -> tuple[Array, tuple]:
+    _check_classes(logits, labels, weights, ignore_index, label_smoothing)
+    check_reduction("cross_entropy", where, jnp.shape(logits)[:-1], reduction)
+    dtype, eps, counts = wide(logits), label_smoothing, _counts(labels, where, ignore_index)
+    z, w = _counted_logits(logits, counts, dtype), _class_weights(logits, weights, dtype)
+    # ln Σ exp in two parts: one number would lose the digits of ln where the logits are large.
+    top = jax.lax.stop_gradient(z.max(-1, keepdims=True))
+    z = z - top
+    lse = jnp.log(jnp.exp(z).sum(-1, keepdims=True))
+    if _soft(logits, labels):
+        q = w * ((1 - eps) * labels.astype(dtype) + eps / w.size)
+        losses = (q * (lse - z)).sum(-1)
+    else:
+        check_range("cross_entropy", "labels", labels, counts, 0, w.size - 1)
+        safe, w_y = _label_weights(labels, w, counts)
+        losses = w_y * (lse - jnp.take_along_axis(z, safe[..., None], axis=-1))[..., 0]
+        if eps:
+            losses = (1 - eps) * losses + eps * (w * (lse - z)).mean(-1)
+    divisor = _divisor(logits, labels, w, counts)
+    loss = reduce(masked(losses, counts), divisor, reduction).astype(logits.dtype)
+    return loss, (logits, top, lse, labels, weights, where)
+
+
+def _cross_entropy_backward(
+    res: tuple, dy: Array, *, ignore_index: int | None, label_smoothing: float, reduction: str
+) -> tuple[Array, Array | None, None, None]:
+    """With p = softmax(logits) and q = w ((1 - ε) y + ε / K), y the label as a row of K numbers:
+    dlogits = (p Σ q - q) dy;  dlabels = -(1 - ε) w ln p dy;  the mean divides dy by its divisor
+    """
+    logits, top, lse, labels, weights, where = res
+    dtype, eps, counts = lse.dtype, label_smoothing, _counts(labels, where, ignore_index)
+    w = _class_weights(logits, weights, dtype)
+    log_p = _counted_logits(logits, counts, dtype) - top - lse
+    dy = each(dy.astype(dtype), _divisor(logits, labels, w, counts), reduction)
+    dy = masked(jnp.broadcast_to(dy, logits.shape[:-1]), counts)[..., None]
+    if _soft(logits, labels):
+        q = w * ((1 - eps) * labels.astype(dtype) + eps / w.size)
+        dlogits = (jnp.exp(log_p) * q.sum(-1, keepdims=True) - q) * dy
+        return dlogits, -(1 - eps) * w * log_p * dy, None, None
+    safe, w_y = _label_weights(labels, w, counts)
+    q_y = (1 - eps) * w_y[..., None]
+    q = jnp.where(safe[..., None] == jnp.arange(w.size), q_y, 0) + eps * w / w.size
+    return (jnp.exp(log_p) * (q_y + eps * w.mean()) - q) * dy, None, None, None
+
+
+def _classes(
+    *examples: int, soft: bool = False, weighted: bool = False, mask: bool = False
+) -> Callable[[Key], tuple]:
+    def make(key: Key) -> tuple:
+        a, b, c, d = jax.random.split(key, 4)
+        logits = jax.random.normal(a, (*examples, 5))
+        hard = jax.random.randint(b, examples, 0, 5)
+        labels = jax.nn.softmax(jax.random.normal(b, logits.shape)) if soft else hard
+        weights = jax.random.uniform(c, (5,), minval=0.5, maxval=2.0) if weighted else None
+        return logits, labels, weights, jax.random.bernoulli(d, 0.6, examples) if mask else None
+
+    return make
+
+
+def _none_counts(key: Key) -> tuple:
+    return *_classes(4)(key)[:3], jnp.zeros(4, bool)
+
+
+@rule(
+    _cross_entropy_forward,
+    _cross_entropy_backward,
+    nodiff=("weights",),
+    cases={
+        "mean": Case(_classes(6)),
+        "sum": Case(_classes(6), {"reduction": "sum"}),
+        "none": Case(_classes(6), {"reduction": "none"}),
+        "one example": Case(_classes()),
+        "sequence": Case(_classes(2, 3)),
+        "ignored": Case(_classes(9), {"ignore_index": 2}),
+        "weights": Case(_classes(6, weighted=True)),
+        "smoothing": Case(_classes(6), {"label_smoothing": 0.1}),
+        "every option": Case(
+            _classes(9, weighted=True, mask=True), {"ignore_index": 0, "label_smoothing": 0.2}
+        ),
+        "where, none": Case(_classes(9, mask=True), {"reduction": "none"}),
+        "soft": Case(_classes(6, soft=True)),
+        "soft, none": Case(_classes(6, soft=True), {"reduction": "none"}),
+        "soft, every option": Case(
+            _classes(2, 4, soft=True, weighted=True, mask=True), {"label_smoothing": 0.2}
+        ),
+        "none counts": Case(_none_counts),
+        "no examples": Case(_classes(0)),
+    },
+)
+def cross_entropy(
+    logits: Array,
+    labels: Array,
+    weights: Array | None = None,
+    where: Array | None = None,
+    *,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Array:
+    """-ln softmax(logits)[label], the K-class cross-entropy; for a soft label y, -Σ y ln softmax.
+
+    The probabilities are never stored: backward makes p - y from the logits and ln Σ exp of
+    each example. As in PyTorch, the mean over integer labels divides by the sum of their class
+    weights, the mean over soft labels by the number of examples, and smoothing with weights is
+    (1 - ε) w_y (-ln p_y) + ε/K Σ_c w_c (-ln p_c).
+
+    Args:
+        logits: `(..., K)`, before any softmax.
+        labels: Classes, integers `(...)`; or soft labels, floating `(..., K)`, which get a
+            gradient.
+        weights: Class weights `(K,)`, constants; None for ones.
+        where: Boolean `(...)`: which examples count; None for all.
+        ignore_index: The integer label whose examples do not count.
+        label_smoothing: ε, the share of each label that is spread evenly over the classes.
+        reduction: "mean", "sum" or "none".
+
+    Returns:
+        A scalar, or `(...)` for "none", in the dtype of the logits; see the module `loss`.
+        Traced integer labels out of range give NaN, since a compiled program cannot raise.
+
+    Raises:
+        TypeError: If the labels or `where` have a dtype that does not fit.
+        ValueError: If a shape does not fit, or an option or a concrete label is out of range.
+
+    >>> print(f"{cross_entropy(jnp.zeros((2, 4)), jnp.array([3, 0])):.4f}")  # ln 4
+    1.3863
+
+    Reference: Bishop, "Pattern Recognition and Machine Learning", 2006, equations 4.108 and 4.109;
+        Szegedy et al., "Rethinking the Inception Architecture", 2016, section 7 (smoothing).
+    """
+    _check_classes(logits, labels, weights, ignore_index, label_smoothing)
+    check_reduction("cross_entropy", where, jnp.shape(logits)[:-1], reduction)
+    dtype, eps, counts = wide(logits), label_smoothing, _counts(labels, where, ignore_index)
+    w = _class_weights(logits, weights, dtype)
+    z = logits if counts is None else jnp.where(counts[..., None], logits, 0)
+    log_p = jax.nn.log_softmax(z.astype(dtype))
+    if _soft(logits, labels):
+        losses = -jnp.sum(w * ((1 - eps) * labels.astype(dtype) + eps / w.size) * log_p, axis=-1)
+    else:
+        check_range("cross_entropy", "labels", labels, counts, 0, w.size - 1)
+        safe, w_y = _label_weights(labels, w, counts)
+        of_label = jnp.take_along_axis(log_p, safe[..., None], axis=-1)[..., 0]
+        losses = -(1 - eps) * w_y * of_label
+        if eps:
+            losses -= eps / w.size * jnp.sum(w * log_p, axis=-1)
+    divisor = _divisor(logits, labels, w, counts)
+    return reduce(masked(losses, counts), divisor, reduction).astype(logits.dtype)

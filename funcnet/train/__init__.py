@@ -1,0 +1,1 @@
+"""Training: the compiled step, the loop around it, the data before it and the pictures after it."""

@@ -1,0 +1,128 @@
+"""What `fit` looks at before the first step, so that bad data ends in a sentence and not in NaN."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..layer import Layer
+from ..types import Array, require
+from .data import Data, check_finite, check_lengths
+from .step import TrainState
+
+
+def arrays_of(name: str, data: Any) -> tuple[np.ndarray, ...]:
+    """The parts on the host, in the dtypes that JAX computes in, looked through for NaN."""
+    require(
+        not isinstance(data, Data),
+        "fit",
+        f"{name} as a tuple of arrays",
+        "a whole Data",
+        "Call fit(net, criterion, optimizer, data.train, validation=data.test, ...).",
+        TypeError,
+    )
+    require(
+        isinstance(data, tuple | list) and len(data) >= 2,
+        "fit",
+        f"{name} as a tuple of arrays, the inputs and then the target",
+        f"{type(data).__name__} of {len(data)}" if hasattr(data, "__len__") else repr(data),
+        "Give (x, y).",
+        TypeError,
+    )
+    parts = []
+    for i, part in enumerate(map(np.asarray, data)):
+        which = f"the target of {name}" if i == len(data) - 1 else f"input {i} of {name}"
+        require(
+            jnp.issubdtype(part.dtype, jnp.number) or part.dtype == np.bool_,
+            "fit",
+            f"numbers in {which}",
+            f"dtype {part.dtype}",
+            "Number the classes from 0.",
+            TypeError,
+        )
+        check_finite("fit", which, part)
+        parts.append(part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False))
+    check_lengths("fit", parts)
+    return tuple(parts)
+
+
+def check_settings(
+    epochs: int,
+    batch: int,
+    patience: int | None,
+    seed: int,
+    data: tuple[np.ndarray, ...],
+    held: tuple[np.ndarray, ...] | None,
+) -> None:
+    """Refuse numbers that make no training, and data that does not fill a batch."""
+    n = len(data[0])
+    least = {
+        "epochs": (epochs, 1),
+        "batch": (batch, 1),
+        "patience": (patience, 1),
+        "seed": (seed, 0),
+    }
+    for name, (value, low) in least.items():
+        require(
+            value is None or (isinstance(value, int) and value >= low),
+            "fit",
+            f"{name} to be a whole number, {low} or above",
+            repr(value),
+            "Give it as a keyword.",
+        )
+    require(
+        batch <= n,
+        "fit",
+        f"at least one batch of {batch} examples",
+        f"{n}",
+        f"Give batch={n} or less, or bring more data.",
+    )
+    require(
+        patience is None or held is not None,
+        "fit",
+        "validation data beside patience",
+        "none",
+        "Give validation=(x, y): patience looks at the loss on it.",
+    )
+    require(
+        held is None or len(held) == len(data),
+        "fit",
+        f"as many arrays in validation as in data, {len(data)}",
+        len(held or ()),
+        "Give the same inputs and the target.",
+    )
+
+
+def check_labels(
+    net: Layer, criterion: Callable[[Any, Any], Array], state: TrainState, data: tuple
+) -> None:
+    """Refuse integer labels for which the network has no output."""
+    *inputs, target = data
+    shapes = [jax.ShapeDtypeStruct((1, *part.shape[1:]), part.dtype) for part in inputs]
+    output, _ = jax.eval_shape(net.apply, state.params, state.state, *shapes)
+    rank = getattr(output, "ndim", None)
+    if not np.issubdtype(target.dtype, np.integer) or rank != target.ndim + 1:
+        return
+    classes = output.shape[-1]
+    least, most = int(target.min()), int(target.max())
+    # One logit may stand for a yes or no, or for a count: its criterion knows.
+    ok = classes == 1 or (most < classes and (least >= 0 or _ignored(criterion, output, target)))
+    require(
+        ok,
+        "fit",
+        f"labels from 0 to {classes - 1}, one for each output of the network",
+        f"labels from {least} to {most}",
+        "Number the classes from 0 and give the network an output for each; "
+        "a target that is no class is float.",
+    )
+
+
+def _ignored(criterion: Callable, output: Any, target: np.ndarray) -> bool:
+    """Whether the criterion leaves negative labels out: its gradient there is then 0."""
+    row = np.argwhere(target < 0)[0][0]
+    labels = target[row : row + 1]
+    logits = jnp.zeros((1, *output.shape[1:]), output.dtype)
+    grad = np.nan_to_num(jax.grad(lambda logits: criterion(logits, labels))(logits))
+    return not grad[labels < 0].any()

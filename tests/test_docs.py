@@ -1,0 +1,86 @@
+"""Every Python block of README.md and docs/*.md runs, and every relative link leads somewhere."""
+
+import re
+import sys
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import funcnet as fn
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^(`{3,})(\w*)[^\n]*\n(.*?)^\1[ ]*$", re.M | re.S)
+LINK = re.compile(r"\]\(([^()\s]+)[^()]*\)|\b(?:src|href)=\"([^\"]+)\"")
+ELSEWHERE = re.compile(r"[a-z]+:|#")
+
+
+class Block(NamedTuple):
+    line: int
+    code: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """The Python blocks of a page, each with the line it starts on."""
+    text = page.read_text()
+    return [
+        Block(text.count("\n", 0, match.start(3)) + 1, match[3])
+        for match in FENCED.finditer(text)
+        if match[2] == "python"
+    ]
+
+
+def links(page: Path) -> list[str]:
+    """The relative links of a page, each without its fragment."""
+    prose = re.sub(r"`[^`\n]*`", "", FENCED.sub("", page.read_text()))
+    targets = (match[1] or match[2] for match in LINK.finditer(prose))
+    return [target.split("#")[0] for target in targets if not ELSEWHERE.match(target)]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def rules():
+    """A page may define rules; the other tests take those of the library alone."""
+    before = dict(fn.RULES)
+    yield
+    fn.RULES.clear()
+    fn.RULES.update(before)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
+def test_blocks_run_in_order(page, rules, tmp_path, monkeypatch):
+    module = types.ModuleType(f"page_{page.stem}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    for block in blocks(page):
+        # The page's own lines, so that a traceback and `inspect` point into it.
+        code = "\n" * (block.line - 1) + block.code
+        exec(compile(code, str(page), "exec"), vars(module))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_relative_links_lead_to_files(page):
+    missing = [link for link in links(page) if not (page.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_fences_are_closed(page):
+    opened = re.findall(r"^ *```", page.read_text(), re.M)
+    assert len(opened) == 2 * len(FENCED.findall(page.read_text()))
+
+
+def test_blocks_and_links_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Page\n\n```python\na = f[0](x)\n```\n[in](other.md#part) ![picture](a/b.png 'c')\n"
+        "`d[0](e)` [out](https://example.org) [here](#page)\n```sh\nls\n```\n```python\nb\n```\n"
+    )
+    assert blocks(page) == [Block(4, "a = f[0](x)\n"), Block(12, "b\n")]
+    assert links(page) == ["other.md", "a/b.png"]

@@ -1,0 +1,45 @@
+"""Every example runs from anywhere, asserts its own result, and is short enough to read."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+QUICK: frozenset[str] = frozenset()
+"""The stems of those that take a few seconds at most and so stay in the quick form."""
+
+
+def row(path: Path):
+    marks = [] if path.stem in QUICK else [pytest.mark.slow]
+    return pytest.param(path, id=path.stem, marks=marks)
+
+
+@pytest.mark.parametrize("path", [row(path) for path in EXAMPLES])
+def test_example_runs(path, tmp_path):
+    run = subprocess.run(
+        [sys.executable, str(path)],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_is_short_and_asserts_its_result(path):
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= 100
+    assert ast.get_docstring(tree)
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(tree))
+
+
+def test_quick_examples_exist():
+    assert {path.stem for path in EXAMPLES} >= QUICK

@@ -1,0 +1,153 @@
+"""What a run leaves behind: figures, pictures, and never half a file."""
+
+import builtins
+import json
+import math
+
+import numpy as np
+import pytest
+
+from funcnet.train.history import History, confusion, plot_confusion, write_whole
+
+ROWS = tuple(
+    {"epoch": i, "step": 10 * i, "loss": 3.0 / i**2, "accuracy": 1 - 0.5 / i}
+    | {"val_loss": 3.5 / i**2, "val_accuracy": 1 - 0.6 / i, "seconds": 0.5}
+    for i in range(1, 9)
+)
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def no_matplotlib(monkeypatch):
+    original = builtins.__import__
+
+    def refuse(name, *rest, **more):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return original(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    path = tmp_path / "history.jsonl"
+    History(ROWS).save(path)
+    assert History.load(path) == History(ROWS)
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [*range(1, 9)]
+    assert [p.name for p in tmp_path.iterdir()] == ["history.jsonl"]
+
+
+def test_what_is_not_finite_is_strict_json(tmp_path):
+    path = tmp_path / "history.jsonl"
+    History(({"epoch": 1, "loss": math.nan, "val_loss": math.inf},)).save(path)
+    assert json.loads(path.read_text()) == {"epoch": 1, "loss": None, "val_loss": None}
+    assert math.isnan(History.load(path).rows[0]["loss"])
+
+
+def test_loading_what_is_no_history(tmp_path):
+    path = tmp_path / "history.jsonl"
+    with pytest.raises(ValueError, match=r"History\.load: expected a history at .*, got No such"):
+        History.load(path)
+    path.write_text('{"epoch": 1}\n{"epo')
+    message = r"History\.load: expected a JSON object in line 2 of .*, got '\{\"epo'\. Give a file"
+    with pytest.raises(ValueError, match=message):
+        History.load(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"expected a history at .*, got no text\. Check the path"):
+        History.load(path)
+
+
+def curves(history):
+    """What is drawn, panel by panel: the data of each line by its label's first word."""
+    from matplotlib.figure import Figure
+
+    panels = {}
+    for name in ("loss", "accuracy"):
+        panel = Figure().subplots()
+        history._draw(panel, name)
+        lines = {line.get_label().split(",")[0]: line.get_ydata() for line in panel.lines}
+        panels[panel.get_title()] = lines, panel.get_yscale(), panel.get_xlim()
+    return panels
+
+
+def test_the_curves_are_those_of_the_rows():
+    drawn = curves(History(ROWS))
+    (loss, scale, _), (accuracy, plain, limits) = drawn["loss"], drawn["accuracy"]
+    np.testing.assert_array_equal(loss["train"], [row["loss"] for row in ROWS])
+    np.testing.assert_array_equal(loss["validation"], [row["val_loss"] for row in ROWS])
+    np.testing.assert_array_equal(accuracy["validation"], [row["val_accuracy"] for row in ROWS])
+    assert (scale, plain, limits) == ("log", "linear", (0.5, 8.5))
+    assert list(curves(History(({"epoch": 1, "loss": 2.0},)))["loss"][0]) == ["train"]
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ({"epoch": 1, "loss": math.nan},)])
+def test_a_picture_of_any_run(tmp_path, rows):
+    History(rows).plot(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
+    assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_pictures_that_cannot_be_drawn(tmp_path):
+    with pytest.raises(ValueError, match=r"History\.plot: expected at least one epoch, got none\."):
+        History().plot(tmp_path / "curves.png")
+    with pytest.raises(ValueError, match=r"expected a picture of a kind among .*, got txt\. Use"):
+        History(ROWS).plot(tmp_path / "curves.txt")
+    message = r"History\.plot: expected a place to write, .*, got No such file .*\. Choose a folder"
+    with pytest.raises(ValueError, match=message):
+        History(ROWS).plot(tmp_path / "missing" / "curves.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib_one_sentence_says_what_to_install(tmp_path):
+    message = (
+        r"expected the package matplotlib, .*, got none\. Run `pip install 'funcnet\[train\]'`"
+    )
+    with pytest.raises(ImportError, match="History.plot: " + message):
+        History(ROWS).plot(tmp_path / "curves.png")
+    with pytest.raises(ImportError, match="plot_confusion: " + message):
+        plot_confusion(np.eye(2, dtype=int), 2, tmp_path / "confusion.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_whole("here", path, b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(ValueError, match=r"here: expected a place to write, .*, got No space left"):
+        write_whole("here", path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_confusion_counts_true_by_predicted():
+    labels, predictions = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
+    counts = confusion(labels, predictions, ("a", "b", "c"))
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
+    assert confusion([], [], 2).tolist() == [[0, 0], [0, 0]]
+
+
+def test_confusions_that_cannot_be(tmp_path):
+    message = (
+        r"confusion: expected labels and predictions of one shape \(n,\), got \(2,\) and \(2, 3\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        confusion([0, 1], np.zeros((2, 3)), 3)
+    with pytest.raises(ValueError, match=r"confusion: expected classes from 0 to 1, got 0 to 2\."):
+        confusion([0, 2], [0, 1], 2)
+    with pytest.raises(ValueError, match=r"classes from 0 to 1, got -1 to 1\. Give the number"):
+        confusion([0, -1], [0, 1], 2)
+    with pytest.raises(
+        ValueError, match=r"expected counts of shape \(3, 3\), .* got shape \(2, 2\)"
+    ):
+        plot_confusion(np.eye(2, dtype=int), 3, tmp_path / "confusion.png")
+
+
+@pytest.mark.parametrize("classes", [2, ("malignant", "benign")])
+def test_a_picture_of_the_confusions(tmp_path, classes):
+    plot_confusion(np.array([[5, 1], [0, 7]]), classes, tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").read_bytes().startswith(PNG)
