@@ -24,7 +24,7 @@ from .nets.mlp import MLP
 from .ops.loss import binary_cross_entropy, cross_entropy, squared_error
 from .train.data import Data, load
 from .train.fit import Fitted, fit
-from .train.history import confusion, plot_confusion
+from .train.history import confusion, plot_confusion, write_whole
 from .train.metrics import accuracy, r_squared
 from .train.optimizers import OPTIMIZERS, named_optimizer
 from .train.weights import save_weights
@@ -172,10 +172,10 @@ def _task(data: Data) -> Task:
 
 
 def _column(f: Callable) -> Callable:
-    """A loss of a column of outputs `(n, 1)` and a vector of targets `(n,)`."""
+    """A loss of a column of outputs `(n, 1)` and targets `(n,)` or `(n, 1)`."""
 
     def on_column(output: Any, target: Any) -> Any:
-        return f(output[:, 0], target.astype(output.dtype))
+        return f(output[:, 0], target.reshape(-1).astype(output.dtype))
 
     on_column.__name__ = f.__name__
     return on_column
@@ -243,9 +243,7 @@ def _save(
     if data.classes is not None:
         counts = confusion(y, task.decide(outputs), len(data.classes))
         plot_confusion(counts, data.classes, out / "confusion.png")
-    partial = out / "result.json.part"
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(out / "result.json")
+    write_whole("train", out / "result.json", (json.dumps(result, indent=2) + "\n").encode())
     print(f"saved in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     stopped = f", {fitted.stopped}" if fitted.stopped else ""
     print(

@@ -178,6 +178,14 @@ def report(
         rules: Which; every row of `RULES` if None.
         dtype: See `prove`.
         progress: Called with each op's name before it is proved.
+
+    >>> from funcnet.ops.linear import embed
+    >>> print(report([embed.rule]))
+    rules in float64
+    op     cases  kept for backward  worst error of value and gradients (relative)
+    -----  -----  -----------------  ---------------------------------------------
+    embed      3  table, ids         value 0.0e+00  table 0.0e+00
+    1 ops, 6 comparisons, 0 beyond the limit of 1e-12.
     """
     chosen = tuple(RULES.values() if rules is None else rules)
 
@@ -214,7 +222,8 @@ def _errors(rule: Rule, case: Case, dtype: str, key: Key) -> Iterator[tuple[str,
         drawn = case.make(key)
     args = cast(drawn, dtype)
     shapes = jax.eval_shape(lambda *args: rule.primal(*args, **case.static), *args)
-    dy = cast(_cotangents(jax.random.fold_in(key, 1), shapes), dtype)
+    rounded = cast(_cotangents(jax.random.fold_in(key, 1), shapes), dtype)
+    dy = jax.tree.map(lambda d, y: d.astype(y.dtype) if _floating(y) else d, rounded, shapes)
 
     def run(f: Callable, args: tuple, dy: Any) -> Any:
         return jax.jit(lambda args, dy: _value_and_pull_back(f, case, args, dy))(args, dy)

@@ -90,8 +90,9 @@ def normal(*shapes: Sequence[int] | None, **static: Any) -> Case:
     """A case whose arguments are standard normal arrays of the given shapes (None stays None).
 
     >>> case = normal((2, 3), None, axis=-1)
-    >>> [jnp.shape(x) for x in case.make(jax.random.key(0)) if x is not None], dict(case.static)
-    ([(2, 3)], {'axis': -1})
+    >>> x, none = case.make(jax.random.key(0))
+    >>> x.shape, none, dict(case.static)
+    ((2, 3), None, {'axis': -1})
     """
 
     def make(key: Key) -> tuple:
@@ -117,8 +118,8 @@ def rule(
         backward: Takes `(res, dy)`, and by keyword those static arguments it names; returns a
             tuple with one cotangent for each array argument: None for one without a gradient
             (integers, booleans, keys, `nodiff`, an argument that is None).
-        nodiff: Names of floating arguments that get no gradient. Their primal must treat them as
-            constants, with `jax.lax.stop_gradient`.
+        nodiff: Names of floating arguments that are constants: they get no gradient of any order.
+            The primal says so too, with `jax.lax.stop_gradient`, for it is the oracle.
         cases: What proves the rule; see `Case`.
 
     Returns:
@@ -298,13 +299,17 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
     backward = functools.partial(record.backward, **accepted(record.backward, options))
     takes_gradient = [argument not in record.nodiff for argument in record.arguments]
 
+    def held(operands: tuple) -> tuple:
+        pairs = zip(operands, takes_gradient, strict=True)
+        return tuple(x if wanted else jax.lax.stop_gradient(x) for x, wanted in pairs)
+
     def plain(*operands: Any) -> Any:
         with jax.named_scope(name):
-            return _tag(primal(*operands), name)
+            return _tag(primal(*held(operands)), name)
 
     def keep(*operands: Any) -> tuple[Any, Any]:
         with jax.named_scope(name):
-            output, res = forward(*operands)
+            output, res = forward(*held(operands))
             tagged = _tag(output, name)
         return tagged, (_swap(res, output, tagged), Shapes(operand_shapes(operands)))
 

@@ -3,6 +3,7 @@
 The ops' cases stand beside the ops and are gathered here; each layer and network has a row below.
 """
 
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -18,18 +19,26 @@ class OpCase(NamedTuple):
     case: Any
 
 
-def _op_cases() -> list:
+RULES = [rule for rule in fn.RULES.values() if rule.primal.__module__.startswith("funcnet.")]
+"""The ops of the package; a test may have added its own to the registry."""
+
+
+def _op_cases(every: bool) -> list:
     rows = []
-    for rule in fn.RULES.values():
+    for rule in RULES:
         for i, (name, case) in enumerate(rule.cases.items()):
-            marks = [pytest.mark.slow] if i else []
-            row = OpCase(rule, name, case)
-            rows.append(pytest.param(row, id=f"{rule.name}-{name}", marks=marks))
+            if every or i == 0:
+                marks = [pytest.mark.slow] if i else []
+                row = OpCase(rule, name, case)
+                rows.append(pytest.param(row, id=f"{rule.name}-{name}", marks=marks))
     return rows
 
 
-OPS = _op_cases()
-"""Every case of every op; all but the first of an op are left out of the quick form."""
+CASES = _op_cases(every=True)
+"""Every case of every op, to be proved; all but the first of an op are left out when quick."""
+
+OPS = _op_cases(every=bool(os.environ.get("FUNCNET_EVERY_CASE")))
+"""The first case of each op, to be transformed; with FUNCNET_EVERY_CASE=1 all of them."""
 
 
 class LayerCase(NamedTuple):

@@ -7,8 +7,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     [USERS_XLA_FLAGS, "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"]
 )
 
-import jax
-import pytest
+import jax  # noqa: E402  # after the flags, which it reads once
+import pytest  # noqa: E402
 
 
 def pytest_configure(config):

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import USERS_XLA_FLAGS
+
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
-QUICK: frozenset[str] = frozenset()
+QUICK = frozenset({"02_network_331", "08_gradient_descent", "10_cost_of_backprop"})
 """The stems of those that take a few seconds at most and so stay in the quick form."""
 
 
@@ -23,7 +25,7 @@ def test_example_runs(path, tmp_path):
     run = subprocess.run(
         [sys.executable, str(path)],
         cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "agg"},
+        env={**os.environ, "MPLBACKEND": "agg", "XLA_FLAGS": USERS_XLA_FLAGS},
         capture_output=True,
         text=True,
         timeout=600,

@@ -21,6 +21,7 @@ import numpy as np
 from ..jaxprs import is_traced
 from ..rules import Case, rule
 from ..types import Array, Key, require
+from .precision import wide
 
 _HIDDEN = {
     "sigmoid": jax.nn.sigmoid,
@@ -142,8 +143,7 @@ def _check_decay(decay: float) -> None:
 
 def _widened(*arrays: Any) -> list[Array]:
     """The arrays in the dtype they promote to, and at least float32."""
-    dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
-    return [jnp.asarray(array, dtype) for array in arrays]
+    return [jnp.asarray(array, wide(*arrays)) for array in arrays]
 
 
 def _with_unit(a: Array) -> Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from ..rules import Case, normal, rule
 from ..types import Array, require
 from . import windows
+from .precision import wide
 from .windows import Axis, Padding
 
 THIN = (3, 32)
@@ -105,11 +106,6 @@ def _kernels(spatial: int) -> tuple[int, ...]:
     return (spatial + 1, spatial, *range(spatial))
 
 
-def _wide(x: Array) -> jnp.dtype:
-    """The dtype to sum in: at least float32."""
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
 def _slide(x: Array, w: Array, placed: Sequence[Axis], groups: int) -> Array:
     """The convolution as XLA has it."""
     images = _images(len(placed))
@@ -121,21 +117,21 @@ def _slide(x: Array, w: Array, placed: Sequence[Axis], groups: int) -> Array:
         rhs_dilation=[a.dilation for a in placed],
         dimension_numbers=jax.lax.ConvDimensionNumbers(images, _kernels(len(placed)), images),
         feature_group_count=groups,
-        preferred_element_type=_wide(x),
+        preferred_element_type=wide(x),
     )
 
 
 def _shifted(x: Array, w: Array, placed: Sequence[Axis]) -> Array:
     """The convolution as a sum over kernel taps and channels, each one multiply-add over images."""
-    kernel = w.astype(_wide(x))
-    views = {(): x.astype(_wide(x))}
+    kernel = w.astype(wide(x))
+    views = {(): x.astype(wide(x))}
     for dimension, axis in enumerate(placed, 1):
         views = {
             (*at, tap): seen
             for at, view in views.items()
             for tap, seen in enumerate(windows.taps(view, axis, dimension))
         }
-    total = jnp.zeros((), _wide(x))
+    total = jnp.zeros((), wide(x))
     for (at, view), channel in itertools.product(views.items(), range(x.shape[-1])):
         total = total + view[..., channel : channel + 1] * kernel[(*at, channel)]
     return total
@@ -145,7 +141,7 @@ def _conv_of(x: Array, w: Array, placed: Sequence[Axis], groups: int) -> Array:
     """The convolution in the dtype it is summed in."""
     if _pointwise(placed, groups):
         rows, matrix = x.reshape(-1, x.shape[-1]), w.reshape(w.shape[-2:])
-        y = jnp.matmul(rows, matrix, preferred_element_type=_wide(x))
+        y = jnp.matmul(rows, matrix, preferred_element_type=wide(x))
         return y.reshape(*x.shape[:-1], w.shape[-1])
     channels, terms = THIN
     if groups == 1 and 0 < x.shape[-1] <= channels and w.size <= terms * w.shape[-1]:

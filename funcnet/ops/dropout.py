@@ -13,17 +13,11 @@ import jax.numpy as jnp
 
 from ..rules import Case, rule
 from ..types import Array, Key, require
+from .precision import floating, widened
 
 
 def _check_dropout(x: Array, key: Key, drop: float, broadcast_dims: Sequence[int]) -> None:
-    require(
-        jnp.issubdtype(jnp.result_type(x), jnp.floating),
-        "dropout",
-        "x of a floating dtype",
-        f"{jnp.result_type(x)}",
-        "Convert it: x.astype(jnp.float32).",
-        TypeError,
-    )
+    floating("dropout", x)
     require(
         0 <= drop < 1,
         "dropout",
@@ -95,9 +89,9 @@ def _kept(key: Key, shape: tuple[int, ...], drop: float, broadcast_dims: Sequenc
 def _dropped(x: Array, key: Key, drop: float, broadcast_dims: Sequence[int]) -> Array:
     if drop == 0:
         return jnp.asarray(x)
-    wide = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
-    kept = _kept(key, wide.shape, drop, broadcast_dims)
-    return jnp.where(kept, wide * (1 / (1 - drop)), 0).astype(jnp.result_type(x))
+    numbers = widened(x)
+    kept = _kept(key, numbers.shape, drop, broadcast_dims)
+    return jnp.where(kept, numbers * (1 / (1 - drop)), 0).astype(jnp.result_type(x))
 
 
 def _dropout_forward(

@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..jaxprs import is_traced
 from ..rules import Case, normal, rule
 from ..types import Array, require
+from .precision import wide, widened
 
 
 def _check_dense(x: Array, w: Array, b: Array | None) -> None:
@@ -46,7 +48,7 @@ def _dense_backward(res: tuple, dy: Array) -> tuple[Array, Array, Array | None]:
 def _dense(x: Array, w: Array, b: Array | None) -> Array:
     _check_dense(x, w, b)
     dtype = jnp.result_type(x, w)
-    y = jnp.matmul(x, w, preferred_element_type=jnp.promote_types(dtype, jnp.float32))
+    y = jnp.matmul(x, w, preferred_element_type=wide(x, w))
     return y.astype(dtype) if b is None else (y + b).astype(jnp.result_type(dtype, b))
 
 
@@ -103,8 +105,9 @@ def _check_embed(table: Array, ids: Array) -> None:
         "Convert them: ids.astype(int).",
         TypeError,
     )
-    if not is_traced(ids) and ids.size:
-        low, high = int(ids.min()), int(ids.max())
+    if not is_traced(ids) and np.size(ids):
+        known = np.asarray(ids)
+        low, high = known.min(), known.max()
         require(
             low >= 0 and high < table.shape[0],
             "embed",
@@ -121,7 +124,7 @@ def _embed_forward(table: Array, ids: Array) -> tuple[Array, tuple]:
 def _embed_backward(res: tuple, dy: Array) -> tuple[Array, None]:
     """dtable[i] = Σ dy over the places where ids = i"""
     table, ids = res
-    rows = dy.reshape(-1, table.shape[1]).astype(jnp.promote_types(dy.dtype, jnp.float32))
+    rows = widened(dy).reshape(-1, table.shape[1])
     return jnp.zeros(table.shape, rows.dtype).at[ids.reshape(-1)].add(rows, mode="clip"), None
 
 

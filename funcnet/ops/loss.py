@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from ..rules import Case, rule
 from ..types import Array, Key, require
 from .multiclass import cross_entropy as cross_entropy
-from .reduction import check_range, check_reduction, count_of, each, masked, reduce, wide
+from .precision import wide
+from .reduction import check_range, check_reduction, count_of, each, masked, reduce
 
 
 def _check_binary(

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from ..rules import Case, rule
 from ..types import Array, Key, require
-from .reduction import check_range, check_reduction, count_of, each, masked, reduce, wide
+from .precision import wide
+from .reduction import check_range, check_reduction, count_of, each, masked, reduce
 
 
 def _check_labels(logits: Array, labels: Array) -> None:

@@ -10,17 +10,11 @@ import jax.numpy as jnp
 
 from ..rules import Case, normal, rule
 from ..types import Array, require
+from .precision import floating, widened
 
 
 def _check_channels(where: str, x: Array, **vectors: Array | None) -> None:
-    require(
-        jnp.issubdtype(jnp.result_type(x), jnp.floating),
-        where,
-        "x of a floating dtype",
-        f"{jnp.result_type(x)}",
-        "Convert it: x.astype(jnp.float32).",
-        TypeError,
-    )
+    floating(where, x)
     least = 2 if where == "batch_norm" else 1
     require(
         jnp.ndim(x) >= least,
@@ -40,13 +34,8 @@ def _check_channels(where: str, x: Array, **vectors: Array | None) -> None:
         )
 
 
-def _wide(x: Array) -> Array:
-    x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _rows(x: Array) -> Array:
-    x = _wide(x)
+    x = widened(x)
     return x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])
 
 
@@ -176,7 +165,7 @@ def _normalize_backward(
     """
     x, mean, var, scale, shift = res
     rows, drows = _rows(x) - mean, _rows(dy)
-    rstd = jax.lax.rsqrt(_wide(var) + eps)
+    rstd = jax.lax.rsqrt(widened(var) + eps)
     slope = rstd if scale is None else rstd * scale
     dshift, moment = drows.sum(0), (rows * drows).sum(0)
     return (
@@ -192,7 +181,7 @@ def _normalize(
     x: Array, mean: Array, var: Array, scale: Array | None, shift: Array | None, eps: float
 ) -> Array:
     _check_channels("normalize", x, mean=mean, var=var, scale=scale, shift=shift)
-    return _affine((_rows(x) - mean) / jnp.sqrt(_wide(var) + eps), scale, shift, x)
+    return _affine((_rows(x) - mean) / jnp.sqrt(widened(var) + eps), scale, shift, x)
 
 
 def _given(*shape: int, affine: bool = True, **static: float) -> Case:

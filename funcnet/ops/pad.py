@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ..rules import Case, normal, rule
 from ..types import Array, require
+from .precision import widened
 
 MODES = ("constant", "reflect", "edge", "wrap")
 
@@ -126,7 +127,7 @@ def _pad_backward(_: tuple[()], dy: Array, *, widths: Sequence, mode: str) -> tu
     if mode == "constant":
         zero = jnp.zeros((), dy.dtype)
         return (jax.lax.pad(dy, zero, [(-low, -high, 0) for low, high in widths]),)
-    dx = dy.astype(jnp.promote_types(dy.dtype, jnp.float32))
+    dx = widened(dy)
     for axis, (low, high) in reversed(list(enumerate(widths))):
         dx = _shift(dx, axis, max(-low, 0), max(-high, 0))
         low, high = max(low, 0), max(high, 0)

@@ -14,6 +14,7 @@ import numpy as np
 from ..rules import Case, normal, rule
 from ..types import Array, require
 from . import windows
+from .precision import floating, wide, widened
 from .windows import Axis, Padding
 
 
@@ -112,10 +113,10 @@ def _max_pool_backward(
 ) -> tuple[Array]:
     """dx[i] = Σ dy[j] over the windows j whose first largest element is x[i]"""
     placed = _placed("max_pool", res, window, stride, padding)
-    wide = dy.astype(jnp.promote_types(dy.dtype, jnp.float32))
+    numbers = widened(dy)
     dx = jax.lax.platform_dependent(
         res,
-        wide,
+        numbers,
         cpu=lambda x, dy: _unpool_max(x, dy, placed),
         default=lambda x, dy: _scatter_max(x, dy, placed),
     )
@@ -203,14 +204,16 @@ def _avg_pool_forward(
     count_include_pad: bool,
 ) -> tuple[Array, Array]:
     placed = _placed("avg_pool", x, window, stride, padding)
-    _check_floating("avg_pool", x)
-    wide = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+    floating("avg_pool", x)
+    numbers = widened(x)
     total = jax.lax.platform_dependent(
-        wide,
+        numbers,
         cpu=lambda x: windows.along_each(x, placed, jnp.add, 0.0)[-1],
         default=lambda x: windows.reduce(x, placed, 0.0, jax.lax.add),
     )
-    return (total / _counts(placed, count_include_pad, wide.dtype)).astype(x.dtype), jnp.asarray(x)
+    return (total / _counts(placed, count_include_pad, numbers.dtype)).astype(x.dtype), jnp.asarray(
+        x
+    )
 
 
 def _avg_pool_backward(
@@ -224,25 +227,14 @@ def _avg_pool_backward(
 ) -> tuple[Array]:
     """dx[i] = Σ dy[j] / count[j] over the windows j that hold i"""
     placed = _placed("avg_pool", res, window, stride, padding)
-    wide = jnp.promote_types(dy.dtype, jnp.float32)
-    shares = dy.astype(wide) / _counts(placed, count_include_pad, wide)
+    dtype = wide(dy)
+    shares = dy.astype(dtype) / _counts(placed, count_include_pad, dtype)
     dx = jax.lax.platform_dependent(
         shares,
         cpu=lambda dy: windows.spread(dy, placed),
         default=lambda dy: windows.spread_at_once(dy, placed),
     )
     return (dx,)
-
-
-def _check_floating(where: str, x: Array) -> None:
-    require(
-        jnp.issubdtype(jnp.result_type(x), jnp.floating),
-        where,
-        "x of a floating dtype",
-        jnp.result_type(x),
-        "Convert it: x.astype(jnp.float32).",
-        TypeError,
-    )
 
 
 @rule(
@@ -295,12 +287,12 @@ def avg_pool(
     section II.
     """
     placed = _placed("avg_pool", x, window, stride, padding)
-    _check_floating("avg_pool", x)
-    wide = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
-    total = windows.reduce(wide, placed, 0.0, jax.lax.add)
+    floating("avg_pool", x)
+    numbers = widened(x)
+    total = windows.reduce(numbers, placed, 0.0, jax.lax.add)
     if count_include_pad:
-        return (total / np.prod([a.window for a in placed]).astype(wide.dtype)).astype(x.dtype)
-    held = windows.reduce(jnp.ones((1, *x.shape[1:-1], 1), wide.dtype), placed, 0.0, jax.lax.add)
+        return (total / np.prod([a.window for a in placed]).astype(numbers.dtype)).astype(x.dtype)
+    held = windows.reduce(jnp.ones((1, *x.shape[1:-1], 1), numbers.dtype), placed, 0.0, jax.lax.add)
     return (total / held).astype(x.dtype)
 
 
@@ -354,7 +346,7 @@ def global_max_pool(x: Array) -> Array:
 
 def _global_avg_pool_forward(x: Array) -> tuple[Array, Array]:
     _check_images("global_avg_pool", x)
-    _check_floating("global_avg_pool", x)
+    floating("global_avg_pool", x)
     return x.mean(tuple(range(1, x.ndim - 1))), x
 
 
@@ -394,5 +386,5 @@ def global_avg_pool(x: Array) -> Array:
     Reference: Lin, Chen & Yan, "Network In Network", 2013, section 3.2.
     """
     _check_images("global_avg_pool", x)
-    _check_floating("global_avg_pool", x)
+    floating("global_avg_pool", x)
     return x.mean(tuple(range(1, x.ndim - 1)))

@@ -10,33 +10,7 @@ import jax.numpy as jnp
 
 from ..rules import Case, normal, rule
 from ..types import Array, require
-
-
-def floating(where: str, x: Array) -> Array:
-    """`x` as an array.
-
-    Raises:
-        TypeError: If it is not floating: an activation has no gradient among the integers.
-    """
-    require(
-        jnp.issubdtype(jnp.result_type(x), jnp.floating),
-        where,
-        "x of a floating dtype",
-        f"{jnp.result_type(x)}",
-        "Convert it: x.astype(jnp.float32).",
-        TypeError,
-    )
-    return jnp.asarray(x)
-
-
-def widened(x: Array) -> Array:
-    """`x` in float32 or wider, so that a 16-bit result is rounded once, at the end."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def is_coarse(x: Array) -> bool:
-    """Whether `x` is 16-bit: rounded so, an output near its limit no longer tells the slope."""
-    return jnp.finfo(x.dtype).bits < 32
+from .precision import floating, is_coarse, widened
 
 
 def _at(*values: float, **static: float) -> Case:
@@ -44,7 +18,7 @@ def _at(*values: float, **static: float) -> Case:
 
 
 def _with_kinks(*values: float) -> dict[str, Case]:
-    return {"rows": normal((4, 3)), "kinks": _at(*values)}
+    return {"rows": normal((4, 3)), "kinks": _at(*values), "none": normal((0, 3))}
 
 
 def _relu_forward(x: Array) -> tuple[Array, Array]:
@@ -121,6 +95,7 @@ def _leaky(where: str, x: Array, slope: float | Array) -> Array:
         "slope": normal((4, 3), slope=0.3),
         "falling": normal((4, 3), slope=-0.5),
         "kink": _at(-1, 0, 1),
+        "none": normal((0, 3)),
     },
 )
 def leaky_relu(x: Array, *, slope: float = 0.01) -> Array:
@@ -222,7 +197,7 @@ def _elu_backward(kept: Array, dy: Array, *, alpha: float) -> tuple[Array]:
 @rule(
     _elu_forward,
     _elu_backward,
-    cases={"rows": normal((4, 3)), "alpha": normal((4, 3), alpha=0.5), "kink": _at(-9, 0, 1)},
+    cases={"alpha": normal((4, 3), alpha=0.5), **_with_kinks(-9, 0, 1)},
 )
 def elu(x: Array, *, alpha: float = 1.0) -> Array:
     """x where x > 0, else α (eˣ − 1).
@@ -249,7 +224,7 @@ def _celu_backward(kept: Array, dy: Array, *, alpha: float) -> tuple[Array]:
 @rule(
     _celu_forward,
     _celu_backward,
-    cases={"rows": normal((4, 3)), "alpha": normal((4, 3), alpha=0.5), "kink": _at(-9, 0, 1)},
+    cases={"alpha": normal((4, 3), alpha=0.5), **_with_kinks(-9, 0, 1)},
 )
 def celu(x: Array, *, alpha: float = 1.0) -> Array:
     """x where x > 0, else α (e^(x / α) − 1): an elu whose slope has no jump, whatever α.

@@ -51,11 +51,6 @@ def check_range(op: str, name: str, values: Any, counts: Any, low: float, high: 
         )
 
 
-def wide(*arrays: Any) -> Any:
-    """The dtype to compute in: what the arrays promote to, and at least float32."""
-    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
-
-
 def masked(x: Array, counts: Array | None) -> Array:
     """`x` with 0 at the places that do not count."""
     return x if counts is None else jnp.where(counts, x, 0)

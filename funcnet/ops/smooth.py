@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ..rules import Case, normal, rule
 from ..types import Array, require
-from .rectifiers import floating, is_coarse, widened
+from .precision import floating, is_coarse, widened
 
 FAR = 1000.0
 """Beyond this a gate is 0 or 1 to the last bit of float64, while its own terms may overflow."""
@@ -52,6 +52,9 @@ def _wide_range(**static: float) -> Case:
     return Case(lambda key: (jnp.array(values, jnp.float32),), static)
 
 
+PLAIN = {"rows": normal((4, 3)), "range": _wide_range(), "none": normal((0, 3))}
+
+
 def _sigmoid_forward(x: Array) -> tuple[Array, Array]:
     y = _curve("sigmoid", x, jax.lax.logistic)
     return y, (x if is_coarse(y) else y)
@@ -66,7 +69,7 @@ def _sigmoid_backward(kept: Array, dy: Array) -> tuple[Array]:
 @rule(
     _sigmoid_forward,
     _sigmoid_backward,
-    cases={"rows": normal((4, 3)), "range": _wide_range(), "none": normal((0, 3))},
+    cases=PLAIN,
 )
 def sigmoid(x: Array) -> Array:
     """σ(x) = 1 / (1 + e⁻ˣ), elementwise.
@@ -91,7 +94,7 @@ def _tanh_backward(kept: Array, dy: Array) -> tuple[Array]:
     return (slope * widened(dy),)
 
 
-@rule(_tanh_forward, _tanh_backward, cases={"rows": normal((4, 3)), "range": _wide_range()})
+@rule(_tanh_forward, _tanh_backward, cases=PLAIN)
 def tanh(x: Array) -> Array:
     """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ), elementwise.
 
@@ -118,7 +121,7 @@ def _gelu_backward(x: Array, dy: Array) -> tuple[Array]:
     return ((_normal_cdf(x) + x * density) * dy,)
 
 
-@rule(_gelu_forward, _gelu_backward, cases={"rows": normal((4, 3)), "range": _wide_range()})
+@rule(_gelu_forward, _gelu_backward, cases=PLAIN)
 def gelu(x: Array) -> Array:
     """x Φ(x), with Φ the distribution function of the standard normal; not the tanh form.
 
@@ -152,7 +155,7 @@ def _gelu_tanh_backward(x: Array, dy: Array) -> tuple[Array]:
 @rule(
     _gelu_tanh_forward,
     _gelu_tanh_backward,
-    cases={"rows": normal((4, 3)), "range": _wide_range()},
+    cases=PLAIN,
 )
 def gelu_tanh(x: Array) -> Array:
     """½ x (1 + tanh(√(2/π) (x + 0.044715 x³))): gelu to three digits, as GPT-2 has it.
@@ -179,7 +182,7 @@ def _silu_backward(x: Array, dy: Array) -> tuple[Array]:
     return (s * (1 + x * (1 - s)) * dy,)
 
 
-@rule(_silu_forward, _silu_backward, cases={"rows": normal((4, 3)), "range": _wide_range()})
+@rule(_silu_forward, _silu_backward, cases=PLAIN)
 def silu(x: Array) -> Array:
     """x σ(x), also called swish.
 
@@ -207,7 +210,7 @@ def _mish_backward(x: Array, dy: Array) -> tuple[Array]:
     return ((t + x * (1 - t) * (1 + t) * jax.lax.logistic(x)) * dy,)
 
 
-@rule(_mish_forward, _mish_backward, cases={"rows": normal((4, 3)), "range": _wide_range()})
+@rule(_mish_forward, _mish_backward, cases=PLAIN)
 def mish(x: Array) -> Array:
     """x tanh(softplus(x)).
 
@@ -240,6 +243,7 @@ def _softplus(x: Array, beta: float) -> Array:
     cases={
         "rows": normal((4, 3)),
         "beta": normal((4, 3), beta=2.5),
+        "none": normal((0, 3)),
         "range": _wide_range(),
     },
 )
@@ -267,7 +271,7 @@ def _log_sigmoid_backward(x: Array, dy: Array) -> tuple[Array]:
 @rule(
     _log_sigmoid_forward,
     _log_sigmoid_backward,
-    cases={"rows": normal((4, 3)), "range": _wide_range()},
+    cases=PLAIN,
 )
 def log_sigmoid(x: Array) -> Array:
     """log σ(x) = −log(1 + e⁻ˣ): the logarithm of a probability, from its logit.
@@ -298,7 +302,7 @@ def _softsign(x: Array) -> Array:
     return _curve("softsign", x, quotient)
 
 
-@rule(_softsign_forward, _softsign_backward, cases={"rows": normal((4, 3)), "range": _wide_range()})
+@rule(_softsign_forward, _softsign_backward, cases=PLAIN)
 def softsign(x: Array) -> Array:
     """x / (1 + |x|), and ±1 at ±∞.
 

@@ -12,17 +12,11 @@ import jax.numpy as jnp
 
 from ..rules import Case, normal, rule
 from ..types import Array, require
+from .precision import floating, widened
 
 
 def _check(name: str, x: Array, where: Array | None, axis: int | Sequence[int]) -> None:
-    require(
-        jnp.issubdtype(jnp.result_type(x), jnp.floating),
-        name,
-        "x of a floating dtype",
-        f"{jnp.result_type(x)}",
-        "Convert it: x.astype(jnp.float32).",
-        TypeError,
-    )
+    floating(name, x)
     rank = jnp.ndim(x)
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     require(
@@ -56,8 +50,7 @@ def _check(name: str, x: Array, where: Array | None, axis: int | Sequence[int]) 
 
 
 def _masked(x: Array, where: Array | None) -> Array:
-    x = jnp.asarray(x)
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = widened(x)
     return x if where is None else jnp.where(where, x, -jnp.inf)
 
 

@@ -164,6 +164,8 @@ def plot_confusion(counts: np.ndarray, classes: int | Sequence[str], path: str |
     Raises:
         ValueError: If there are not as many classes as rows, or `path` cannot be written.
         ImportError: If matplotlib is missing.
+
+    >>> plot_confusion(np.eye(2, dtype=int), ["cat", "dog"], tempfile.gettempdir() + "/pets.png")
     """
     names = [str(c) for c in (range(classes) if isinstance(classes, int) else classes)]
     require(

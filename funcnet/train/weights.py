@@ -1,7 +1,6 @@
 """Parameters and state on disk: one `.npz` file, each array under its path."""
 
-import os
-import tempfile
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 
 from ..types import Params, State, require
+from .history import write_whole
 
 
 def flat_paths(tree: Any) -> dict[str, Any]:
@@ -26,21 +26,13 @@ def save_weights(path: str | Path, params: Params, state: State | None = None) -
 
     The file appears whole or not at all.
 
+    >>> import tempfile
     >>> save_weights(tempfile.gettempdir() + "/weights.npz", {"dense": {"w": np.ones(3)}})
     """
-    path = Path(path)
-    arrays = {
-        name: np.asarray(leaf)
-        for name, leaf in flat_paths({"params": params, "state": state or {}}).items()
-    }
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    leaves = flat_paths({"params": params, "state": state or {}})
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **{name: np.asarray(x) for name, x in leaves.items()})
+    write_whole("save_weights", path, content.getvalue())
 
 
 def load_weights(path: str | Path, params: Params, state: State | None = None) -> tuple:
@@ -58,16 +50,18 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
         ValueError: If the file is not readable as such, or an entry is missing, extra or of
             another shape; the message names all of them.
 
+    >>> import tempfile
     >>> file = tempfile.gettempdir() + "/weights.npz"
     >>> save_weights(file, {"dense": {"w": np.ones(3)}})
-    >>> load_weights(file, {"dense": {"w": np.zeros(3)}})
-    ({'dense': {'w': Array([1., 1., 1.], dtype=float64)}}, {})
+    >>> params, state = load_weights(file, {"dense": {"w": np.zeros(3)}})
+    >>> params["dense"]["w"].tolist(), state
+    ([1.0, 1.0, 1.0], {})
     """
     wanted = {"params": params, "state": state or {}}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
+    except OSError:
         raise
     except Exception as error:
         raise ValueError(

@@ -1,0 +1,39 @@
+"""Which dtype to compute in: 16-bit inputs are computed in float32 and rounded once, at the end."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..types import Array, require
+
+
+def floating(where: str, x: Any) -> Array:
+    """`x` as an array.
+
+    Raises:
+        TypeError: If it is not floating: an op with a gradient has none among the integers.
+    """
+    require(
+        jnp.issubdtype(jnp.result_type(x), jnp.floating),
+        where,
+        "x of a floating dtype",
+        f"{jnp.result_type(x)}",
+        "Convert it: x.astype(jnp.float32).",
+        TypeError,
+    )
+    return jnp.asarray(x)
+
+
+def wide(*arrays: Any) -> Any:
+    """The dtype to compute in: what the arrays promote to, and at least float32."""
+    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+
+
+def widened(x: Any) -> Array:
+    """`x` in float32 or wider."""
+    return jnp.asarray(x, wide(x))
+
+
+def is_coarse(x: Array) -> bool:
+    """Whether `x` is 16-bit: rounded so, an output near its limit no longer tells the slope."""
+    return jnp.finfo(x.dtype).bits < 32
