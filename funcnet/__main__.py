@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import functools
 import json
 import sys
 import time
@@ -40,6 +41,7 @@ class Recipe(NamedTuple):
     epochs: int
     lr: float
     width: tuple[int, ...] = ()
+    smoothing: float = 0.0
 
 
 NETS = {
@@ -55,8 +57,9 @@ NETS = {
         "dense layers with rectifiers, of any width and depth",
         "digits",
         40,
-        1e-3,
-        (128,),
+        1e-2,
+        (256,),
+        0.1,
     ),
     "linear": Recipe(
         lambda outputs, width: serial(Flatten(), Dense(outputs)),
@@ -127,6 +130,9 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="from optax")
     train.add_argument("--lr", type=float, help="learning rate at its peak; it decays as a cosine")
     train.add_argument("--batch", type=int, default=64, metavar="N", help="examples in a step")
+    train.add_argument(
+        "--smoothing", type=float, metavar="P", help="label smoothing, with three classes or more"
+    )
     train.add_argument("--out", metavar="DIR", help="where to write (default: runs/NET-DATA)")
 
 
@@ -154,9 +160,16 @@ def _add_summary(commands: Any) -> None:
 
 
 class Task(NamedTuple):
-    """What the targets ask for: the loss, the figure a person wants, and the number of outputs."""
+    """What the targets ask for.
 
-    criterion: Callable
+    Attributes:
+        loss: What is reported.
+        metric: The figure a person wants beside it.
+        outputs: How many the network needs.
+        decide: Outputs to classes.
+    """
+
+    loss: Callable
     metric: Callable
     outputs: int
     decide: Callable[[np.ndarray], np.ndarray]
@@ -169,6 +182,13 @@ def _task(data: Data) -> Task:
     if len(data.classes) == 2:
         return Task(_column(binary_cross_entropy), accuracy, 1, lambda z: (z[:, 0] > 0).astype(int))
     return Task(cross_entropy, accuracy, len(data.classes), lambda z: z.argmax(-1))
+
+
+def _smoothed(loss: Callable, smoothing: float) -> Callable:
+    """The criterion to train on: label smoothing is for several classes alone."""
+    if loss is cross_entropy and smoothing:
+        return functools.partial(cross_entropy, label_smoothing=smoothing)
+    return loss
 
 
 def _column(f: Callable) -> Callable:
@@ -194,7 +214,7 @@ def _train(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     fitted = fit(
         net,
-        task.criterion,
+        _smoothed(task.loss, recipe.smoothing if options.smoothing is None else options.smoothing),
         named_optimizer(options.optimizer, lr, steps),
         data.train,
         epochs=epochs,
@@ -237,7 +257,7 @@ def _save(
     )
     name = task.metric.__name__
     result[name] = float(task.metric(jnp.asarray(outputs), jnp.asarray(y)))
-    result["loss"] = float(task.criterion(jnp.asarray(outputs), jnp.asarray(y)))
+    result["loss"] = float(task.loss(jnp.asarray(outputs), jnp.asarray(y)))
     if fitted.history.rows:
         fitted.history.plot(out / "curves.png")
     if data.classes is not None:

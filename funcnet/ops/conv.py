@@ -20,6 +20,9 @@ from .windows import Axis, Padding
 THIN = (3, 32)
 """On the CPU, shifted multiply-adds win up to so many input channels and channels x kernel taps."""
 
+NARROW = (6, 75)
+"""The same for the input's gradient as one matrix product, whose columns are put back by taps."""
+
 
 def _check_conv(x: Array, w: Array, b: Array | None, groups: int) -> None:
     require(
@@ -158,6 +161,33 @@ def _dx_of(w: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Array:
     if _pointwise(placed, groups):
         rows = dy.reshape(-1, w.shape[-1]) @ w.reshape(w.shape[-2:]).T
         return rows.reshape(*dy.shape[:-1], w.shape[-2])
+    channels, terms = NARROW
+    if groups == 1 and 0 < w.shape[-2] <= channels and w.size <= terms * w.shape[-1]:
+        return jax.lax.platform_dependent(
+            w,
+            dy,
+            cpu=lambda w, dy: _put_back(w, dy, placed),
+            default=lambda w, dy: _slide_back(w, dy, placed, groups),
+        )
+    return _slide_back(w, dy, placed, groups)
+
+
+def _put_back(w: Array, dy: Array, placed: Sequence[Axis]) -> Array:
+    """What each output sends to each tap, as one product; then the taps of one axis at a time."""
+    rows = jnp.matmul(
+        dy.reshape(-1, w.shape[-1]),
+        w.reshape(-1, w.shape[-1]).T,
+        preferred_element_type=wide(dy),
+    )
+    sent = rows.reshape(*dy.shape[:-1], *w.shape[:-1])
+    for dimension in range(len(placed), 0, -1):
+        taps = jnp.moveaxis(sent, dimension + len(placed), 0)
+        sent = windows.untap(list(taps), placed[dimension - 1], dimension)
+    return sent.astype(dy.dtype)
+
+
+def _slide_back(w: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Array:
+    """The convolution of the cotangent, spread out by the stride, with the kernel turned round."""
     spatial, (channels, outputs) = range(len(placed)), w.shape[-2:]
     parted = jnp.flip(w, spatial).reshape(*w.shape[:-1], groups, outputs // groups)
     swapped = jnp.moveaxis(parted, -3, -1)
