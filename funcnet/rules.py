@@ -179,7 +179,7 @@ def autodiff(f: Callable) -> Callable:
     on it (`jax.jvp`, `jax.jacfwd`, `jax.hessian`, `jax.linearize`) work on any network.
 
     Args:
-        f: Any function. Array arguments are traced; other leaves (booleans, strings) are static.
+        f: Any function. Arrays are traced; other leaves (Python numbers, strings) are static.
 
     Returns:
         A function of the same arguments and outputs.
@@ -215,7 +215,7 @@ def _primal_of(eqn: Any) -> Any:
 
 
 def _is_array(leaf: object) -> bool:
-    return isinstance(leaf, float | complex) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def _parameters(f: Callable) -> Iterator[tuple[str, str]]:

@@ -1,3 +1,4 @@
+import fcntl
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -26,4 +27,15 @@ def key():
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _share_the_machine(request, tmp_path_factory):
+    """A test marked `alone` measures time: while it runs, no other worker starts a test."""
+    alone = request.node.get_closest_marker("alone") is not None
+    root = tmp_path_factory.getbasetemp()
+    folder = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with open(folder / "machine.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield

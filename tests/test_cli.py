@@ -74,6 +74,7 @@ def test_default_jobs_reach_their_marks(net, data, least, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_lenet_reaches_96_percent_within_a_minute(tmp_path):
     as_a_user("train", "lenet", "--out", str(tmp_path))
     result = json.loads((tmp_path / "result.json").read_text())

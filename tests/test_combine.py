@@ -141,6 +141,15 @@ def test_any_optax_optimizer_takes_the_parameters(name, key):
     assert jax.tree.structure(updates) == jax.tree.structure(params)
 
 
+def test_jax_takes_a_network_as_a_function(key):
+    net = fn.serial(fn.Dense(4), fn.relu)
+    params, _ = net.init(key, ROWS)
+    expected = net(params, ROWS)
+    assert_same(jax.jit(net)(params, ROWS), expected)
+    assert_same(jax.vmap(net, in_axes=(None, 0))(params, ROWS), expected)
+    assert_same(jax.checkpoint(net)(params, ROWS), expected)
+
+
 def test_summary_text():
     net = fn.serial(fn.Dense(4), fn.relu, inner=fn.serial(fn.Dense(2)))
     assert str(net.summary(jax.ShapeDtypeStruct((5, 3), "float32"))).splitlines() == [

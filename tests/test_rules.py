@@ -319,6 +319,11 @@ def test_hessian_of_a_network(x64, key):
             np.testing.assert_allclose(a, b, atol=1e-10)
 
 
+def test_autodiff_leaves_static_arguments_alone():
+    slope = jax.jvp(lambda x: fn.autodiff(fn.leaky_relu)(x, slope=0.3), (X,), (jnp.ones(3),))[1]
+    np.testing.assert_allclose(slope, [1.0, 0.3, 1.0])
+
+
 def test_autodiff_keeps_scopes():
     def f(x):
         with jax.named_scope("outer"):

@@ -57,6 +57,7 @@ def number_from(program: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("optimizer", step.OPTIMIZERS)
 def test_a_step_costs_what_a_plain_one_costs(optimizer):
     program = f"from tests.benchmarks import step; print(step.ratio({optimizer!r}))"
@@ -64,11 +65,13 @@ def test_a_step_costs_what_a_plain_one_costs(optimizer):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_import_is_short():
     assert best_of(lambda: number_from(IMPORT), 0.3) <= 0.3
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_rules_make_the_gradient_of_lenet_faster():
     program = "from tests.benchmarks import lenet; print(1 / lenet.ratio())"
     assert best_of(lambda: number_from(program), 1 / 1.5) <= 1 / 1.5

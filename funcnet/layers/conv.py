@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..layer import Layer, pure, stateless, take
 from ..ops import conv as conv_ops
 from ..ops import pool
-from ..ops.windows import Padding
+from ..ops.windows import Padding, per_axis
 from ..types import Array, Key, Params, require
 from . import initializers
 
@@ -45,19 +45,27 @@ def Conv(
         `bias` is false, `b`.
 
     Raises:
-        ValueError: At `init` or when applied, if the input does not fit.
+        ValueError: If `width` is no whole number of 1 or more; at `init` or when applied, if
+            another number or the input does not fit.
 
     >>> params, _ = Conv(6, 3).init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
     >>> jax.tree.map(jnp.shape, params)
     {'b': (6,), 'w': (3, 3, 1, 6)}
     """
+    require(
+        hasattr(width, "__index__") and width >= 1,
+        "conv",
+        "a width that is a whole number of 1 or more",
+        repr(width),
+        "It is the number of output channels.",
+    )
 
     def init(key: Key, x: Array) -> Params:
         lengths = _kernel(kernel, x)
         require(
             isinstance(groups, int) and groups >= 1 and x.shape[-1] % groups == 0,
             "conv",
-            f"a number of groups that divides the {x.shape[-1]} channels of x",
+            f"a number of groups that divides {x.shape[-1]}, the number of channels of x",
             f"groups={groups!r}",
             "Choose a divisor of the number of channels.",
         )
@@ -90,9 +98,10 @@ def _kernel(kernel: int | Sequence[int], x: Array) -> tuple[int, ...]:
         "conv",
         f"x of {wanted} (batch, *spatial, channel)",
         f"shape {tuple(x.shape)}",
-        "Add the missing axes, for instance x[None, :, :, None] to one grey image.",
+        "Give the kernel one length for each spatial axis, or x the axes it lacks: x[None] is a "
+        "batch of one.",
     )
-    return tuple(kernel) if isinstance(kernel, Sequence) else (kernel,) * (rank - 2)
+    return per_axis("conv", "kernel", kernel, rank - 2)
 
 
 def MaxPool(

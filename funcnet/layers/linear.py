@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ..layer import Layer, stateless, take
 from ..ops import linear
-from ..types import Array, Key, Params
+from ..types import Array, Key, Params, require
 from . import initializers
 
 
@@ -29,10 +29,20 @@ def Dense(
     Returns:
         A layer named "dense", with parameters `w` and, unless `bias` is false, `b`.
 
+    Raises:
+        ValueError: If `width` is no whole number of 1 or more.
+
     >>> params, _ = Dense(4).init(jax.random.key(0), jnp.ones((2, 3)))
     >>> jax.tree.map(jnp.shape, params)
     {'b': (4,), 'w': (3, 4)}
     """
+    require(
+        hasattr(width, "__index__") and width >= 1,
+        "dense",
+        "a width that is a whole number of 1 or more",
+        repr(width),
+        "It is the number of outputs.",
+    )
 
     def init(key: Key, x: Array) -> Params:
         w_key, b_key = jax.random.split(key)
@@ -58,11 +68,21 @@ def Embed(entries: int, width: int, *, init: Callable = initializers.normal(1.0)
     Returns:
         A layer named "embed", with the parameter `table`.
 
+    Raises:
+        ValueError: If `entries` or `width` is no whole number of 1 or more.
+
     >>> ids = jnp.array([[1, 4, 1]])
     >>> params, _ = Embed(5, 8).init(jax.random.key(0), ids)
     >>> Embed(5, 8)(params, ids).shape
     (1, 3, 8)
     """
+    require(
+        all(hasattr(n, "__index__") and n >= 1 for n in (entries, width)),
+        "embed",
+        "entries and width that are whole numbers of 1 or more",
+        (entries, width),
+        "The table has one row of this width for each entry.",
+    )
 
     def draw(key: Key, ids: Array) -> Params:
         return {"table": init(key, (entries, width), jnp.float32)}

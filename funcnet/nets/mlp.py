@@ -44,10 +44,10 @@ def MLP(
     1986.
     """
     require(
-        len(widths) > 0,
+        not isinstance(widths, int) and len(widths) > 0,
         "MLP",
         "the width of one layer or more",
-        f"widths={tuple(widths)}",
+        f"widths={widths!r}",
         "Write MLP((128, 10)) for one hidden layer of 128 and 10 outputs.",
     )
     layers: list[Layer | Callable] = []

@@ -43,21 +43,22 @@ def _check_conv(x: Array, w: Array, b: Array | None, groups: int) -> None:
     require(
         isinstance(groups, int) and groups >= 1 and x.shape[-1] % groups == 0,
         "conv",
-        f"a number of groups that divides the {x.shape[-1]} channels of x",
+        f"a number of groups that divides {x.shape[-1]}, the number of channels of x",
         f"groups={groups!r}",
         "Choose a divisor of the number of channels.",
     )
     require(
         w.shape[-1] % groups == 0,
         "conv",
-        f"a number of groups that divides the {w.shape[-1]} outputs of w",
+        f"a number of groups that divides {w.shape[-1]}, the number of outputs of w",
         f"groups={groups}",
         "Choose a divisor of the number of outputs.",
     )
     require(
         x.shape[-1] == w.shape[-2] * groups,
         "conv",
-        f"x with {w.shape[-2] * groups} channels on its last axis, as w of shape {w.shape} takes",
+        f"x whose last axis has length {w.shape[-2] * groups}, the channels that w of shape "
+        f"{w.shape} takes",
         f"shape {x.shape}",
         "Channels come last: x is (batch, *spatial, channels), w (*kernel, channels / groups, "
         "outputs).",

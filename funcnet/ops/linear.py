@@ -21,7 +21,7 @@ def _check_dense(x: Array, w: Array, b: Array | None) -> None:
     require(
         jnp.ndim(x) >= 1 and x.shape[-1] == w.shape[0],
         "dense",
-        f"x with {w.shape[0]} numbers on its last axis, as w has rows",
+        f"x whose last axis has length {w.shape[0]}, the number of rows of w",
         f"shape {jnp.shape(x)}",
         "Initialise the parameters with an input of this shape, or flatten x first.",
     )

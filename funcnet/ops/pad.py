@@ -41,8 +41,8 @@ def _check_pad(x: Array, widths: Sequence, mode: str, value: float) -> list[tupl
     require(
         isinstance(widths, tuple) and len(widths) == len(shape) and all(map(_is_pair, widths)),
         "pad",
-        f"widths of {len(shape)} pairs (low, high) of integers, one for each axis of x",
-        widths,
+        "widths as pairs (low, high) of integers, one for each axis of x",
+        f"{widths} for shape {shape}",
         "Write (0, 0) for an axis that stays as it is.",
     )
     pairs = [(operator.index(low), operator.index(high)) for low, high in widths]
@@ -50,7 +50,7 @@ def _check_pad(x: Array, widths: Sequence, mode: str, value: float) -> list[tupl
         require(
             n + min(low, 0) + min(high, 0) >= 0,
             "pad",
-            f"to crop at most the {n} entries of axis {axis}",
+            f"to crop at most {n} from axis {axis}, its length",
             (low, high),
             "Negative widths crop.",
         )

@@ -128,7 +128,9 @@ def _prelu(x: Array, slope: Array) -> Array:
     require(
         slope.shape == () or (x.ndim >= 1 and slope.shape == x.shape[-1:]),
         "prelu",
-        f"slope of shape () or {x.shape[-1:]}, one for each channel",
+        f"slope of shape () or {x.shape[-1:]}, one for each channel"
+        if x.ndim
+        else "slope of shape ()",
         f"shape {slope.shape}",
         "The channels are the last axis of x.",
     )

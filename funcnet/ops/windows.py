@@ -118,7 +118,7 @@ def per_axis(where: str, what: str, value: int | Sequence[int], count: int) -> t
     require(
         numbers is not None and len(numbers) == count and all(n >= 1 for n in numbers),
         where,
-        f"a {what} of 1 or more: one whole number, or one for each of the {count} spatial axes",
+        f"a {what} of 1 or more: one whole number, or one for each spatial axis",
         repr(value),
         f"Write {what}=2, or {what}={(2,) * count}.",
     )
@@ -219,8 +219,8 @@ def _pads(where: str, padding: Padding, geometry: list[tuple]) -> list[tuple[int
     require(
         len(pairs) == len(geometry) and all(pair and min(pair) >= 0 for pair in pairs),
         where,
-        f"padding of 0 or more: one whole number, or for each of the {len(geometry)} spatial axes "
-        "a number or a pair (low, high)",
+        "padding of 0 or more: one whole number, or for each spatial axis a number or a pair "
+        "(low, high)",
         repr(padding),
         f"Write padding=1, or padding={((1, 1),) * len(geometry)}.",
     )

@@ -28,6 +28,7 @@ def accuracy(output: Array, target: Any) -> Array:
     1.0
     """
     output, target = jnp.asarray(output), jnp.asarray(target)
+    shape = output.shape
     if output.ndim == target.ndim + 1 and output.shape[-1] == 1:
         output = output[..., 0]
     whole = not jnp.issubdtype(target.dtype, jnp.floating)
@@ -39,9 +40,9 @@ def accuracy(output: Array, target: Any) -> Array:
         require(
             whole and output.shape[:-1] == target.shape,
             "accuracy",
-            f"integer labels of shape {output.shape[:-1]} or soft labels of shape {output.shape}",
+            f"integer labels of shape {shape[:-1]} or soft labels of shape {shape}",
             f"{target.dtype} of shape {target.shape}",
-            "Give one label for each row of logits.",
+            "Give one integer label for each row of logits.",
         )
         right = output.argmax(-1) == target
     return right.mean(dtype=jnp.float32)
@@ -67,7 +68,7 @@ def r_squared(output: Array, target: Array) -> Array:
         jnp.shape(output) == jnp.shape(target),
         "r_squared",
         f"a target of shape {jnp.shape(output)}, as the predictions have",
-        f"{jnp.shape(target)}",
+        f"shape {jnp.shape(target)}",
         "Take the column of a one-column output: output[:, 0].",
     )
     unexplained = jnp.square(target - output).sum(dtype=jnp.float32)
