@@ -17,7 +17,7 @@ import optax
 
 import funcnet as fn
 
-data = fn.load("digits")
+data = fn.load_data("digits")
 (x, y), (x_test, y_test) = data.train, data.test
 classes = len(data.classes or ())
 net = fn.serial(fn.Flatten(), fn.MLP((128, classes)))

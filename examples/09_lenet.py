@@ -24,7 +24,7 @@ def framed(images):
     return np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
 
 
-data = fn.load("mnist5k")
+data = fn.load_data("mnist5k")
 x, x_test = framed(data.train[0]), framed(data.test[0])
 y, y_test = data.train[1], data.test[1]
 

@@ -6,7 +6,7 @@ optax's.
 """
 
 from .check import prove as prove
-from .check import report as report
+from .check import prove_all as prove_all
 from .combine import ensemble as ensemble
 from .combine import network as network
 from .combine import parallel as parallel
@@ -76,11 +76,11 @@ from .rules import RULES as RULES
 from .rules import Case as Case
 from .rules import Rule as Rule
 from .rules import autodiff as autodiff
-from .rules import normal as normal
+from .rules import normal_case as normal_case
 from .rules import rule as rule
 from .train.data import Data as Data
 from .train.data import batches as batches
-from .train.data import load as load
+from .train.data import load_data as load_data
 from .train.fit import Fitted as Fitted
 from .train.fit import fit as fit
 from .train.history import History as History

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import RULES
-from .check import LIMITS, report
+from .check import LIMITS, prove_all
 from .combine import serial
 from .layer import Layer
 from .layers.conv import Flatten
@@ -23,7 +23,7 @@ from .layers.linear import Dense
 from .nets.convnet import LeNet
 from .nets.mlp import MLP
 from .ops.loss import binary_cross_entropy, cross_entropy, squared_error
-from .train.data import Data, load
+from .train.data import Data, load_data
 from .train.fit import Fitted, fit
 from .train.history import confusion, plot_confusion, write_whole
 from .train.metrics import accuracy, r_squared
@@ -206,7 +206,7 @@ def _train(options: argparse.Namespace) -> int:
     epochs = recipe.epochs if options.epochs is None else options.epochs
     lr = recipe.lr if options.lr is None else options.lr
     require(epochs > 0, "train", "--epochs of 1 or more", epochs, "Leave it out for the default.")
-    data = load(options.data or recipe.data)
+    data = load_data(options.data or recipe.data)
     out = _writable(options.out or f"runs/{options.net}-{data.name}")
     task = _task(data)
     net = recipe.build(task.outputs, options.width or recipe.width)
@@ -299,7 +299,7 @@ def _check(options: argparse.Namespace) -> int:
     def show(op: str) -> None:
         print(f"\r\033[Kproving {op}", end="", file=sys.stderr, flush=True)
 
-    found = report(rules, options.dtype, show) if live else report(rules, options.dtype)
+    found = prove_all(rules, options.dtype, show) if live else prove_all(rules, options.dtype)
     if live:
         print("\r\033[K", end="", file=sys.stderr)
     print(found)
@@ -308,7 +308,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _summary(options: argparse.Namespace) -> int:
     recipe = NETS[options.net]
-    data = load(options.data or recipe.data)
+    data = load_data(options.data or recipe.data)
     net = recipe.build(_task(data).outputs, options.width or recipe.width)
     x = data.train[0]
     print(net.summary(jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)))

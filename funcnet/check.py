@@ -171,7 +171,7 @@ class Report:
         return (*failed, f"{total}{LIMITS[self.dtype]:g}.")
 
 
-def report(
+def prove_all(
     rules: Iterable[Rule] | None = None,
     dtype: str = "float64",
     progress: Callable[[str], None] = lambda op: None,
@@ -184,7 +184,7 @@ def report(
         progress: Called with each op's name before it is proved.
 
     >>> from funcnet.ops.linear import embed
-    >>> print(report([embed.rule]))
+    >>> print(prove_all([embed.rule]))
     rules in float64
     op     cases  kept for backward  worst error of value and gradients (relative)
     -----  -----  -----------------  ---------------------------------------------

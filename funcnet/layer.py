@@ -14,7 +14,7 @@ import contextlib
 import contextvars
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -24,16 +24,9 @@ from .render import forms, text
 from .types import Array, Key, Params, State, require
 
 
-class _Pair(NamedTuple):
-    init: Callable[..., tuple[Params, State]]
-    apply: Callable[..., tuple[Any, State]]
-    name: str = "layer"
-
-
-class Layer(_Pair):
+@dataclass(frozen=True)
+class Layer:
     """A network: a pair of pure functions, and a name for what it is.
-
-    A NamedTuple that `jax.jit` takes as a function, which needs a weak reference to it.
 
     Attributes:
         init: `(key, *inputs) -> (params, state)`. The inputs are arrays or `ShapeDtypeStruct`s;
@@ -45,6 +38,10 @@ class Layer(_Pair):
     >>> double({}, 3.0)
     6.0
     """
+
+    init: Callable[..., tuple[Params, State]]
+    apply: Callable[..., tuple[Any, State]]
+    name: str = "layer"
 
     def __call__(self, params: Params, *inputs: Any) -> Any:
         """The output alone, of a network that needs neither state nor key; see `apply`.
@@ -62,6 +59,10 @@ class Layer(_Pair):
             TypeError,
         )
         return self.apply(params, {}, *inputs)[0]
+
+    def named(self, name: str) -> "Layer":
+        """The same network under another name."""
+        return replace(self, name=name)
 
     def summary(self, *inputs: Any) -> "Summary":
         """The layers, their outputs and parameters as a table; shapes only, nothing is computed.

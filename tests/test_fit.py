@@ -15,7 +15,7 @@ from funcnet.combine import serial
 from funcnet.layer import Layer
 from funcnet.layers.linear import Dense
 from funcnet.train import progress
-from funcnet.train.data import batches, load
+from funcnet.train.data import batches, load_data
 from funcnet.train.fit import fit
 from funcnet.train.metrics import accuracy
 from funcnet.train.step import make_step
@@ -80,7 +80,7 @@ def test_validation_figures_are_means_over_all_examples():
 
 
 def test_it_learns_the_digits():
-    data = load("digits")
+    data = load_data("digits")
     net = serial(lambda x: x.reshape(len(x), -1), Dense(32), jnp.tanh, Dense(10))
     fitted = fit(
         net,
@@ -272,7 +272,7 @@ def test_a_whole_data_set_is_taken_apart_by_the_caller():
     with pytest.raises(
         TypeError, match=r"got a whole Data\. Call fit\(net, .*, data\.train, valid"
     ):
-        run(load("iris"), epochs=1)
+        run(load_data("iris"), epochs=1)
 
 
 SETTINGS = {

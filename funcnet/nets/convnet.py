@@ -40,4 +40,4 @@ def LeNet(classes: int = 10, *, activation: Callable = relu) -> Layer:
         Dense(84),
         activation,
         Dense(classes),
-    )._replace(name="lenet")
+    ).named("lenet")

@@ -54,4 +54,4 @@ def MLP(
     for width in widths[:-1]:
         layers += [Dense(width, w_init=w_init), activation, *([Dropout(drop)] if drop else [])]
     last = [output] if output else []
-    return serial(*layers, Dense(widths[-1], w_init=w_init), *last)._replace(name="mlp")
+    return serial(*layers, Dense(widths[-1], w_init=w_init), *last).named("mlp")

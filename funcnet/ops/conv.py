@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ..rules import Case, normal, rule
+from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from . import windows
 from .precision import wide
@@ -287,27 +287,27 @@ def _thin(key: Array) -> tuple[Array, Array, Array]:
     _conv_forward,
     _conv_backward,
     cases={
-        "two axes": normal((2, 6, 5, 4), (3, 2, 4, 3), (3,)),
-        "one axis": normal((2, 9, 4), (3, 4, 5), (5,)),
-        "three axes": normal((2, 4, 3, 5, 4), (2, 2, 3, 4, 3), (3,)),
-        "no bias": normal((2, 6, 5, 4), (3, 2, 4, 3), None),
-        "stride": normal((2, 8, 7, 4), (3, 2, 4, 3), (3,), stride=(3, 2)),
-        "stride over the kernel": normal((2, 9, 8, 4), (2, 1, 4, 3), (3,), stride=3),
-        "dilation": normal((2, 9, 8, 4), (3, 2, 4, 3), None, dilation=(2, 3), stride=2),
-        "same": normal((2, 7, 6, 4), (3, 4, 4, 3), None, padding="SAME", stride=2),
-        "same lower": normal((2, 7, 6, 4), (2, 4, 4, 3), None, padding="SAME_LOWER"),
-        "causal": normal((2, 7, 4), (3, 4, 3), (3,), padding="CAUSAL", dilation=2),
-        "pairs": normal((2, 5, 4, 4), (3, 3, 4, 3), None, padding=((0, 4), (5, 1)), stride=2),
-        "number": normal((2, 5, 4, 4), (2, 2, 4, 3), None, padding=3),
-        "groups": normal((2, 6, 5, 6), (3, 2, 2, 9), (9,), groups=3, stride=2, padding="SAME"),
-        "depthwise": normal((2, 6, 5, 4), (3, 3, 1, 8), None, groups=4),
-        "pointwise": normal((2, 3, 4, 5), (1, 1, 5, 6), (6,)),
-        "pointwise stride": normal((2, 5, 4, 5), (1, 1, 5, 6), (6,), stride=2),
-        "pointwise groups": normal((2, 3, 4, 6), (1, 1, 3, 4), None, groups=2),
+        "two axes": normal_case((2, 6, 5, 4), (3, 2, 4, 3), (3,)),
+        "one axis": normal_case((2, 9, 4), (3, 4, 5), (5,)),
+        "three axes": normal_case((2, 4, 3, 5, 4), (2, 2, 3, 4, 3), (3,)),
+        "no bias": normal_case((2, 6, 5, 4), (3, 2, 4, 3), None),
+        "stride": normal_case((2, 8, 7, 4), (3, 2, 4, 3), (3,), stride=(3, 2)),
+        "stride over the kernel": normal_case((2, 9, 8, 4), (2, 1, 4, 3), (3,), stride=3),
+        "dilation": normal_case((2, 9, 8, 4), (3, 2, 4, 3), None, dilation=(2, 3), stride=2),
+        "same": normal_case((2, 7, 6, 4), (3, 4, 4, 3), None, padding="SAME", stride=2),
+        "same lower": normal_case((2, 7, 6, 4), (2, 4, 4, 3), None, padding="SAME_LOWER"),
+        "causal": normal_case((2, 7, 4), (3, 4, 3), (3,), padding="CAUSAL", dilation=2),
+        "pairs": normal_case((2, 5, 4, 4), (3, 3, 4, 3), None, padding=((0, 4), (5, 1)), stride=2),
+        "number": normal_case((2, 5, 4, 4), (2, 2, 4, 3), None, padding=3),
+        "groups": normal_case((2, 6, 5, 6), (3, 2, 2, 9), (9,), groups=3, stride=2, padding="SAME"),
+        "depthwise": normal_case((2, 6, 5, 4), (3, 3, 1, 8), None, groups=4),
+        "pointwise": normal_case((2, 3, 4, 5), (1, 1, 5, 6), (6,)),
+        "pointwise stride": normal_case((2, 5, 4, 5), (1, 1, 5, 6), (6,), stride=2),
+        "pointwise groups": normal_case((2, 3, 4, 6), (1, 1, 3, 4), None, groups=2),
         "thin": Case(_thin),
         "thin stride": Case(_thin, {"stride": 2, "padding": "SAME", "dilation": 2}),
-        "colour": normal((2, 5, 6, 3), (3, 3, 3, 4), None, padding=1),
-        "no images": normal((0, 6, 5, 4), (3, 2, 4, 3), (3,)),
+        "colour": normal_case((2, 5, 6, 3), (3, 3, 3, 4), None, padding=1),
+        "no images": normal_case((0, 6, 5, 4), (3, 2, 4, 3), (3,)),
     },
 )
 def conv(

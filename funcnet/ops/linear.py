@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..jaxprs import is_traced
-from ..rules import Case, normal, rule
+from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .precision import wide, widened
 
@@ -56,11 +56,11 @@ def _dense(x: Array, w: Array, b: Array | None) -> Array:
     _dense_forward,
     _dense_backward,
     cases={
-        "rows": normal((5, 3), (3, 4), (4,)),
-        "one row": normal((3,), (3, 4), (4,)),
-        "sequence": normal((2, 5, 3), (3, 4), (4,)),
-        "no bias": normal((5, 3), (3, 4), None),
-        "no rows": normal((0, 3), (3, 4), (4,)),
+        "rows": normal_case((5, 3), (3, 4), (4,)),
+        "one row": normal_case((3,), (3, 4), (4,)),
+        "sequence": normal_case((2, 5, 3), (3, 4), (4,)),
+        "no bias": normal_case((5, 3), (3, 4), None),
+        "no rows": normal_case((0, 3), (3, 4), (4,)),
     },
 )
 def dense(x: Array, w: Array, b: Array | None = None) -> Array:

@@ -8,7 +8,7 @@ float32 or wider, and give back the dtype of x.
 import jax
 import jax.numpy as jnp
 
-from ..rules import Case, normal, rule
+from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .precision import floating, widened
 
@@ -105,14 +105,14 @@ def _far(key: Array) -> tuple[Array, Array, Array]:
     _batch_norm_forward,
     _batch_norm_backward,
     cases={
-        "rows": normal((6, 3), (3,), (3,)),
-        "image": normal((2, 3, 3, 4), (4,), (4,)),
-        "plain": normal((6, 3), None, None),
-        "scale alone": normal((6, 3), (3,), None),
-        "shift alone": normal((6, 3), None, (3,)),
-        "eps": normal((6, 3), (3,), (3,), eps=0.1),
+        "rows": normal_case((6, 3), (3,), (3,)),
+        "image": normal_case((2, 3, 3, 4), (4,), (4,)),
+        "plain": normal_case((6, 3), None, None),
+        "scale alone": normal_case((6, 3), (3,), None),
+        "shift alone": normal_case((6, 3), None, (3,)),
+        "eps": normal_case((6, 3), (3,), (3,), eps=0.1),
         "far from 0": Case(_far),
-        "no rows": normal((0, 3), (3,), (3,)),
+        "no rows": normal_case((0, 3), (3,), (3,)),
     },
 )
 def batch_norm(

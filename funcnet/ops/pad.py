@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ..rules import Case, normal, rule
+from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .precision import widened
 
@@ -141,15 +141,15 @@ def _pad_backward(_: tuple[()], dy: Array, *, widths: Sequence, mode: str) -> tu
 
 def _cases() -> dict[str, Case]:
     both = ((2, 1), (0, 0), (1, 3))
-    cases = {mode: normal((3, 2, 4), widths=both, mode=mode) for mode in MODES}
+    cases = {mode: normal_case((3, 2, 4), widths=both, mode=mode) for mode in MODES}
     for mode in MODES:
         crop = ((-1, 2), (1, -2), (-1, -2))
-        cases[f"{mode}, cropped"] = normal((3, 4, 4), widths=crop, mode=mode)
-    cases["value"] = normal((3,), widths=((2, 1),), value=-1.5)
-    cases["one number"] = normal((), widths=())
-    cases["edge, wide"] = normal((2, 1), widths=((5, 0), (0, 4)), mode="edge")
-    cases["wrap, whole"] = normal((2, 3), widths=((2, 2), (3, 0)), mode="wrap")
-    cases["none"] = normal((0, 3), widths=((0, 0), (1, 1)), mode="reflect")
+        cases[f"{mode}, cropped"] = normal_case((3, 4, 4), widths=crop, mode=mode)
+    cases["value"] = normal_case((3,), widths=((2, 1),), value=-1.5)
+    cases["one number"] = normal_case((), widths=())
+    cases["edge, wide"] = normal_case((2, 1), widths=((5, 0), (0, 4)), mode="edge")
+    cases["wrap, whole"] = normal_case((2, 3), widths=((2, 2), (3, 0)), mode="wrap")
+    cases["none"] = normal_case((0, 3), widths=((0, 0), (1, 1)), mode="reflect")
     return cases
 
 

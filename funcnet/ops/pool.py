@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..rules import Case, normal, rule
+from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from . import windows
 from .precision import floating, wide, widened
@@ -136,18 +136,18 @@ def _ties(*shape: int, **static: object) -> Case:
     _max_pool_forward,
     _max_pool_backward,
     cases={
-        "two axes": normal((2, 6, 4, 3), window=2),
-        "one axis": normal((2, 9, 3), window=3),
-        "three axes": normal((2, 4, 4, 6, 3), window=(2, 2, 3)),
-        "a rest": normal((2, 7, 5, 3), window=2),
-        "overlapping": normal((2, 7, 9, 3), window=3, stride=2),
-        "gaps": normal((2, 8, 9, 3), window=2, stride=3),
-        "padding": normal((2, 7, 6, 3), window=3, stride=2, padding=((1, 2), (2, 0))),
-        "same": normal((2, 7, 6, 3), window=(3, 2), stride=(2, 1), padding="SAME"),
-        "causal": normal((2, 7, 3), window=3, stride=1, padding="CAUSAL"),
+        "two axes": normal_case((2, 6, 4, 3), window=2),
+        "one axis": normal_case((2, 9, 3), window=3),
+        "three axes": normal_case((2, 4, 4, 6, 3), window=(2, 2, 3)),
+        "a rest": normal_case((2, 7, 5, 3), window=2),
+        "overlapping": normal_case((2, 7, 9, 3), window=3, stride=2),
+        "gaps": normal_case((2, 8, 9, 3), window=2, stride=3),
+        "padding": normal_case((2, 7, 6, 3), window=3, stride=2, padding=((1, 2), (2, 0))),
+        "same": normal_case((2, 7, 6, 3), window=(3, 2), stride=(2, 1), padding="SAME"),
+        "causal": normal_case((2, 7, 3), window=3, stride=1, padding="CAUSAL"),
         "ties": _ties(2, 6, 4, 3, window=2),
         "overlapping ties": _ties(2, 7, 9, 3, window=3, stride=2, padding="SAME"),
-        "no images": normal((0, 6, 4, 3), window=2),
+        "no images": normal_case((0, 6, 4, 3), window=2),
     },
 )
 def max_pool(
@@ -241,18 +241,18 @@ def _avg_pool_backward(
     _avg_pool_forward,
     _avg_pool_backward,
     cases={
-        "two axes": normal((2, 6, 4, 3), window=2),
-        "one axis": normal((2, 9, 3), window=3),
-        "three axes": normal((2, 4, 4, 6, 3), window=(2, 2, 3)),
-        "a rest": normal((2, 7, 5, 3), window=2),
-        "overlapping": normal((2, 7, 9, 3), window=3, stride=2),
-        "gaps": normal((2, 8, 9, 3), window=2, stride=3),
-        "padding": normal((2, 7, 6, 3), window=3, stride=2, padding=((1, 2), (2, 0))),
-        "padding counted": normal(
+        "two axes": normal_case((2, 6, 4, 3), window=2),
+        "one axis": normal_case((2, 9, 3), window=3),
+        "three axes": normal_case((2, 4, 4, 6, 3), window=(2, 2, 3)),
+        "a rest": normal_case((2, 7, 5, 3), window=2),
+        "overlapping": normal_case((2, 7, 9, 3), window=3, stride=2),
+        "gaps": normal_case((2, 8, 9, 3), window=2, stride=3),
+        "padding": normal_case((2, 7, 6, 3), window=3, stride=2, padding=((1, 2), (2, 0))),
+        "padding counted": normal_case(
             (2, 7, 6, 3), window=3, stride=2, padding="SAME", count_include_pad=True
         ),
-        "causal": normal((2, 7, 3), window=3, stride=1, padding="CAUSAL"),
-        "no images": normal((0, 6, 4, 3), window=2),
+        "causal": normal_case((2, 7, 3), window=3, stride=1, padding="CAUSAL"),
+        "no images": normal_case((0, 6, 4, 3), window=2),
     },
 )
 def avg_pool(
@@ -315,11 +315,11 @@ def _global_max_pool_backward(res: tuple, dy: Array) -> tuple[Array]:
     _global_max_pool_forward,
     _global_max_pool_backward,
     cases={
-        "two axes": normal((2, 3, 4, 3)),
-        "one axis": normal((2, 5, 3)),
-        "three axes": normal((2, 2, 3, 2, 3)),
+        "two axes": normal_case((2, 3, 4, 3)),
+        "one axis": normal_case((2, 5, 3)),
+        "three axes": normal_case((2, 2, 3, 2, 3)),
         "ties": _ties(2, 3, 4, 3),
-        "no images": normal((0, 3, 4, 3)),
+        "no images": normal_case((0, 3, 4, 3)),
     },
 )
 def global_max_pool(x: Array) -> Array:
@@ -361,10 +361,10 @@ def _global_avg_pool_backward(res: Array, dy: Array) -> tuple[Array]:
     _global_avg_pool_forward,
     _global_avg_pool_backward,
     cases={
-        "two axes": normal((2, 3, 4, 3)),
-        "one axis": normal((2, 5, 3)),
-        "three axes": normal((2, 2, 3, 2, 3)),
-        "no images": normal((0, 3, 4, 3)),
+        "two axes": normal_case((2, 3, 4, 3)),
+        "one axis": normal_case((2, 5, 3)),
+        "three axes": normal_case((2, 2, 3, 2, 3)),
+        "no images": normal_case((0, 3, 4, 3)),
     },
 )
 def global_avg_pool(x: Array) -> Array:

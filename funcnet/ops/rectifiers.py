@@ -8,7 +8,7 @@ gives NaN out.
 
 import jax.numpy as jnp
 
-from ..rules import Case, normal, rule
+from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .precision import floating, is_coarse, widened
 
@@ -18,7 +18,7 @@ def _at(*values: float, **static: float) -> Case:
 
 
 def _with_kinks(*values: float) -> dict[str, Case]:
-    return {"rows": normal((4, 3)), "kinks": _at(*values), "none": normal((0, 3))}
+    return {"rows": normal_case((4, 3)), "kinks": _at(*values), "none": normal_case((0, 3))}
 
 
 def _relu_forward(x: Array) -> tuple[Array, Array]:
@@ -34,7 +34,7 @@ def _relu_backward(y: Array, dy: Array) -> tuple[Array]:
 @rule(
     _relu_forward,
     _relu_backward,
-    cases={"image": normal((2, 3, 3, 2)), "kink": _at(-1, 0, 1), "none": normal((0, 3))},
+    cases={"image": normal_case((2, 3, 3, 2)), "kink": _at(-1, 0, 1), "none": normal_case((0, 3))},
 )
 def relu(x: Array) -> Array:
     """max(x, 0), elementwise.
@@ -91,11 +91,11 @@ def _leaky(where: str, x: Array, slope: float | Array) -> Array:
     _leaky_relu_forward,
     _leaky_relu_backward,
     cases={
-        "rows": normal((4, 3)),
-        "slope": normal((4, 3), slope=0.3),
-        "falling": normal((4, 3), slope=-0.5),
+        "rows": normal_case((4, 3)),
+        "slope": normal_case((4, 3), slope=0.3),
+        "falling": normal_case((4, 3), slope=-0.5),
         "kink": _at(-1, 0, 1),
-        "none": normal((0, 3)),
+        "none": normal_case((0, 3)),
     },
 )
 def leaky_relu(x: Array, *, slope: float = 0.01) -> Array:
@@ -141,10 +141,10 @@ def _prelu(x: Array, slope: Array) -> Array:
     _prelu_forward,
     _prelu_backward,
     cases={
-        "channels": normal((2, 4, 3), (3,)),
-        "one slope": normal((4, 3), ()),
-        "one example": normal((3,), (3,)),
-        "none": normal((0, 3), (3,)),
+        "channels": normal_case((2, 4, 3), (3,)),
+        "one slope": normal_case((4, 3), ()),
+        "one example": normal_case((3,), (3,)),
+        "none": normal_case((0, 3), (3,)),
     },
 )
 def prelu(x: Array, slope: Array) -> Array:
@@ -199,7 +199,7 @@ def _elu_backward(kept: Array, dy: Array, *, alpha: float) -> tuple[Array]:
 @rule(
     _elu_forward,
     _elu_backward,
-    cases={"alpha": normal((4, 3), alpha=0.5), **_with_kinks(-9, 0, 1)},
+    cases={"alpha": normal_case((4, 3), alpha=0.5), **_with_kinks(-9, 0, 1)},
 )
 def elu(x: Array, *, alpha: float = 1.0) -> Array:
     """x where x > 0, else α (eˣ − 1).
@@ -226,7 +226,7 @@ def _celu_backward(kept: Array, dy: Array, *, alpha: float) -> tuple[Array]:
 @rule(
     _celu_forward,
     _celu_backward,
-    cases={"alpha": normal((4, 3), alpha=0.5), **_with_kinks(-9, 0, 1)},
+    cases={"alpha": normal_case((4, 3), alpha=0.5), **_with_kinks(-9, 0, 1)},
 )
 def celu(x: Array, *, alpha: float = 1.0) -> Array:
     """x where x > 0, else α (e^(x / α) − 1): an elu whose slope has no jump, whatever α.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ..rules import Case, normal, rule
+from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .precision import floating, is_coarse, widened
 
@@ -52,7 +52,7 @@ def _wide_range(**static: float) -> Case:
     return Case(lambda key: (jnp.array(values, jnp.float32),), static)
 
 
-PLAIN = {"rows": normal((4, 3)), "range": _wide_range(), "none": normal((0, 3))}
+PLAIN = {"rows": normal_case((4, 3)), "range": _wide_range(), "none": normal_case((0, 3))}
 
 
 def _sigmoid_forward(x: Array) -> tuple[Array, Array]:
@@ -241,9 +241,9 @@ def _softplus(x: Array, beta: float) -> Array:
     _softplus_forward,
     _softplus_backward,
     cases={
-        "rows": normal((4, 3)),
-        "beta": normal((4, 3), beta=2.5),
-        "none": normal((0, 3)),
+        "rows": normal_case((4, 3)),
+        "beta": normal_case((4, 3), beta=2.5),
+        "none": normal_case((0, 3)),
         "range": _wide_range(),
     },
 )
@@ -344,10 +344,10 @@ def _glu(x: Array, axis: int) -> Array:
     _glu_forward,
     _glu_backward,
     cases={
-        "rows": normal((3, 4)),
-        "first axis": normal((4, 3), axis=0),
-        "one": normal((2,)),
-        "none": normal((0, 4)),
+        "rows": normal_case((3, 4)),
+        "first axis": normal_case((4, 3), axis=0),
+        "one": normal_case((2,)),
+        "none": normal_case((0, 4)),
     },
 )
 def glu(x: Array, *, axis: int = -1) -> Array:

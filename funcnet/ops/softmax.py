@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ..rules import Case, normal, rule
+from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .precision import floating, widened
 
@@ -107,15 +107,15 @@ def _all_out(key: Array) -> tuple[Array, None]:
 
 
 CASES = {
-    "rows": normal((3, 5), None),
-    "one row": normal((5,), None),
-    "first axis": normal((4, 2, 3), None, axis=0),
-    "two axes": normal((3, 2, 4), None, axis=(-2, -1)),
+    "rows": normal_case((3, 5), None),
+    "one row": normal_case((5,), None),
+    "first axis": normal_case((4, 2, 3), None, axis=0),
+    "two axes": normal_case((3, 2, 4), None, axis=(-2, -1)),
     "mask": _case((3, 4), (3, 4)),
     "mask of columns": _case((3, 4), (4,)),
     "mask of rows": _case((3, 2, 4), (3, 1, 1)),
     "row of -inf": Case(_all_out),
-    "no rows": normal((0, 3), None),
+    "no rows": normal_case((0, 3), None),
     "large": Case(lambda key: (1e4 + 3 * jax.random.normal(key, (3, 4)), None)),
 }
 
@@ -231,7 +231,7 @@ def _logsumexp(
 @rule(
     _logsumexp_forward,
     _logsumexp_backward,
-    cases={**CASES, "kept": normal((2, 3, 4), None, axis=1, keepdims=True)},
+    cases={**CASES, "kept": normal_case((2, 3, 4), None, axis=1, keepdims=True)},
 )
 def logsumexp(
     x: Array,

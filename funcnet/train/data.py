@@ -21,7 +21,7 @@ from ..types import require
 
 TABLES = ("breast_cancer", "diabetes", "wine", "iris")
 NAMES = ("digits", *TABLES, "mnist5k", "fashion-mnist")
-"""The names `load` knows; beside them it takes a folder of IDX files or an .npz file."""
+"""The names `load_data` knows; beside them it takes a folder of IDX files or an .npz file."""
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (
@@ -49,7 +49,7 @@ class Data(NamedTuple):
     name: str
 
 
-def load(name: str | Path, *, seed: int = 0) -> Data:
+def load_data(name: str | Path, *, seed: int = 0) -> Data:
     """The data set of a name, a folder or a file.
 
     `digits`, `breast_cancer`, `diabetes`, `wine` and `iris` come with scikit-learn; `mnist5k`,
@@ -72,7 +72,7 @@ def load(name: str | Path, *, seed: int = 0) -> Data:
             be learned from: NaN, nothing at all, more inputs than targets, negative labels.
         ImportError: If the package that holds the data is missing.
 
-    >>> data = load("digits")
+    >>> data = load_data("digits")
     >>> data.train[0].shape, data.test[1].shape, len(data.classes)
     ((1438, 8, 8, 1), (359,), 10)
     """
@@ -92,7 +92,7 @@ def load(name: str | Path, *, seed: int = 0) -> Data:
     fashion = name == "fashion-mnist"
     require(
         path.suffix == ".npz" and path.is_file(),
-        "load",
+        "load_data",
         f"a folder {path}" if fashion else f"{', '.join(NAMES)}, a folder of IDX files or an .npz",
         "none" if fashion else repr(name),
         "Run `apt-get install dataset-fashion-mnist`, or give a folder of your own."
@@ -198,7 +198,7 @@ def _mnist5k() -> np.ndarray:
 def _missing(package: str, name: str) -> None:
     require(
         False,
-        "load",
+        "load_data",
         f"the package {package}, which holds {name}",
         "none",
         "Run `pip install 'funcnet[data]'`.",
@@ -228,7 +228,7 @@ def _split(
     train, test = rng.permutation(np.concatenate(kept)), rng.permutation(np.concatenate(held))
     require(
         len(test),
-        "load",
+        "load_data",
         "two examples of a class or more",
         f"{len(y)} in {name}",
         "Bring more, or give x_test and y_test.",
@@ -270,7 +270,7 @@ def _idx_folder(folder: Path) -> Data:
             _idx(_find(folder, f"{stem}-images", 3), 3),
             _idx(_find(folder, f"{stem}-labels", 1), 1),
         )
-        check_lengths("load", (x, y))
+        check_lengths("load_data", (x, y))
         parts.append((_typed(x), y.astype(np.int32)))
     n = 1 + max(int(y.max()) for _, y in parts)
     fashion = folder.resolve().name == FASHION.name and n == len(FASHION_CLASSES)
@@ -284,7 +284,7 @@ def _find(folder: Path, stem: str, rank: int) -> Path:
     here = sorted(path.name for path in folder.iterdir())[:8]
     require(
         found,
-        "load",
+        "load_data",
         f"the file {names[0]} or {names[1]} in {folder}",
         ", ".join(here) or "an empty folder",
         "A folder holds four IDX files: train and t10k, images and labels.",
@@ -299,13 +299,17 @@ def _idx(path: Path, rank: int) -> np.ndarray:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         require(
-            False, "load", f"a whole gzip file at {path}", f"one that ends in {error!r}", remedy
+            False,
+            "load_data",
+            f"a whole gzip file at {path}",
+            f"one that ends in {error!r}",
+            remedy,
         )
         raise
     magic = bytes((0, 0, 8, rank))
     require(
         raw[:4] == magic,
-        "load",
+        "load_data",
         f"the magic number {magic.hex()} (IDX, bytes of rank {rank}) in {path}",
         raw[:4].hex() or "an empty file",
         remedy,
@@ -313,7 +317,7 @@ def _idx(path: Path, rank: int) -> np.ndarray:
     head = 4 + 4 * rank
     require(
         len(raw) >= head,
-        "load",
+        "load_data",
         f"{4 * rank} bytes of sizes in the head of {path}",
         len(raw) - 4,
         remedy,
@@ -321,7 +325,7 @@ def _idx(path: Path, rank: int) -> np.ndarray:
     shape = struct.unpack(f">{rank}I", raw[4:head])
     require(
         len(raw) - head == math.prod(shape),
-        "load",
+        "load_data",
         f"{math.prod(shape)} bytes of shape {shape} after the head of {path}",
         len(raw) - head,
         remedy,
@@ -337,7 +341,7 @@ def _npz(path: Path, seed: int) -> Data:
     except UNREADABLE as error:
         require(
             False,
-            "load",
+            "load_data",
             f"an .npz file of plain arrays at {path}",
             f"{type(error).__name__}: {error}",
             "Write it with np.savez(path, x=x, y=y).",
@@ -346,7 +350,7 @@ def _npz(path: Path, seed: int) -> Data:
     wanted = ("x", "y", "x_test", "y_test") if {"x_test", "y_test"} & set(arrays) else ("x", "y")
     require(
         set(wanted) <= set(arrays),
-        "load",
+        "load_data",
         f"the arrays {', '.join(wanted)} in {path}",
         ", ".join(sorted(arrays)) or "none",
         "Write it with np.savez(path, x=x, y=y).",
@@ -355,7 +359,7 @@ def _npz(path: Path, seed: int) -> Data:
     for name, part in zip(wanted, found, strict=True):
         _numeric(f"{name} of {path}", part)
     for x, y in zip(found[::2], found[1::2], strict=True):
-        check_lengths("load", (x, y))
+        check_lengths("load_data", (x, y))
     classes = _classes(path, found[1::2])
     if len(found) == 2:
         return _split(path.stem, found[0], found[1], classes, seed)
@@ -367,13 +371,13 @@ def _npz(path: Path, seed: int) -> Data:
 def _numeric(name: str, part: np.ndarray) -> None:
     require(
         np.issubdtype(part.dtype, np.number) or part.dtype == np.bool_,
-        "load",
+        "load_data",
         f"numbers in {name}",
         f"dtype {part.dtype}",
         "Number the classes from 0.",
         TypeError,
     )
-    check_finite("load", name, part)
+    check_finite("load_data", name, part)
 
 
 def _classes(path: Path, targets: list[np.ndarray]) -> tuple[str, ...] | None:
@@ -381,7 +385,7 @@ def _classes(path: Path, targets: list[np.ndarray]) -> tuple[str, ...] | None:
         return None
     require(
         all(y.ndim == 1 and y.min() >= 0 for y in targets),
-        "load",
+        "load_data",
         f"integer labels of shape (n,), 0 or above, in {path}",
         " and ".join(f"shape {y.shape}, least {y.min()}" for y in targets),
         "Number the classes from 0, or write y as float where it is no class.",
