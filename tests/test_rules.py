@@ -164,9 +164,9 @@ MISUSES = {
     "unknown argument": (
         lambda: scale(X, weight=2),
         TypeError,
-        r"^scale: expected the arguments \(x, w=None, mask=1, \*, power=1\), got a wrong call \(got an "
-        r"unexpected keyword argument 'weight'\)\. Arrays may be positional, static arguments go by "
-        r"keyword\.",
+        r"^scale: expected the arguments \(x, w=None, mask=1, \*, power=1\), got a wrong call "
+        r"\(got an unexpected keyword argument 'weight'\)\. Arrays may be positional, static "
+        r"arguments go by keyword\.",
     ),
     "array as static argument": (
         lambda: scale(X, power=jnp.ones(2)),
