@@ -1,12 +1,13 @@
 """The command line: `funcnet train`, `funcnet check`, `funcnet summary`."""
 
 import argparse
+import contextlib
 import difflib
 import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +26,16 @@ from .nets.mlp import MLP
 from .ops.loss import binary_cross_entropy, cross_entropy, squared_error
 from .train.data import Data, load_data
 from .train.fit import Fitted, fit
-from .train.history import confusion, plot_confusion, write_whole
+from .train.history import confusion, finite_or_none, plot_confusion, write_whole
 from .train.metrics import accuracy, r_squared
 from .train.optimizers import OPTIMIZERS, named_optimizer
 from .train.weights import save_weights
 from .types import require
+
+FILES = ("params.npz", "history.jsonl", "curves.png", "confusion.png", "result.json")
+"""What `funcnet train` may leave in its folder."""
+
+REFUSALS = (ValueError, TypeError, OSError, ImportError, OverflowError, MemoryError)
 
 
 class Recipe(NamedTuple):
@@ -72,16 +78,19 @@ NETS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, or 1 if a proof or the input failed."""
+    """Run one command; the exit code is 0, or 1 if a proof, the input or the training failed."""
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (*REFUSALS, jax.errors.JaxRuntimeError) as error:
         if options.debug:
             raise
-        print(f"funcnet {options.command}: {error}", file=sys.stderr)
+        reason = str(error) or type(error).__name__
+        print(f"funcnet {options.command}: {reason}", file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
-            print(f"  {note}", file=sys.stderr)
+            # JAX adds a note of its own, about its traceback.
+            if note.startswith("in layer "):
+                print(f"  {note}", file=sys.stderr)
         return 1
 
 
@@ -176,12 +185,23 @@ class Task(NamedTuple):
 
 
 def _task(data: Data) -> Task:
-    """Regression, two classes on one logit, or several on a logit each."""
+    """Regression on an output for each target, two classes on one logit, or several on theirs."""
     if data.classes is None:
-        return Task(_column(squared_error), _column(r_squared), 1, lambda z: z[:, 0])
+        return Task(squared_error, r_squared, data.train[1].shape[1], lambda z: z)
     if len(data.classes) == 2:
         return Task(_column(binary_cross_entropy), accuracy, 1, lambda z: (z[:, 0] > 0).astype(int))
     return Task(cross_entropy, accuracy, len(data.classes), lambda z: z.argmax(-1))
+
+
+def _check_classes(data: Data) -> None:
+    targets = data.train[1]
+    require(
+        data.classes is None or targets.min() < targets.max(),
+        "train",
+        f"examples of two classes or more in {data.name}",
+        f"only class {targets[0]}",
+        "Bring examples of another class, or write y as float where it is no class.",
+    )
 
 
 def _smoothed(loss: Callable, smoothing: float) -> Callable:
@@ -207,39 +227,44 @@ def _train(options: argparse.Namespace) -> int:
     lr = recipe.lr if options.lr is None else options.lr
     require(epochs > 0, "train", "--epochs of 1 or more", epochs, "Leave it out for the default.")
     data = load_data(options.data or recipe.data)
-    out = _writable(options.out or f"runs/{options.net}-{data.name}")
+    _check_classes(data)
     task = _task(data)
     net = recipe.build(task.outputs, options.width or recipe.width)
     steps = epochs * (len(data.train[1]) // max(1, options.batch))
-    start = time.perf_counter()
-    fitted = fit(
-        net,
-        _smoothed(task.loss, recipe.smoothing if options.smoothing is None else options.smoothing),
-        named_optimizer(options.optimizer, lr, steps),
-        data.train,
-        epochs=epochs,
-        batch=options.batch,
-        validation=data.test,
-        seed=options.seed,
-        metrics={task.metric.__name__: task.metric},
+    criterion = _smoothed(
+        task.loss, recipe.smoothing if options.smoothing is None else options.smoothing
     )
-    seconds = time.perf_counter() - start
-    result = {
-        "net": options.net,
-        "data": data.name,
-        "epochs": len(fitted.history.rows),
-        "seconds": round(seconds, 2),
-        "stopped": fitted.stopped,
-        "seed": options.seed,
-        "batch": options.batch,
-        "optimizer": options.optimizer,
-        "lr": lr,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(fitted.state.params)),
-        "train_examples": len(data.train[1]),
-        "test_examples": len(data.test[1]),
-    }
-    _save(out, net, data, task, fitted, result)
-    return 0
+    optimizer = named_optimizer(options.optimizer, lr, steps)
+    with _writable(options.out or f"runs/{options.net}-{data.name}") as out:
+        start = time.perf_counter()
+        fitted = fit(
+            net,
+            criterion,
+            optimizer,
+            data.train,
+            epochs=epochs,
+            batch=options.batch,
+            validation=data.test,
+            seed=options.seed,
+            metrics={task.metric.__name__: task.metric},
+        )
+        seconds = time.perf_counter() - start
+        result = {
+            "net": options.net,
+            "data": data.name,
+            "epochs": len(fitted.history.rows),
+            "seconds": round(seconds, 2),
+            "stopped": fitted.stopped,
+            "seed": options.seed,
+            "batch": options.batch,
+            "optimizer": options.optimizer,
+            "lr": lr,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(fitted.state.params)),
+            "train_examples": len(data.train[1]),
+            "test_examples": len(data.test[1]),
+        }
+        _save(out, net, data, task, fitted, result)
+    return 1 if fitted.stopped == "not finite" else 0
 
 
 def _save(
@@ -247,6 +272,7 @@ def _save(
 ) -> None:
     """Write the parameters, the history, the pictures and the figures; print the closing line."""
     state, (x, y) = fitted.state, data.test
+    written = {"params.npz", "history.jsonl", "result.json"}
     save_weights(out / "params.npz", state.params, state.state)
     fitted.history.save(out / "history.jsonl")
     outputs = np.concatenate(
@@ -260,11 +286,16 @@ def _save(
     result["loss"] = float(task.loss(jnp.asarray(outputs), jnp.asarray(y)))
     if fitted.history.rows:
         fitted.history.plot(out / "curves.png")
+        written.add("curves.png")
     if data.classes is not None:
         counts = confusion(y, task.decide(outputs), len(data.classes))
         plot_confusion(counts, data.classes, out / "confusion.png")
-    write_whole("train", out / "result.json", (json.dumps(result, indent=2) + "\n").encode())
-    print(f"saved in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+        written.add("confusion.png")
+    content = json.dumps(finite_or_none(result), indent=2, allow_nan=False) + "\n"
+    write_whole("train", out / "result.json", content.encode())
+    for stale in set(FILES) - written:
+        (out / stale).unlink(missing_ok=True)
+    print(f"saved in {out}: {', '.join(sorted(written))}")
     stopped = f", {fitted.stopped}" if fitted.stopped else ""
     print(
         f"test {name.replace('_', ' ')} {result[name]:.3f}, loss {result['loss']:.3g}: "
@@ -273,20 +304,36 @@ def _save(
     )
 
 
-def _writable(folder: str) -> Path:
-    """The output folder, made and tried before any time is spent on training."""
-    out = Path(folder)
+@contextlib.contextmanager
+def _writable(folder: str) -> Iterator[Path]:
+    """The output folder, made and tried before any time is spent on training.
+
+    If nothing was written in it, a folder made here goes away with the error.
+    """
+    out, made = Path(folder), []
     try:
+        made = [place for place in (out, *out.parents) if not place.exists()]
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
+        _remove_empty(made)
         raise OSError(
             f"train: expected a folder to write in for --out, got {out} ({error.strerror}). "
             "Name another one."
         ) from None
-    return out
+    try:
+        yield out
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,55 +1,66 @@
-"""Tracers in a function's closure: find them, and rebuild the function with others in their place.
+"""Rules whose functions close over tracers: what they close over becomes one more argument.
 
 `jax.custom_vjp` refuses to differentiate with respect to an array that its function closes over.
-With the closure's cells as one more argument it need not.
+Traced once, a function gives up whatever it closes over, however deep, as constants of its jaxpr.
 """
 
-import types
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from .jaxprs import is_traced
-
-
-def traced_cells(*functions: Callable) -> Iterator[types.CellType]:
-    """The closure cells, at any depth of nested functions, that hold a tracer."""
-    seen: set[int] = set()
-    todo = list(functions)
-    while todo:
-        for cell in getattr(todo.pop(), "__closure__", None) or ():
-            if id(cell) in seen or not _is_filled(cell):
-                continue
-            seen.add(id(cell))
-            content = cell.cell_contents
-            if isinstance(content, types.FunctionType):
-                todo.append(content)
-            elif any(is_traced(leaf) for leaf in jax.tree.leaves(content)):
-                yield cell
+from . import jaxprs
 
 
-def rebound(f: Any, values: dict[int, Any]) -> Any:
-    """`f` with the contents of its closure cells replaced, in nested functions too."""
-    if not isinstance(f, types.FunctionType) or f.__closure__ is None:
-        return f
+class Opened(NamedTuple):
+    """Three functions that take what they closed over as their first argument, and that argument.
 
-    def fresh(cell: types.CellType) -> types.CellType:
-        if id(cell) in values:
-            return types.CellType(values[id(cell)])
-        if _is_filled(cell) and isinstance(cell.cell_contents, types.FunctionType):
-            inner = cell.cell_contents
-            return cell if inner is f else types.CellType(rebound(inner, values))
-        return cell
+    Attributes:
+        closed: The constants of the primal, of the forward and of the backward pass.
+        primal: `(closed, *operands) -> output`.
+        forward: `(closed, *operands) -> (output, res)`.
+        backward: `(res, dy) -> (dclosed, *cotangents)`. The gradient of what was closed over is
+            JAX's own of the primal, for the hand-written rule does not name it.
+    """
 
-    closure = tuple(fresh(cell) for cell in f.__closure__)
-    new = types.FunctionType(f.__code__, f.__globals__, f.__name__, f.__defaults__, closure)
-    new.__kwdefaults__ = f.__kwdefaults__
-    return new
+    closed: tuple[list, list, list]
+    primal: Callable
+    forward: Callable
+    backward: Callable
 
 
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:
-        return False
+def opened(
+    primal: Callable, forward: Callable, backward: Callable, operands: tuple
+) -> Opened | None:
+    """The functions of a rule without their closures, or None if there is no tracer in them."""
+    whole, output_tree = jaxprs.trace(primal, *operands)
+    ahead, kept_tree = jaxprs.trace(forward, *operands)
+    output, res = kept_tree.unflatten(jaxprs.output_shapes(ahead))
+    back, cotangent_tree = jaxprs.trace(backward, res, output)
+    closed = (whole.consts, ahead.consts, back.consts)
+    if not any(jaxprs.is_traced(const) for const in jax.tree.leaves(closed)):
+        return None
+
+    def run(closed_jaxpr: Any, consts: list, tree: Any, args: Any) -> Any:
+        return tree.unflatten(jaxprs.evaluate_with(closed_jaxpr, consts, *jax.tree.leaves(args)))
+
+    def open_primal(closed: tuple, *operands: Any) -> Any:
+        return run(whole, closed[0], output_tree, operands)
+
+    def open_forward(closed: tuple, *operands: Any) -> tuple[Any, Any]:
+        output, res = run(ahead, closed[1], kept_tree, operands)
+        return output, (res, closed, operands)
+
+    def open_backward(saved: Any, dy: Any) -> tuple:
+        res, closed, operands = saved
+        cotangents = run(back, closed[2], cotangent_tree, (res, dy))
+        _, pull = jax.vjp(lambda first: open_primal((first, *closed[1:]), *operands), closed[0])
+        rest = jax.tree.map(_zeros, closed[1:])
+        return (*pull(dy), *rest), *cotangents
+
+    return Opened(closed, open_primal, open_forward, open_backward)
+
+
+def _zeros(x: Any) -> Any:
+    return jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.inexact) else None

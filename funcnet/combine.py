@@ -5,6 +5,7 @@
 function will do: `serial(Dense(128), relu, Dense(10))`.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,7 @@ class Bound:
         child, call = self._children[name], self._calls[name]
         self._calls[name] += 1
         key = child_key(self._key, name, call)
-        if self._init and call == 0:
+        if self._init and call == 0 and name not in self.params and name not in self.state:
             params, state = child.init(key, *inputs)
             self.params.update({name: params} if params else {})
             self.state.update({name: state} if state else {})
@@ -74,6 +75,10 @@ class Bound:
 
 
 RESERVED = ("params", "state", "train", "key")
+
+
+def _is_reserved(name: str) -> bool:
+    return name in RESERVED or name.startswith("_")
 
 
 def network(**children: Layer | Callable) -> Callable[[Callable], Layer]:
@@ -97,11 +102,11 @@ def network(**children: Layer | Callable) -> Callable[[Callable], Layer]:
     >>> sorted(params), block(params, jnp.ones((2, 4))).shape
     (['down', 'up'], (2, 4))
     """
-    for name in RESERVED:
+    for name in children:
         require(
-            name not in children,
+            not _is_reserved(name),
             "network",
-            f"children not named {', '.join(RESERVED)}",
+            f"children not named {', '.join(RESERVED)} or with a leading underscore",
             repr(name),
             "Those names belong to the bound network itself; choose another.",
         )
@@ -118,8 +123,12 @@ def _network(where: str, layers: dict[str, Layer], body: Callable) -> Layer:
         shapes = [jax.tree.map(shape_struct, x) for x in inputs]
 
         def draw(key: Key) -> tuple[Params, State]:
+            zeros = [jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), x) for x in shapes]
             net = Bound(where, layers, {}, {}, False, key, init=True)
-            body(net, *(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), x) for x in shapes))
+            body(net, *zeros)
+            if 0 in net._calls.values():  # a child that is called in training alone
+                net = Bound(where, layers, net.params, net.state, True, key, init=True)
+                body(net, *zeros)
             return net.params, net.state
 
         return draw(key) if is_traced(key) else jax.jit(draw)(key)
@@ -244,7 +253,7 @@ def repeat(layer: Layer | Callable, n: int) -> Layer:
         def body(x: Any, copy: tuple) -> tuple[Any, State]:
             own, carried, key = copy
             output, carried = inner.apply(own, carried, x, *rest, train=train, key=key)
-            _same_shape("repeat", x, output, "A layer that is repeated keeps its input's shape.")
+            _same_kind("repeat", x, output)
             return output, carried
 
         return jax.lax.scan(body, x, (params, state, keys), length=n)
@@ -313,14 +322,13 @@ def _named(
     where: str, layers: tuple[Layer | Callable, ...], named: dict[str, Layer | Callable]
 ) -> dict[str, Layer]:
     children: dict[str, Layer] = {}
-    seen: dict[str, int] = {}
     for layer in (lift(layer, where) for layer in layers):
-        n = seen.get(layer.name, 0)
-        seen[layer.name] = n + 1
-        children[f"{layer.name}_{n}" if n else layer.name] = layer
+        numbered = (f"{layer.name}_{n}" if n else layer.name for n in itertools.count())
+        free = (name for name in numbered if name not in children and not _is_reserved(name))
+        children[next(free)] = layer
     for name, layer in named.items():
         require(
-            name not in children and name not in RESERVED,
+            name not in children and not _is_reserved(name),
             where,
             "a name that no other child has",
             repr(name),
@@ -354,6 +362,17 @@ def _stacked(where: str, tree: Any, n: int) -> None:
             f"shape {jnp.shape(leaf)} at {jax.tree_util.keystr(path[1:])}",
             "Use what this network's own net.init(key, x) returned.",
         )
+
+
+def _same_kind(where: str, x: Any, output: Any) -> None:
+    given, made = (jax.tree.map(lambda leaf: str(jax.typeof(leaf)), tree) for tree in (x, output))
+    require(
+        given == made,
+        where,
+        f"a layer that keeps the shape and dtype of its input, {given}",
+        f"an output of {made}",
+        "A layer that is repeated is fed its own output; project or cast outside of it.",
+    )
 
 
 def _same_shape(where: str, x: Any, output: Any, remedy: str) -> None:

@@ -5,15 +5,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .jaxprs import shape_struct
+from .jaxprs import shape_struct, varying_axes
 from .types import require
 
 
 class Operand(NamedTuple):
-    """One argument of an op: its pytree structure, and its leaves' shapes and dtypes."""
+    """One argument of an op: its pytree structure, its leaves' shapes and dtypes, and their axes.
+
+    The axes are those of a `jax.shard_map` along which a leaf differs from device to device.
+    """
 
     tree: Any
     leaves: tuple[jax.ShapeDtypeStruct, ...]
+    axes: tuple[frozenset[str], ...]
 
 
 @jax.tree_util.register_static
@@ -35,7 +39,7 @@ def operand_shapes(operands: tuple) -> tuple[Operand, ...]:
 
     def one(operand: Any) -> Operand:
         leaves, tree = jax.tree.flatten(operand)
-        return Operand(tree, tuple(shape_struct(leaf) for leaf in leaves))
+        return Operand(tree, tuple(map(shape_struct, leaves)), tuple(map(varying_axes, leaves)))
 
     return tuple(one(operand) for operand in operands)
 
@@ -95,7 +99,18 @@ def _conform_one(where: str, name: str, given: Any, operand: Operand, wanted: bo
             f"shape {shape}",
             "A gradient has its argument's shape: sum over the axes that were broadcast.",
         )
+    rows = zip(operand.leaves, operand.axes, given_leaves, inexact, strict=True)
     return operand.tree.unflatten(
-        jnp.asarray(cotangent, leaf.dtype) if floating else None
-        for leaf, cotangent, floating in zip(operand.leaves, given_leaves, inexact, strict=True)
+        _along(jnp.asarray(cotangent, leaf.dtype), axes) if floating else None
+        for leaf, axes, cotangent, floating in rows
     )
+
+
+def _along(cotangent: Any, axes: frozenset[str]) -> Any:
+    """Summed over the devices that share the argument, or spread over those that do not."""
+    own = varying_axes(cotangent)
+    if extra := tuple(sorted(own - axes)):
+        cotangent = jax.lax.psum(cotangent, extra)
+    if missing := tuple(sorted(axes - own)):
+        cotangent = jax.lax.pcast(cotangent, missing, to="varying")
+    return cotangent

@@ -5,7 +5,7 @@ modules above read and rewrite jaxprs with the functions here and never touch `j
 `jax.extend` themselves, so a new JAX changes one file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -39,7 +39,24 @@ def trace(f: Callable, *args: Any) -> tuple[ClosedJaxpr, Any]:
 
 def evaluate(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
     """The flat outputs of a jaxpr for flat inputs."""
-    return jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *leaves)
+    return evaluate_with(closed, closed.consts, *leaves)
+
+
+def evaluate_with(closed: ClosedJaxpr, consts: Sequence[Any], *leaves: Any) -> list[Any]:
+    """The same with other constants in the place of its own."""
+    return jax.core.eval_jaxpr(closed.jaxpr, consts, *leaves)
+
+
+def output_shapes(closed: ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:
+    """The shapes and dtypes of the flat outputs."""
+    return [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in closed.out_avals]
+
+
+def varying_axes(x: Any) -> frozenset[str]:
+    """The mesh axes of a `jax.shard_map` along which `x` differs from device to device."""
+    kind = jax.typeof(x)
+    manual = getattr(kind, "mat", None)
+    return frozenset(getattr(kind, "vma", ()) if manual is None else manual.varying)
 
 
 def output_sources(closed: ClosedJaxpr) -> list[tuple[str, int]]:

@@ -30,10 +30,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from . import jaxprs
-from .closure import rebound, traced_cells
+from .closure import opened
 from .cotangents import Shapes, conform, operand_shapes
 from .types import Key, require
 
@@ -148,15 +149,15 @@ def rule(
         @functools.wraps(primal)
         def op(*args: Any, **kwargs: Any) -> Any:
             operands, static = _bind(name, signature, args, kwargs)
-            cells = list(traced_cells(primal, forward, backward))
-            if cells:
-                return _with_closure(record, static, cells)(*operands)
-            return build(static)(*operands)
+            if local:
+                return _with_closure(record, static, operands)
+            return build(static, tuple(map(_kind, static)))(*operands)
 
         record = Rule(name, primal, forward, backward, tuple(nodiff), cases, op)
-        build = functools.lru_cache(functools.partial(_differentiable, record))
+        build = functools.lru_cache(lambda static, kinds: _differentiable(record, static))
+        local = "<locals>" in primal.__qualname__
         op.rule = record  # pyright: ignore[reportAttributeAccessIssue]  # a function takes attributes
-        if "<locals>" not in primal.__qualname__:
+        if not local:
             held = RULES.get(name)
             require(
                 held is None or held.primal.__module__ == primal.__module__,
@@ -278,7 +279,11 @@ def _bind(
         ) from None
     bound.apply_defaults()
     static = tuple((key, _hashable(name, key, value)) for key, value in bound.kwargs.items())
-    return bound.args, static
+    return jax.tree.map(_array_of_number, bound.args), static
+
+
+def _array_of_number(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, bool | int | float | complex) else leaf
 
 
 def _hashable(name: str, argument: str, value: Any) -> Any:
@@ -290,6 +295,36 @@ def _hashable(name: str, argument: str, value: Any) -> Any:
             f"got {type(value).__name__}. Pass a number, string, tuple or function."
         )
     return value
+
+
+def _kind(value: Any) -> Any:
+    """What tells static values apart that are equal: 2, 2.0 and True; 0.0 and -0.0."""
+    if isinstance(value, tuple):
+        return tuple(_kind(v) for v in value)
+    return (type(value), str(value)) if isinstance(value, float) else type(value)
+
+
+def _with_closure(record: Rule, static: tuple[tuple[str, Any], ...], operands: tuple) -> Any:
+    """Call an op made inside a function, whose closure may hold tracers."""
+    options = dict(static)
+    primal, forward, backward = (
+        functools.partial(f, **accepted(f, options))
+        for f in (record.primal, record.forward, record.backward)
+    )
+    parts = opened(primal, forward, backward, operands)
+    if parts is None:
+        return _differentiable(record, static)(*operands)
+    first = inspect.Parameter("closure", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    rest = [p for p in inspect.signature(record.primal).parameters.values() if p.kind == first.kind]
+
+    def whole_primal(closed: Any, *operands: Any) -> Any:
+        return parts.primal(closed, *operands)
+
+    whole_primal.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+        [first, *rest]
+    )
+    whole = record._replace(primal=whole_primal, forward=parts.forward, backward=parts.backward)
+    return _differentiable(whole, ())(parts.closed, *operands)
 
 
 def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callable:
@@ -340,40 +375,3 @@ def _swap(res: Any, output: Any, tagged: Any) -> Any:
     """Residuals with each array that is an output replaced by the tagged output: kept once."""
     new = {id(y): t for y, t in zip(jax.tree.leaves(output), jax.tree.leaves(tagged), strict=True)}
     return jax.tree.map(lambda r: new.get(id(r), r), res)
-
-
-def _with_closure(
-    record: Rule, static: tuple[tuple[str, Any], ...], cells: list[types.CellType]
-) -> Callable:
-    """The op when its functions close over tracers: they become one more operand.
-
-    Its gradient is JAX's own of the primal, for the hand-written rule does not name it.
-    """
-    closed = [cell.cell_contents for cell in cells]
-    options = dict(static)
-
-    def filled(f: Callable, values: Sequence[Any]) -> Callable:
-        return rebound(f, {id(cell): v for cell, v in zip(cells, values, strict=True)})
-
-    def primal(values: Any, *operands: Any, **options: Any) -> Any:
-        return filled(record.primal, values)(*operands, **options)
-
-    def forward(values: Any, *operands: Any) -> tuple[Any, Any]:
-        f = filled(record.forward, values)
-        output, res = f(*operands, **accepted(record.forward, options))
-        return output, (res, values, operands)
-
-    def backward(saved: Any, dy: Any) -> tuple:
-        res, values, operands = saved
-        f = filled(record.backward, values)
-        cotangents = f(res, dy, **accepted(record.backward, options))
-        _, pull = jax.vjp(lambda values: primal(values, *operands, **options), values)
-        return pull(dy)[0], *cotangents
-
-    names = inspect.signature(record.primal).parameters.values()
-    first = inspect.Parameter("closure", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    primal.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
-        [first, *names]
-    )
-    opened = record._replace(primal=primal, forward=forward, backward=backward)
-    return functools.partial(_differentiable(opened, static), closed)

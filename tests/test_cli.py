@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
 
 import funcnet as fn
@@ -60,6 +62,88 @@ def test_train_regression(tmp_path, capsys):
     assert main(["train", "linear", "--data", "diabetes", "--out", str(out)]) == 0
     assert not (out / "confusion.png").exists()
     assert json.loads((out / "result.json").read_text())["r_squared"] > 0.3
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def test_train_on_several_targets(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    y = x @ np.array([[1.0, 2.0], [0.0, 1.0], [-1.0, 0.5]]) + [0.5, 5.0]
+    data, out = save(tmp_path / "two.npz", x=x, y=y), tmp_path / "run"
+    arguments = ["--batch", "16", "--lr", "0.1", "--epochs", "20", "--out", str(out)]
+    assert main(["train", "linear", "--data", data, *arguments]) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["r_squared"] > 0.99
+    assert result["parameters"] == 3 * 2 + 2
+
+
+def test_a_second_run_leaves_no_file_of_the_first(tmp_path, capsys):
+    out = tmp_path / "run"
+    own = save(tmp_path / "own.npz", x=np.eye(40), y=np.arange(40.0))
+    for data in ("iris", own):
+        assert main(["train", "linear", "--data", data, "--epochs", "1", "--batch", "16",
+                     "--out", str(out)]) == 0  # fmt: skip
+        (out / "notes.txt").write_text("mine")
+    assert {path.name for path in out.iterdir()} == {
+        "params.npz", "history.jsonl", "curves.png", "result.json", "notes.txt",
+    }  # fmt: skip
+    saved = f"saved in {out}: curves.png, history.jsonl, params.npz, result.json\n"
+    assert saved in capsys.readouterr().out
+
+
+def strict(text):
+    def refuse(word):
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_training_that_diverges_is_saved_and_fails(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    data, out = save(tmp_path / "own.npz", x=x, y=x.sum(1)), tmp_path / "run"
+    arguments = ["--batch", "16", "--lr", "1e30", "--optimizer", "sgd", "--out", str(out)]
+    assert main(["train", "linear", "--data", data, *arguments]) == 1
+    result = strict((out / "result.json").read_text())
+    assert (result["stopped"], result["loss"], result["r_squared"]) == ("not finite", None, None)
+    assert (out / "params.npz").exists()
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("test r squared nan, loss nan: linear, own, 1 epochs, ")
+    assert last.endswith(" s, not finite")
+
+
+def test_one_class_alone_is_refused(tmp_path, capsys):
+    data = save(tmp_path / "own.npz", x=np.ones((9, 2)), y=np.full(9, 3))
+    assert main(["train", "linear", "--data", data, "--out", str(tmp_path / "a/b")]) == 1
+    assert capsys.readouterr().err == (
+        "funcnet train: train: expected examples of two classes or more in own, got only class 3. "
+        "Bring examples of another class, or write y as float where it is no class.\n"
+    )
+    assert not (tmp_path / "a").exists()
+
+
+ERRORS = {
+    "jax": (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out"), "RESOURCE_EXHAUSTED: out"),
+    "memory": (MemoryError(), "MemoryError"),
+    "overflow": (OverflowError("too large"), "too large"),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_what_the_machine_refuses_is_one_line(error, capsys, monkeypatch, tmp_path):
+    raised, text = ERRORS[error]
+
+    def fail(*arguments, **more):
+        raise raised
+
+    raised.add_note("For simplicity, JAX has removed frames.")
+    raised.add_note("in layer serial/dense")
+    monkeypatch.setattr("funcnet.__main__.fit", fail)
+    assert main(["train", "linear", "--data", "iris", "--out", str(tmp_path / "a/b")]) == 1
+    assert capsys.readouterr().err == f"funcnet train: {text}\n  in layer serial/dense\n"
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.slow
@@ -158,6 +242,11 @@ MISUSES = {
         "train: expected a folder to write in for --out, got /dev/null/run (Not a directory). "
         "Name another one.",
     ),
+    "seed": (
+        ["train", "linear", "--data", "iris", "--seed", "99999999999999999999"],
+        "funcnet train: fit: expected seed to be a whole number, 0 to 4294967295, "
+        "got 99999999999999999999. Give it as a keyword.\n",
+    ),
     "images wanted": (
         ["summary", "lenet", "--data", "iris"],
         "conv: expected",
@@ -173,6 +262,8 @@ def test_misuse_is_one_sentence(misuse, capsys, tmp_path, monkeypatch):
     printed = capsys.readouterr()
     assert message in printed.err
     assert "Traceback" not in printed.err
+    assert "removed frames" not in printed.err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["check"], ["summary"]])

@@ -209,6 +209,28 @@ def test_adding_a_child_does_not_change_the_others(key):
     assert_same(jax.tree.map(lambda leaf: leaf[:3], deeper), shallow, rtol=0, atol=0)
 
 
+def test_no_two_children_get_one_name(key):
+    def train(x):
+        return x + 1
+
+    odd = fn.pure(lambda x: 2 * x, "dense_1")
+    net = fn.serial(fn.Dense(3), fn.Dense(3), odd, fn.Dense(3), train)
+    params, _ = net.init(key, ROWS)
+    assert list(params) == ["dense", "dense_1", "dense_2"]
+    assert net(params, ROWS).shape == (5, 3)
+
+
+def test_a_child_called_in_training_alone_has_parameters(key):
+    @fn.network(main=fn.Dense(2), aside=fn.Dense(2))
+    def net(net, x):
+        return net.main(x) + net.aside(x) if net.train else net.main(x)
+
+    params, state = net.init(key, ROWS)
+    assert set(params) == {"main", "aside"}
+    trained, _ = net.apply(params, state, ROWS, train=True)
+    assert_same(trained, net(params, ROWS) + ROWS @ params["aside"]["w"] + params["aside"]["b"])
+
+
 def test_siblings_and_repeated_calls_draw_differently(key):
     @fn.network(drop=fn.Dropout(0.5), other=fn.Dropout(0.5))
     def masks(net, x):
@@ -321,7 +343,8 @@ MISUSES = {
     "reserved name": (
         lambda: fn.network(params=DENSE),
         ValueError,
-        r"^network: expected children not named params, state, train, key, got 'params'\. "
+        r"^network: expected children not named params, state, train, key or with a leading "
+        r"underscore, got 'params'\. "
         r"Those names belong to the bound network itself; choose another\.",
     ),
     "name taken": (
@@ -344,8 +367,9 @@ MISUSES = {
     "repeat changes shape": (
         lambda: fn.repeat(shifted, 2)({}, ROWS),
         ValueError,
-        r"^repeat: expected a layer that keeps the shape \(5, 6\), got an output of shape "
-        r"\(5, 12\)\. A layer that is repeated keeps its input's shape\.",
+        r"^repeat: expected a layer that keeps the shape and dtype of its input, float32\[5,6\], "
+        r"got an output of float32\[5,12\]\. A layer that is repeated is fed its own output; "
+        r"project or cast outside of it\.",
     ),
     "repeat zero times": (
         lambda: fn.repeat(DENSE, 0),

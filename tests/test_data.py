@@ -170,6 +170,13 @@ def test_corrupt_idx_files(folder):
         ValueError, match=r"load_data: expected inputs and targets of one length, got 29 and"
     ):
         load_data(folder)
+    images.write_bytes(gzip.compress(idx(np.zeros((30, 5, 3), np.uint8))))
+    message = (
+        r"^load_data: expected examples of shape \(5, 3, 1\) in t10k-images of .*, as in the "
+        r"training part, got shape \(5, 4, 1\)\. Bring both parts into one shape\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_data(folder)
     images.unlink()
     message = (
         r"expected the file train-images-idx3-ubyte or train-images-idx3-ubyte.gz in .*, got t10k"
@@ -219,6 +226,37 @@ REFUSED = {
         {"x": np.ones((2, 2)), "y": np.array(["a", "b"])},
         TypeError,
         r"numbers in y of .* <U1",
+    ),
+    "complex": (
+        {"x": np.ones((4, 2), complex), "y": np.ones(4)},
+        TypeError,
+        r"^load_data: expected real numbers in x of .*own\.npz, got dtype complex128\. "
+        r"Give real and imaginary parts side by side\.$",
+    ),
+    "beyond float32": (
+        {"x": np.ones((4, 2)), "y": np.array([1, 2, 1e300, 4])},
+        ValueError,
+        r"^load_data: expected finite numbers in y of .*own\.npz, got 1e\+300 at \[2\], beyond "
+        r"float32\. Leave that example out, or fill the gap: np\.nan_to_num\(x\)\.$",
+    ),
+    "no targets": (
+        {"x": np.ones((4, 2)), "y": np.ones((4, 0))},
+        ValueError,
+        r"^load_data: expected no axis of length 0 in y of .*own\.npz, got shape \(4, 0\)\. "
+        r"Give each example a number or more\.$",
+    ),
+    "another width": (
+        {"x": np.ones((4, 2)), "y": np.ones(4), "x_test": np.ones((4, 3)), "y_test": np.ones(4)},
+        ValueError,
+        r"^load_data: expected examples of shape \(2,\) in x_test of .*own\.npz, as in the "
+        r"training part, got shape \(3,\)\. Bring both parts into one shape\.$",
+    ),
+    "ids": (
+        {"x": np.ones((4, 2)), "y": np.array([0, 1, 2, 20_000_000])},
+        ValueError,
+        r"^load_data: expected labels below the number of examples, 4, in .*own\.npz, got a "
+        r"label of 20000000\. Number the classes from 0, or write y as float where it is no "
+        r"class\.$",
     ),
     "empty": (
         {"x": np.ones((0, 2)), "y": np.ones(0)},

@@ -217,6 +217,11 @@ REFUSED = {
         (X, np.full(70, np.inf)),
         r"fit: expected finite numbers in the target of data, got inf at \[0\]\.",
     ),
+    "beyond float32": (
+        (np.where(np.isnan(NAN), 1e300, NAN.astype(float)), Y),
+        r"^fit: expected finite numbers in input 0 of data, got 1e\+300 at \[5, 1\], beyond "
+        r"float32\. Leave that example out, or fill the gap: np\.nan_to_num\(x\)\.$",
+    ),
     "empty": ((X[:0], Y[:0]), r"fit: expected at least one example, got none\. Bring data"),
     "small": (
         (X[:9], Y[:9]),
@@ -278,7 +283,7 @@ def test_a_whole_data_set_is_taken_apart_by_the_caller():
 SETTINGS = {
     "epochs": (0, r"fit: expected epochs to be a whole number, 1 or above, got 0\. Give it"),
     "batch": (2.5, r"fit: expected batch to be a whole number, 1 or above, got 2\.5\."),
-    "seed": (-1, r"fit: expected seed to be a whole number, 0 or above, got -1\."),
+    "seed": (-1, r"fit: expected seed to be a whole number, 0 to 4294967295, got -1\. Give it"),
     "patience": (3, r"fit: expected validation data beside patience, got none\. Give validation"),
 }
 
@@ -288,6 +293,32 @@ def test_bad_settings(name):
     value, message = SETTINGS[name]
     with pytest.raises(ValueError, match=message):
         run((X, Y), **{"epochs": 1, "progress": False, name: value})
+
+
+def test_a_seed_has_32_bits():
+    message = (
+        r"^fit: expected seed to be a whole number, 0 to 4294967295, got 4294967296\. "
+        r"Give it as a keyword\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        run((X, Y), epochs=1, seed=2**32, **QUIET)
+    assert run((X, Y), epochs=1, seed=2**32 - 1, **QUIET).stopped is None
+
+
+def test_settings_may_be_integers_of_numpy():
+    whole = {"epochs": np.int64(2), "batch": np.int32(16), "seed": np.uint8(7)}
+    one = run((X, Y), progress=False, **whole)
+    assert_same(one.state, run((X, Y), epochs=2, seed=7, **QUIET).state)
+
+
+@pytest.mark.parametrize("name", ["epoch", "step", "seconds", "examples_per_second", "val_loss"])
+def test_a_metric_takes_no_column_of_the_history(name):
+    message = (
+        r"^fit: expected metrics of other names than epoch, step, seconds, examples_per_second and "
+        rf"val_\.\.\., got '{name}'\. The history has columns of those names; choose another\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        run((X, Y), epochs=1, metrics={name: accuracy}, **QUIET)
 
 
 def test_negative_labels_that_the_criterion_leaves_out():

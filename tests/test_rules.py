@@ -124,6 +124,85 @@ def test_closure_over_a_tracer_inside_scan_and_vmap():
     np.testing.assert_allclose(jax.vmap(jax.grad(product))(ws), expected)
 
 
+class Held:
+    def __init__(self, w):
+        self.w = w
+
+    def times(self, x):
+        return self.w * x
+
+
+def recursive(w):
+    def power(x, n=2):
+        return x if n == 0 else w * power(x, n - 1)
+
+    return power
+
+
+CLOSURES = {
+    "partial": lambda w: functools.partial(jnp.multiply, w),
+    "functions in a list": lambda w: [lambda x: w * x][0],
+    "method": lambda w: Held(w).times,
+    "default argument": lambda w: lambda x, w=w: w * x,
+    "jitted": lambda w: jax.jit(lambda x: w * x),
+    "beside a string": lambda w: lambda x, held={"w": w, "name": "hi"}: held["w"] * x,
+}
+
+
+@pytest.mark.parametrize("name", CLOSURES)
+def test_closures_of_every_kind(name):
+    def outer(w, x):
+        times = CLOSURES[name](w)
+
+        @rule(lambda x: (times(x), None), lambda res, dy: (times(dy),))
+        def op(x):
+            return times(x)
+
+        return op(x) * w
+
+    assert [float(g) for g in jax.grad(outer, argnums=(0, 1))(2.0, 3.0)] == [12.0, 4.0]
+    second = jax.grad(lambda w: jax.grad(outer, argnums=1)(w, 3.0))(2.0)
+    assert float(second) == 4.0
+
+
+def test_a_closure_that_calls_itself():
+    def outer(w, x):
+        power = recursive(w)
+
+        @rule(lambda x: (power(x), None), lambda res, dy: (power(dy),))
+        def op(x):
+            return power(x)
+
+        return op(x)
+
+    assert [float(g) for g in jax.grad(outer, argnums=(0, 1))(2.0, 3.0)] == [12.0, 4.0]
+
+
+def test_static_values_that_are_equal_but_differ():
+    @rule(lambda x, *, k: (x * k, None), lambda res, dy, *, k: (dy * k,))
+    def times(x, *, k):
+        return x * k
+
+    for k, dtype in ((2, "int32"), (2.0, "float32"), (True, "int32"), (2, "int32")):
+        assert times(jnp.arange(3), k=k).dtype == dtype
+
+
+def test_python_numbers_are_arguments():
+    np.testing.assert_allclose(jax.grad(lambda x: fn.prelu(x, 0.25).sum())(X), [1.0, 0.25, 1.0])
+
+
+def test_under_shard_map():
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    p = jax.sharding.PartitionSpec
+    x, w = jnp.arange(12.0).reshape(4, 3), jnp.ones((3, 2))
+
+    def loss(f):
+        mapped = jax.shard_map(f, mesh=mesh, in_specs=(p("d"), p()), out_specs=p("d"))
+        return jax.jit(jax.grad(lambda w: (mapped(x, w) ** 2).sum()))
+
+    np.testing.assert_allclose(loss(fn.dense)(w), loss(fn.dense.rule.primal)(w))
+
+
 def test_pytree_argument_with_integers():
     @rule(
         lambda p: (p["w"] * p["n"], p),

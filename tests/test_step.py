@@ -12,7 +12,7 @@ import pytest
 from funcnet.combine import serial
 from funcnet.layer import Layer, need_key
 from funcnet.layers.linear import Dense
-from funcnet.train.metrics import accuracy
+from funcnet.train.metrics import accuracy, r_squared
 from funcnet.train.step import make_step, refuse_tied
 
 X = np.linspace(-1, 1, 96, dtype=np.float32).reshape(32, 3)
@@ -197,6 +197,13 @@ def test_accuracy_of_every_kind_of_target():
     message = r"accuracy: expected integer labels of shape \(4,\) or soft .*, got float32 of shape"
     with pytest.raises(ValueError, match=message):
         accuracy(logits, jnp.zeros(4))
+
+
+def test_r_squared_of_several_targets_and_of_one_that_does_not_vary():
+    target = jnp.array([[1.0, 100.0], [2.0, 200.0], [3.0, 300.0]])
+    assert float(r_squared(jnp.broadcast_to(target.mean(0), (3, 2)), target)) == 0
+    assert float(r_squared(jnp.array([1.0, 2.0]), jnp.array([3.0, 3.0]))) == 0
+    assert np.isnan(r_squared(jnp.array([1.0, np.nan]), jnp.array([3.0, 4.0])))
 
 
 @pytest.mark.slow

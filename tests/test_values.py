@@ -620,3 +620,24 @@ def test_every_op_has_its_values_tested():
     assert not TABLE.keys() & ELSEWHERE.keys()
     for name, file in ELSEWHERE.items():
         assert name in (Path(__file__).parent / file).read_text()
+
+
+def test_traced_ids_out_of_range_take_the_nearest_row_forward_and_backward():
+    ids = jnp.array([-1, 9, 2])
+    gradient = jax.jit(jax.grad(lambda table, ids: fn.embed(table, ids).sum()))
+    np.testing.assert_allclose(gradient(jnp.ones((4, 1)), ids).ravel(), [1, 0, 1, 1])
+    rows = jax.jit(fn.embed)(jnp.arange(4.0)[:, None], ids)
+    np.testing.assert_allclose(rows.ravel(), [0, 3, 2])
+
+
+def test_integers_keep_their_digits():
+    x = jnp.array([[16777217]])
+    assert int(fn.dense(x, jnp.array([[1]]))[0, 0]) == 16777217
+    assert int(fn.conv(x[:, :, None, None], jnp.ones((1, 1, 1, 1), int))[0, 0, 0, 0]) == 16777217
+
+
+def test_binary_cross_entropy_of_infinite_logits_has_the_definitions_gradient():
+    z, t = jnp.array([jnp.inf, -jnp.inf]), jnp.array([1.0, 0.0])
+    for weight in (None, jnp.array(2.0)):
+        slope = jax.grad(lambda t, w=weight: fn.binary_cross_entropy(z, t, None, w).sum())
+        np.testing.assert_array_equal(slope(t), [-jnp.inf, jnp.inf])

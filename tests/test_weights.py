@@ -58,3 +58,42 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError, match="no array here"):
         save_weights(tmp_path / "w.npz", {"w": Broken()})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float16", "int4", "bool"])
+def test_every_dtype_comes_back(dtype, tmp_path):
+    params = {"dense": {"w": jnp.arange(6).reshape(2, 3).astype(dtype)}, "b": jnp.ones(())}
+    save_weights(tmp_path / "w.npz", params)
+    back, _ = load_weights(tmp_path / "w.npz", params)
+    assert back["dense"]["w"].dtype == dtype
+    np.testing.assert_array_equal(back["dense"]["w"], params["dense"]["w"])
+
+
+def test_another_dtype_is_a_fault(tmp_path):
+    path = tmp_path / "w.npz"
+    save_weights(path, {"w": jnp.ones(3)})
+    message = (
+        r"^load_weights: expected the arrays of this network in .*w\.npz, got params/w has dtype "
+        r"float32, not bfloat16\. The file belongs to another network\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_weights(path, {"w": jnp.ones(3, jnp.bfloat16)})
+
+
+def test_a_random_key_is_no_weight(tmp_path, key):
+    message = (
+        r"^save_weights: expected arrays of numbers, got a random key at state/noise/key\. "
+        r"Keep its bits in the state instead, jax\.random\.key_data\(key\)\.$"
+    )
+    with pytest.raises(TypeError, match=message):
+        save_weights(tmp_path / "w.npz", {}, {"noise": {"key": key}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_arrays_of_one_path(tmp_path):
+    message = (
+        r"^flat_paths: expected another path for each array, got two arrays at params/a/b\. "
+        r"Leave the '/' out of the names in the tree\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        save_weights(tmp_path / "w.npz", {"a": {"b": jnp.ones(2)}, "a/b": jnp.ones(2)})

@@ -81,7 +81,7 @@ def _binary_cross_entropy_backward(
     res: tuple, dy: Array, *, reduction: str
 ) -> tuple[Array, Array, None, None]:
     """dz = ((1 - t) σ(z) - w t σ(-z)) dy, which is (a - t) dy for w = 1;
-    dt = ((w - 1) ln(1 + e⁻ᶻ) - z) dy;  the mean divides dy by what counts
+    dt = (w ln(1 + e⁻ᶻ) - ln(1 + eᶻ)) dy, which is -z dy for w = 1;  the mean divides dy
     """
     logits, targets, where, pos_weight = res
     z, t, w = _binary_operands(logits, targets, where, pos_weight)
@@ -89,7 +89,8 @@ def _binary_cross_entropy_backward(
     dy = masked(jnp.broadcast_to(dy, z.shape), where)
     # Two sigmoids: 1 less the first has no digits left where the first is near 1.
     dz = ((1 - t) * jax.nn.sigmoid(z) - w * t * jax.nn.sigmoid(-z)) * dy
-    return dz, ((w - 1) * jax.nn.softplus(-z) - z) * dy, None, None
+    weighed = w * jax.nn.softplus(-z) - jax.nn.softplus(z)
+    return dz, (-z if pos_weight is None else weighed) * dy, None, None
 
 
 def _binary(*shape: int, weight: tuple | None = None, mask: bool = False) -> Callable[[Key], tuple]:
@@ -348,7 +349,11 @@ def _huber_backward(
     _huber_forward,
     _huber_backward,
     cases=_CASES
-    | {"narrow": Case(_pair(9), {"delta": 0.1}), "wide": Case(_pair(9), {"delta": 3.0})},
+    | {
+        "narrow": Case(_pair(9), {"delta": 0.1}),
+        "wide": Case(_pair(9), {"delta": 3.0}),
+        "infinite": Case(lambda key: (jnp.array([jnp.inf, -jnp.inf, 1.0]), jnp.zeros(3))),
+    },
 )
 def huber(
     predictions: Array,
@@ -381,7 +386,7 @@ def huber(
     """
     _check_delta(delta)
     d = _difference("huber", predictions, targets, where, reduction)
-    line = delta * (jnp.abs(d) - delta / 2)
-    return _reduced(
-        jnp.where(jnp.abs(d) <= delta, d * d / 2, line), where, reduction, predictions.dtype
-    )
+    near = jnp.abs(d) <= delta
+    parabola = jnp.square(jnp.where(near, d, 0)) / 2
+    losses = jnp.where(near, parabola, delta * (jnp.abs(d) - delta / 2))
+    return _reduced(losses, where, reduction, predictions.dtype)

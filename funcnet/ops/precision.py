@@ -25,8 +25,10 @@ def floating(where: str, x: Any) -> Array:
 
 
 def wide(*arrays: Any) -> Any:
-    """The dtype to compute in: what the arrays promote to, and at least float32."""
-    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+    """The dtype to compute in: what the arrays promote to, and at least float32 if floating."""
+    dtype = jnp.result_type(*arrays)
+    floating = jnp.issubdtype(dtype, jnp.inexact)
+    return jnp.promote_types(dtype, jnp.float32) if floating else dtype
 
 
 def widened(x: Any) -> Array:

@@ -1,6 +1,6 @@
 """What `fit` looks at before the first step, so that bad data ends in a sentence and not in NaN."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,7 +9,8 @@ import numpy as np
 
 from ..layer import Layer
 from ..types import Array, require
-from .data import Data, check_finite, check_lengths
+from .data import Data, check_lengths, finite_in
+from .history import COUNTERS, VALIDATION
 from .step import TrainState
 
 
@@ -42,8 +43,7 @@ def arrays_of(name: str, data: Any) -> tuple[np.ndarray, ...]:
             "Number the classes from 0.",
             TypeError,
         )
-        check_finite("fit", which, part)
-        parts.append(part.astype(jax.dtypes.canonicalize_dtype(part.dtype), copy=False))
+        parts.append(finite_in(jax.dtypes.canonicalize_dtype(part.dtype), "fit", which, part))
     check_lengths("fit", parts)
     return tuple(parts)
 
@@ -58,17 +58,18 @@ def check_settings(
 ) -> None:
     """Refuse numbers that make no training, and data that does not fill a batch."""
     n = len(data[0])
-    least = {
-        "epochs": (epochs, 1),
-        "batch": (batch, 1),
-        "patience": (patience, 1),
-        "seed": (seed, 0),
+    ranges = {
+        "epochs": (epochs, 1, None),
+        "batch": (batch, 1, None),
+        "patience": (patience, 1, None),
+        "seed": (seed, 0, 2**32 - 1),
     }
-    for name, (value, low) in least.items():
+    for name, (value, low, high) in ranges.items():
+        whole = isinstance(value, int | np.integer)
         require(
-            value is None or (isinstance(value, int) and value >= low),
+            value is None or (whole and low <= value and (high is None or value <= high)),
             "fit",
-            f"{name} to be a whole number, {low} or above",
+            f"{name} to be a whole number, {low} {f'to {high}' if high else 'or above'}",
             repr(value),
             "Give it as a keyword.",
         )
@@ -93,6 +94,18 @@ def check_settings(
         len(held or ()),
         "Give the same inputs and the target.",
     )
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> None:
+    """Refuse metrics that would take the place of a column of the history."""
+    for name in metrics:
+        require(
+            name not in COUNTERS and not name.startswith(VALIDATION),
+            "fit",
+            f"metrics of other names than {', '.join(COUNTERS)} and {VALIDATION}...",
+            repr(name),
+            "The history has columns of those names; choose another.",
+        )
 
 
 def check_labels(

@@ -70,6 +70,7 @@ def load_data(name: str | Path, *, seed: int = 0) -> Data:
     Raises:
         ValueError: If the name is unknown, a file is corrupt or cut short, or what is in it cannot
             be learned from: NaN, nothing at all, more inputs than targets, negative labels.
+        TypeError: If an .npz file holds text or complex numbers.
         ImportError: If the package that holds the data is missing.
 
     >>> data = load_data("digits")
@@ -90,9 +91,8 @@ def load_data(name: str | Path, *, seed: int = 0) -> Data:
     if path.is_dir():
         return _idx_folder(path)
     fashion = name == "fashion-mnist"
-    require(
+    _require(
         path.suffix == ".npz" and path.is_file(),
-        "load_data",
         f"a folder {path}" if fashion else f"{', '.join(NAMES)}, a folder of IDX files or an .npz",
         "none" if fashion else repr(name),
         "Run `apt-get install dataset-fashion-mnist`, or give a folder of your own."
@@ -154,22 +154,32 @@ def check_lengths(where: str, data: Sequence[Any]) -> int:
     return lengths[0]
 
 
-def check_finite(where: str, name: str, part: np.ndarray) -> None:
-    """Raise, with the place of the first one, if there is a NaN or an infinity in the array.
+def finite_in(dtype: Any, where: str, name: str, part: np.ndarray) -> np.ndarray:
+    """The array in `dtype`.
 
     Raises:
-        ValueError: If there is.
+        ValueError: If there is a NaN or an infinity in it, with the place of the first one.
     """
-    if np.issubdtype(part.dtype, np.integer) or part.dtype == np.bool_ or np.isfinite(part).all():
-        return
-    place = tuple(map(int, np.argwhere(~np.isfinite(part))[0]))
+    with np.errstate(over="ignore"):
+        cast = part.astype(dtype, copy=False)
+    if np.issubdtype(part.dtype, np.integer) or part.dtype == np.bool_ or np.isfinite(cast).all():
+        return cast
+    place = tuple(map(int, np.argwhere(~np.isfinite(cast))[0]))
+    beyond = f", beyond {cast.dtype}" if np.isfinite(part[place]) else ""
     require(
         False,
         where,
         f"finite numbers in {name}",
-        f"{part[place]} at {list(place)}",
+        f"{part[place]} at {list(place)}{beyond}",
         "Leave that example out, or fill the gap: np.nan_to_num(x).",
     )
+    return cast
+
+
+def _require(
+    ok: object, expected: str, got: object, remedy: str, error: type[Exception] = ValueError
+) -> None:
+    require(ok, "load_data", expected, got, remedy, error)
 
 
 def _sklearn(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
@@ -196,14 +206,8 @@ def _mnist5k() -> np.ndarray:
 
 
 def _missing(package: str, name: str) -> None:
-    require(
-        False,
-        "load_data",
-        f"the package {package}, which holds {name}",
-        "none",
-        "Run `pip install 'funcnet[data]'`.",
-        ImportError,
-    )
+    expected = f"the package {package}, which holds {name}"
+    _require(False, expected, "none", "Run `pip install 'funcnet[data]'`.", ImportError)
 
 
 def _numbered(n: int) -> tuple[str, ...]:
@@ -226,9 +230,8 @@ def _split(
         held.append(order[:cut])
         kept.append(order[cut:])
     train, test = rng.permutation(np.concatenate(kept)), rng.permutation(np.concatenate(held))
-    require(
+    _require(
         len(test),
-        "load_data",
         "two examples of a class or more",
         f"{len(y)} in {name}",
         "Bring more, or give x_test and y_test.",
@@ -266,25 +269,35 @@ def _by_training(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.nd
 def _idx_folder(folder: Path) -> Data:
     parts = []
     for stem in ("train", "t10k"):
-        x, y = (
-            _idx(_find(folder, f"{stem}-images", 3), 3),
-            _idx(_find(folder, f"{stem}-labels", 1), 1),
-        )
+        x = _idx(_find(folder, f"{stem}-images", 3), 3)
+        y = _idx(_find(folder, f"{stem}-labels", 1), 1)
         check_lengths("load_data", (x, y))
         parts.append((_typed(x), y.astype(np.int32)))
     n = 1 + max(int(y.max()) for _, y in parts)
     fashion = folder.resolve().name == FASHION.name and n == len(FASHION_CLASSES)
     classes = FASHION_CLASSES if fashion else _numbered(n)
-    return Data(parts[0], parts[1], classes, folder.resolve().name)
+    data = Data(parts[0], parts[1], classes, folder.resolve().name)
+    return _alike(data, f"t10k-images of {folder}", f"t10k-labels of {folder}")
+
+
+def _alike(data: Data, *names: str) -> Data:
+    """The data, unless an example of the test part has another shape."""
+    for name, part, held in zip(names, data.train, data.test, strict=True):
+        _require(
+            part.shape[1:] == held.shape[1:],
+            f"examples of shape {part.shape[1:]} in {name}, as in the training part",
+            f"shape {held.shape[1:]}",
+            "Bring both parts into one shape.",
+        )
+    return data
 
 
 def _find(folder: Path, stem: str, rank: int) -> Path:
     names = [f"{stem}{dot}idx{rank}-ubyte{end}" for dot in "-." for end in ("", ".gz")]
     found = [folder / name for name in names if (folder / name).is_file()]
     here = sorted(path.name for path in folder.iterdir())[:8]
-    require(
+    _require(
         found,
-        "load_data",
         f"the file {names[0]} or {names[1]} in {folder}",
         ", ".join(here) or "an empty folder",
         "A folder holds four IDX files: train and t10k, images and labels.",
@@ -298,34 +311,22 @@ def _idx(path: Path, rank: int) -> np.ndarray:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        require(
-            False,
-            "load_data",
-            f"a whole gzip file at {path}",
-            f"one that ends in {error!r}",
-            remedy,
-        )
+        _require(False, f"a whole gzip file at {path}", f"one that ends in {error!r}", remedy)
         raise
     magic = bytes((0, 0, 8, rank))
-    require(
+    _require(
         raw[:4] == magic,
-        "load_data",
         f"the magic number {magic.hex()} (IDX, bytes of rank {rank}) in {path}",
         raw[:4].hex() or "an empty file",
         remedy,
     )
     head = 4 + 4 * rank
-    require(
-        len(raw) >= head,
-        "load_data",
-        f"{4 * rank} bytes of sizes in the head of {path}",
-        len(raw) - 4,
-        remedy,
+    _require(
+        len(raw) >= head, f"{4 * rank} bytes of sizes in the head of {path}", len(raw) - 4, remedy
     )
     shape = struct.unpack(f">{rank}I", raw[4:head])
-    require(
+    _require(
         len(raw) - head == math.prod(shape),
-        "load_data",
         f"{math.prod(shape)} bytes of shape {shape} after the head of {path}",
         len(raw) - head,
         remedy,
@@ -339,18 +340,16 @@ def _npz(path: Path, seed: int) -> Data:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except UNREADABLE as error:
-        require(
+        _require(
             False,
-            "load_data",
             f"an .npz file of plain arrays at {path}",
             f"{type(error).__name__}: {error}",
             "Write it with np.savez(path, x=x, y=y).",
         )
         raise
     wanted = ("x", "y", "x_test", "y_test") if {"x_test", "y_test"} & set(arrays) else ("x", "y")
-    require(
+    _require(
         set(wanted) <= set(arrays),
-        "load_data",
         f"the arrays {', '.join(wanted)} in {path}",
         ", ".join(sorted(arrays)) or "none",
         "Write it with np.savez(path, x=x, y=y).",
@@ -360,34 +359,40 @@ def _npz(path: Path, seed: int) -> Data:
         _numeric(f"{name} of {path}", part)
     for x, y in zip(found[::2], found[1::2], strict=True):
         check_lengths("load_data", (x, y))
+    for name, part in zip(wanted, found, strict=True):
+        expected = f"no axis of length 0 in {name} of {path}"
+        _require(part.size, expected, f"shape {part.shape}", "Give each example a number or more.")
     classes = _classes(path, found[1::2])
     if len(found) == 2:
         return _split(path.stem, found[0], found[1], classes, seed)
     x, y, x_test, y_test = found
     train, test = (_typed(x), _target(y, classes)), (_typed(x_test), _target(y_test, classes))
-    return Data(train, test, classes, path.stem)
+    return _alike(Data(train, test, classes, path.stem), f"x_test of {path}", f"y_test of {path}")
 
 
 def _numeric(name: str, part: np.ndarray) -> None:
-    require(
-        np.issubdtype(part.dtype, np.number) or part.dtype == np.bool_,
-        "load_data",
-        f"numbers in {name}",
+    number, split = "Number the classes from 0.", "Give real and imaginary parts side by side."
+    _require(
+        part.dtype.kind in "biuf",
+        f"real numbers in {name}",
         f"dtype {part.dtype}",
-        "Number the classes from 0.",
+        split if part.dtype.kind == "c" else number,
         TypeError,
     )
-    check_finite("load_data", name, part)
+    finite_in(np.float32, "load_data", name, part)
 
 
 def _classes(path: Path, targets: list[np.ndarray]) -> tuple[str, ...] | None:
     if any(np.issubdtype(y.dtype, np.floating) for y in targets):
         return None
-    require(
+    remedy = "Number the classes from 0, or write y as float where it is no class."
+    _require(
         all(y.ndim == 1 and y.min() >= 0 for y in targets),
-        "load_data",
         f"integer labels of shape (n,), 0 or above, in {path}",
         " and ".join(f"shape {y.shape}, least {y.min()}" for y in targets),
-        "Number the classes from 0, or write y as float where it is no class.",
+        remedy,
     )
-    return _numbered(1 + max(int(y.max()) for y in targets))
+    most, n = max(int(y.max()) for y in targets), sum(map(len, targets))
+    below = f"labels below the number of examples, {n}, in {path}"
+    _require(most < n, below, f"a label of {most}", remedy)
+    return _numbered(1 + most)

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..layer import Layer
 from ..types import Array
-from .checks import arrays_of, check_labels, check_settings
+from .checks import arrays_of, check_labels, check_metrics, check_settings
 from .data import batches
 from .history import VALIDATION, History
 from .progress import LIVE_EVERY, Show, progress_line
@@ -87,7 +87,8 @@ def fit(
 
     Raises:
         ValueError: Before the first step, if the data cannot be learned from: empty, smaller than
-            a batch, of different lengths, not finite, or labels the network has no output for.
+            a batch, of different lengths, not finite, or labels the network has no output for; or
+            if a metric has the name of another column of the history.
         TypeError: If `data` is no tuple of arrays.
 
     >>> from funcnet.layers.linear import Dense
@@ -104,6 +105,7 @@ def fit(
     arrays = arrays_of("data", data)
     held = None if validation is None else arrays_of("validation", validation)
     check_settings(epochs, batch, patience, seed, arrays, held)
+    check_metrics(metrics or {})
     step = make_step(net, criterion, optimizer, metrics=metrics)
     state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
     for part in (arrays, held) if held else (arrays,):

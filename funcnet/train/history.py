@@ -8,7 +8,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class History:
         Raises:
             ValueError: If `path` cannot be written.
         """
-        lines = (json.dumps(_finite(row), allow_nan=False) + "\n" for row in self.rows)
+        lines = (json.dumps(finite_or_none(row), allow_nan=False) + "\n" for row in self.rows)
         write_whole("History.save", path, "".join(lines).encode())
 
     @staticmethod
@@ -222,8 +222,16 @@ def write_whole(where: str, path: str | Path, content: bytes) -> None:
         require(False, where, f"a place to write, {path}", error.strerror, remedy)
 
 
-def _finite(row: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in row.items()}
+def finite_or_none(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with None for each number that strict JSON has no word for.
+
+    >>> finite_or_none({"epoch": 1, "loss": math.nan})
+    {'epoch': 1, 'loss': None}
+    """
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def _row(path: str | Path, number: int, line: str) -> dict[str, float]:

@@ -51,12 +51,17 @@ def accuracy(output: Array, target: Any) -> Array:
 def r_squared(output: Array, target: Array) -> Array:
     """1 − Σ (target − output)² / Σ (target − mean)²: the share of the variance that is explained.
 
+    The mean is over the first axis, so that each of several targets has its own. As a metric of
+    training it is the mean of the batches' values, mostly less than the value on all examples,
+    and the more so the smaller the batch.
+
     Args:
         output: Predictions, of any shape.
         target: The same shape.
 
     Returns:
-        A float32 scalar: 1 is perfect, 0 no better than the mean, below 0 worse.
+        A float32 scalar: 1 is perfect, 0 no better than the mean, below 0 worse; 0 too where the
+        target does not vary.
 
     Raises:
         ValueError: If the shapes differ.
@@ -72,5 +77,6 @@ def r_squared(output: Array, target: Array) -> Array:
         "Take the column of a one-column output: output[:, 0].",
     )
     unexplained = jnp.square(target - output).sum(dtype=jnp.float32)
-    total = jnp.square(target - jnp.mean(target)).sum(dtype=jnp.float32)
-    return 1 - unexplained / total
+    mean = jnp.atleast_1d(target).mean(0)
+    total = jnp.square(target - mean).sum(dtype=jnp.float32)
+    return jnp.where(total == 0, 0, 1 - unexplained / jnp.where(total == 0, 1, total))

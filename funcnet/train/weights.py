@@ -1,6 +1,11 @@
-"""Parameters and state on disk: one `.npz` file, each array under its path."""
+"""Parameters and state on disk: one `.npz` file, each array under its path.
+
+NumPy's format knows no bfloat16 and the like: such an array is written as unsigned integers of its
+width, and the entry `dtypes` says in JSON what they are.
+"""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +15,30 @@ import numpy as np
 from ..types import Params, State, require
 from .history import write_whole
 
+DTYPES, KEY = "dtypes", jax.dtypes.prng_key
+
 
 def flat_paths(tree: Any) -> dict[str, Any]:
     """The arrays of a nested dict by path.
 
+    Raises:
+        ValueError: If two of them have one path.
+
     >>> flat_paths({"dense": {"w": 1, "b": 2}})
     {'dense/b': 2, 'dense/w': 1}
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(entry.key) for entry in path): leaf for path, leaf in leaves}
+    found: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = "/".join(str(entry.key) for entry in path)
+        require(
+            name not in found,
+            "flat_paths",
+            "another path for each array",
+            f"two arrays at {name}",
+            "Leave the '/' out of the names in the tree.",
+        )
+        found[name] = leaf
+    return found
 
 
 def save_weights(path: str | Path, params: Params, state: State | None = None) -> None:
@@ -26,12 +46,31 @@ def save_weights(path: str | Path, params: Params, state: State | None = None) -
 
     The file appears whole or not at all.
 
+    Raises:
+        ValueError: If `path` cannot be written, or two arrays have one path.
+        TypeError: If there is a random key among the arrays.
+
     >>> import tempfile
     >>> save_weights(tempfile.gettempdir() + "/weights.npz", {"dense": {"w": np.ones(3)}})
     """
     leaves = flat_paths({"params": params, "state": state or {}})
+    for name, leaf in leaves.items():
+        require(
+            not (isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, KEY)),
+            "save_weights",
+            "arrays of numbers",
+            f"a random key at {name}",
+            "Keep its bits in the state instead, jax.random.key_data(key).",
+            TypeError,
+        )
+    arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
+    foreign = {name: x.dtype.name for name, x in arrays.items() if x.dtype.kind == "V"}
+    for name in foreign:
+        arrays[name] = arrays[name].view(f"u{arrays[name].dtype.itemsize}")
+    if foreign:
+        arrays[DTYPES] = np.array(json.dumps(foreign))
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **{name: np.asarray(x) for name, x in leaves.items()})
+    np.savez(content, allow_pickle=False, **arrays)
     write_whole("save_weights", path, content.getvalue())
 
 
@@ -48,7 +87,7 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
 
     Raises:
         ValueError: If the file is not readable as such, or an entry is missing, extra or of
-            another shape; the message names all of them.
+            another shape or dtype; the message names all of them.
 
     >>> import tempfile
     >>> file = tempfile.gettempdir() + "/weights.npz"
@@ -61,6 +100,8 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
     try:
         with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+        for name, dtype in json.loads(str(arrays.pop(DTYPES, "{}"))).items():
+            arrays[name] = arrays[name].view(dtype)
     except OSError:
         raise
     except Exception as error:
@@ -75,6 +116,11 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
         f"{name} has shape {arrays[name].shape}, not {tuple(leaf.shape)}"
         for name, leaf in expected.items()
         if name in arrays and arrays[name].shape != tuple(leaf.shape)
+    ]
+    faults += [
+        f"{name} has dtype {arrays[name].dtype}, not {leaf.dtype}"
+        for name, leaf in expected.items()
+        if name in arrays and str(arrays[name].dtype) != str(leaf.dtype)
     ]
     require(
         not faults,
