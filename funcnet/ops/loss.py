@@ -352,7 +352,7 @@ def _huber_backward(
     | {
         "narrow": Case(_pair(9), {"delta": 0.1}),
         "wide": Case(_pair(9), {"delta": 3.0}),
-        "infinite": Case(lambda key: (jnp.array([jnp.inf, -jnp.inf, 1.0]), jnp.zeros(3))),
+        "infinite": Case(lambda key: (jnp.array([jnp.inf, -jnp.inf, 1.0]), jnp.zeros(3), None)),
     },
 )
 def huber(
