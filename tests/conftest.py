@@ -2,8 +2,11 @@ import fcntl
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-USERS_XLA_FLAGS = os.environ.get("XLA_FLAGS", "")
-"""What a program started by a test gets: the tests' own flags are for compiling fast."""
+USERS_XLA_FLAGS = os.environ.setdefault("USERS_XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+"""What a program started by a test gets: the tests' own flags are for compiling fast.
+
+Kept in the environment, since a worker of pytest-xdist inherits XLA_FLAGS as set below.
+"""
 os.environ["XLA_FLAGS"] = " ".join(
     [USERS_XLA_FLAGS, "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"]
 )
