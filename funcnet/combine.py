@@ -226,8 +226,8 @@ def repeat(layer: Layer | Callable, n: int) -> Layer:
     stacked likewise. Inputs after the first go unchanged to every copy.
 
     Raises:
-        ValueError: If `n` is below 1, the layer changes the shape of its input, or the parameters
-            are not stacked `n` deep.
+        ValueError: If `n` is below 1, the layer changes the shape or dtype of its input, or the
+            parameters are not stacked `n` deep.
 
     >>> from funcnet.layers.linear import Dense
     >>> params, state = repeat(Dense(4), 8).init(jax.random.key(0), jnp.ones((2, 4)))
