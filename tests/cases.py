@@ -3,14 +3,23 @@
 The ops' cases stand beside the ops and are gathered here; each layer and network has a row below.
 """
 
+import importlib
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 import funcnet as fn
+
+from .forms import LayerCase, image
+
+TOPICS = [
+    importlib.import_module(f".{path.stem}", __package__)
+    for path in sorted(Path(__file__).parent.glob("rows_*.py"))
+]
+"""Rows that stand in files of their own: `LAYERS`, and the messages `OPS` and `OTHERS`."""
 
 
 class OpCase(NamedTuple):
@@ -41,18 +50,9 @@ OPS = _op_cases(every=bool(os.environ.get("FUNCNET_EVERY_CASE")))
 """The first case of each op, to be transformed; with FUNCNET_EVERY_CASE=1 all of them."""
 
 
-class LayerCase(NamedTuple):
-    layer: fn.Layer
-    inputs: tuple
-    needs_key: bool = False
-
-
-def image(*shape: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(9), shape)
-
-
 ROWS, IMAGES, IDS = image(5, 6), image(2, 8, 8, 3), jnp.array([[1, 4, 0], [2, 2, 3]])
 
+# Every layer, combinator and network.
 LAYERS: dict[str, LayerCase] = {
     "dense": LayerCase(fn.Dense(4), (ROWS,)),
     "dense without bias": LayerCase(fn.Dense(4, bias=False), (ROWS,)),
@@ -79,4 +79,5 @@ LAYERS: dict[str, LayerCase] = {
     "mlp": LayerCase(fn.MLP((8, 8, 3), drop=0.1), (ROWS,), needs_key=True),
     "lenet": LayerCase(fn.LeNet(10), (image(2, 32, 32, 1),)),
 }
-"""Every layer, combinator and network."""
+for topic in TOPICS:
+    LAYERS |= topic.LAYERS

@@ -18,7 +18,8 @@ import pytest
 import funcnet as fn
 from funcnet.train.optimizers import named_optimizer
 
-from .cases import RULES
+from .cases import RULES, TOPICS
+from .forms import rows
 
 KEY = jax.random.key(0)
 SCALAR, ROW, ROWS, IDS = jnp.zeros(()), jnp.zeros(3), jnp.zeros((2, 3)), jnp.arange(3)
@@ -26,15 +27,6 @@ NONE, SIGNAL, IMAGE = jnp.zeros((1, 0, 5, 1)), jnp.zeros((1, 5, 2)), jnp.zeros((
 KERNEL = jnp.zeros((3, 3, 2, 4))
 HUGE = jax.ShapeDtypeStruct((2**17, 2**16), "float32")
 DENSE, NORM = fn.Dense(2), fn.BatchNorm()
-
-
-def rows(error, *calls_and_messages):
-    """A table of what raises this error: each call is followed by the message in full."""
-    pairs = zip(calls_and_messages[::2], calls_and_messages[1::2], strict=True)
-    return [
-        pytest.param(call, error, message, id=message.partition(", got ")[0])
-        for call, message in pairs
-    ]
 
 
 OPS = rows(
@@ -292,6 +284,10 @@ OTHERS += rows(
     lambda: fn.dropout(ROWS, 0, drop=0.5),
     "dropout: expected a random key, got int32. Make one with jax.random.key(0).",
 )
+
+for topic in TOPICS:
+    OPS += topic.OPS
+    OTHERS += topic.OTHERS
 
 FORM = re.compile(r"\w+: expected .+, got .+\. [A-Z].+\.")
 
