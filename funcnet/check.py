@@ -7,7 +7,7 @@ differences, and so nothing to tune: a wrong factor of 1.00001 is found.
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -52,21 +52,21 @@ class Proof(NamedTuple):
         return self.error <= LIMITS[self.dtype]
 
 
-def prove(op: Callable | Rule, dtype: str = "float64", seed: int = 0) -> tuple[Proof, ...]:
+def prove(op: Callable | Rule, *dtypes: str, seed: int = 0) -> tuple[Proof, ...]:
     """Hold an op's value and every gradient against `jax.vjp` of its primal, in each of its cases.
 
     Args:
         op: An op made by `rule`, or its row of `RULES`.
-        dtype: "float64", "float32" or "bfloat16": what the rule computes in. The truth is always
-            computed in float64.
+        dtypes: Among "float64", "float32" and "bfloat16": what the rule computes in; float64 if
+            none is given. The truth is always computed in float64.
         seed: Decides the arguments and the cotangents.
 
     Returns:
-        For each case, the error of the value and of the gradient of each floating argument.
+        For each case and dtype, the error of the value and of each floating argument's gradient.
 
     Raises:
         TypeError: If `op` carries no rule.
-        ValueError: If the dtype is none of the three.
+        ValueError: If a dtype is none of the three.
 
     >>> from funcnet.ops.linear import dense
     >>> all(proof.ok for proof in prove(dense))
@@ -82,17 +82,18 @@ def prove(op: Callable | Rule, dtype: str = "float64", seed: int = 0) -> tuple[P
         TypeError,
     )
     assert record is not None
-    require(
-        dtype in LIMITS,
-        "prove",
-        f"a dtype among {', '.join(LIMITS)}",
-        repr(dtype),
-        "Choose one of the three.",
-    )
+    for dtype in dtypes:
+        require(
+            dtype in LIMITS,
+            "prove",
+            f"a dtype among {', '.join(LIMITS)}",
+            repr(dtype),
+            "Choose one of the three.",
+        )
     return tuple(
         proof
         for name, case in record.cases.items()
-        for proof in _prove_case(record, name, case, dtype, seed)
+        for proof in _prove_case(record, name, case, dtypes or ("float64",), seed)
     )
 
 
@@ -218,33 +219,40 @@ def _drawn(make: Callable[[Key], tuple], seed: int) -> tuple:
         return make(jax.random.key(seed, impl="rbg"))
 
 
-def _prove_case(rule: Rule, name: str, case: Case, dtype: str, seed: int) -> Iterator[Proof]:
-    with jax.enable_x64(True):
-        try:
-            rows = list(_errors(rule, case, dtype, seed))
-        except Exception as error:  # a rule that raises has failed its proof; the report says how
-            rows = [("value", float("inf"), f"{type(error).__name__}: {error}")]
-    for quantity, error, note in rows:
-        yield Proof(rule.name, name, dtype, quantity, error, note)
+def _prove_case(
+    rule: Rule, name: str, case: Case, dtypes: Sequence[str], seed: int
+) -> Iterator[Proof]:
+    truth = _pulling_back(rule.primal, case)
+    for dtype in dtypes:
+        with jax.enable_x64(True):
+            try:
+                rows = list(_errors(rule, case, truth, dtype, seed))
+            except Exception as error:  # a rule that raises has failed its proof; this says how
+                rows = [("value", float("inf"), f"{type(error).__name__}: {error}")]
+        for quantity, error, note in rows:
+            yield Proof(rule.name, name, dtype, quantity, error, note)
 
 
-def _errors(rule: Rule, case: Case, dtype: str, seed: int) -> Iterator[tuple[str, float, str]]:
+def _pulling_back(f: Callable, case: Case) -> Callable:
+    return jax.jit(lambda args, dy: _value_and_pull_back(f, case, args, dy))
+
+
+def _errors(
+    rule: Rule, case: Case, truth: Callable, dtype: str, seed: int
+) -> Iterator[tuple[str, float, str]]:
     args = cast(_drawn(case.make, seed), dtype)
     shapes = jax.eval_shape(lambda *args: rule.primal(*args, **case.static), *args)
     rounded = cast(_cotangents(np.random.default_rng(seed), shapes), dtype)
     dy = jax.tree.map(lambda d, y: d.astype(y.dtype) if _floating(y) else d, rounded, shapes)
 
-    def run(f: Callable, args: tuple, dy: Any) -> Any:
-        return jax.jit(lambda args, dy: _value_and_pull_back(f, case, args, dy))(args, dy)
-
-    value, gradients = run(rule.op, args, dy)
-    true_value, true_gradients = run(rule.primal, cast(args, "float64"), cast(dy, "float64"))
+    value, gradients = _pulling_back(rule.op, case)(args, dy)
+    true_value, true_gradients = truth(cast(args, "float64"), cast(dy, "float64"))
     yield "value", *_compare(value, true_value, shapes, dtype)
     rows = zip(rule.arguments, gradients, true_gradients, args, strict=True)
-    for argument, got, truth, arg in rows:
-        if jax.tree.leaves(truth) and argument not in rule.nodiff:
+    for argument, got, right, arg in rows:
+        if jax.tree.leaves(right) and argument not in rule.nodiff:
             like = jax.tree.map(lambda x: x if _floating(x) else None, arg)
-            yield argument, *_compare(got, truth, like, dtype)
+            yield argument, *_compare(got, right, like, dtype)
 
 
 def _cotangents(random: np.random.Generator, shapes: Any) -> Any:

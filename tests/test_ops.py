@@ -57,10 +57,9 @@ def assert_equal(a, b, tolerance=1e-10):
 
 
 @every_case
-@pytest.mark.parametrize("dtype", LIMITS)
-def test_rule_is_proved(row, dtype):
+def test_rule_is_proved_in_every_dtype(row):
     alone = row.rule._replace(cases={row.name: row.case})
-    failures = [proof for proof in prove(alone, dtype) if not proof.ok]
+    failures = [proof for proof in prove(alone, *LIMITS) if not proof.ok]
     assert not failures
 
 
