@@ -4,7 +4,6 @@ The ops' cases stand beside the ops and are gathered here; each layer and networ
 """
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,23 +31,20 @@ RULES = [rule for rule in fn.RULES.values() if rule.primal.__module__.startswith
 """The ops of the package; a test may have added its own to the registry."""
 
 
-def _op_cases(every: bool) -> list:
-    rows = []
-    for rule in RULES:
-        for i, (name, case) in enumerate(rule.cases.items()):
-            if every or i == 0:
-                marks = [pytest.mark.slow] if i else []
-                row = OpCase(rule, name, case)
-                rows.append(pytest.param(row, id=f"{rule.name}-{name}", marks=marks))
-    return rows
+def _op_cases(*marks: pytest.MarkDecorator) -> list:
+    """A row for every case of every op; those after an op's first carry the marks."""
+    return [
+        pytest.param(OpCase(rule, name, case), id=f"{rule.name}-{name}", marks=marks if i else ())
+        for rule in RULES
+        for i, (name, case) in enumerate(rule.cases.items())
+    ]
 
 
-CASES = _op_cases(every=True)
-"""Every case of every op, to be proved; all but the first of an op are left out when quick."""
+CASES = _op_cases(pytest.mark.slow)
+"""To be proved in float64."""
 
-OPS = _op_cases(every=bool(os.environ.get("FUNCNET_EVERY_CASE")))
-"""The first case of each op, to be transformed; with FUNCNET_EVERY_CASE=1 all of them."""
-
+OPS = _op_cases(pytest.mark.slow, pytest.mark.long)
+"""To be transformed, and proved in other dtypes."""
 
 ROWS, IMAGES, IDS = image(5, 6), image(2, 8, 8, 3), jnp.array([[1, 4, 0], [2, 2, 3]])
 

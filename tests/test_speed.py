@@ -23,7 +23,7 @@ print(time.process_time() - start)
 """Processor time: an import waits for nothing but other programs, which are not ours to count."""
 
 
-def best_of(measure: Callable[[], float], limit: float, tries: int = 3) -> float:
+def best_of(measure: Callable[[], float], limit: float, tries: int = 5) -> float:
     """The smallest of a few measurements; no more are taken once one is within the limit.
 
     Something else on the machine can only make a measurement worse for us at random, and a fault

@@ -1,7 +1,5 @@
 """The training step: pure, compiled once, donating, for any optimiser."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -204,52 +202,3 @@ def test_r_squared_of_several_targets_and_of_one_that_does_not_vary():
     assert float(r_squared(jnp.broadcast_to(target.mean(0), (3, 2)), target)) == 0
     assert float(r_squared(jnp.array([1.0, 2.0]), jnp.array([3.0, 3.0]))) == 0
     assert np.isnan(r_squared(jnp.array([1.0, np.nan]), jnp.array([3.0, 4.0])))
-
-
-@pytest.mark.slow
-def test_a_step_costs_what_it_costs_by_hand(key):
-    """At most 1.1 times the step written out in plain JAX, on ten small layers."""
-    deep = serial(*[part for _ in range(9) for part in (Dense(16), jnp.tanh)], Dense(16))
-    x, y = jnp.ones((32, 16)), jnp.arange(32) % 16
-    optimizer = optax.adam(1e-3)
-    step = make_step(deep, nll, optimizer)
-    state = step.init(key, x)
-    params = jax.tree.map(jnp.copy, state.params)
-    by_hand = {"params": params, "opt_state": optimizer.init(params)}
-
-    def forward(params, x):
-        *hidden, last = params.values()
-        for layer in hidden:
-            x = jnp.tanh(x @ layer["w"] + layer["b"])
-        return x @ last["w"] + last["b"]
-
-    def update(carry, x, y):
-        loss, grads = jax.value_and_grad(lambda p: nll(forward(p, x), y))(carry["params"])
-        steps, opt_state = optimizer.update(grads, carry["opt_state"], carry["params"])
-        new = optax.apply_updates(carry["params"], steps)
-        return {"params": new, "opt_state": opt_state}, loss
-
-    update = jax.jit(update, donate_argnums=0)
-
-    def ours(n):
-        nonlocal state
-        for _ in range(n):
-            state, values = step.update(state, (x, y))
-        jax.block_until_ready(values)
-
-    def theirs(n):
-        nonlocal by_hand
-        for _ in range(n):
-            by_hand, loss = update(by_hand, x, y)
-        jax.block_until_ready(loss)
-
-    def seconds(run):
-        started = time.perf_counter()
-        run(50)
-        return time.perf_counter() - started
-
-    ours(5)
-    theirs(5)
-    times = [(seconds(ours), seconds(theirs)) for _ in range(60)]
-    best_ours, best_theirs = (min(column) for column in zip(*times, strict=True))
-    assert best_ours <= 1.1 * best_theirs, f"{best_ours / best_theirs:.2f} times"
