@@ -286,7 +286,7 @@ def test_reinit_touches_the_matching_paths_alone(key):
             names = tuple(entry.key for entry in path)
             assert (leaf == (drawn_anew if names in chosen else before)).all()
     with pytest.raises(
-        ValueError, match=r"^reinit: expected a pattern that matches one of dense/b"
+        ValueError, match=r"^mask: expected a pattern that matches one of dense/b"
     ):
         initializers.reinit(net, old, "tail/*", key, x)
 

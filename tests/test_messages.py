@@ -249,7 +249,7 @@ OTHERS = rows(
     "torch_linear: expected fan_in for a bias, got shape (3,) alone. Write torch_linear(fan_in), "
     "the number of inputs.",
     lambda: fn.initializers.reinit(DENSE, DENSE.init(KEY, ROWS)[0], "dense/*", KEY, ROWS),
-    "reinit: expected a pattern that matches one of b, w, got 'dense/*'. A path runs from the "
+    "mask: expected a pattern that matches one of b, w, got 'dense/*'. A path runs from the "
     "outermost layer to the array.",
     lambda: fn.MLP(10),
     "MLP: expected the width of one layer or more, got widths=10. Write MLP((128, 10)) for one "

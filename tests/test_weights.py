@@ -92,7 +92,7 @@ def test_a_random_key_is_no_weight(tmp_path, key):
 
 def test_two_arrays_of_one_path(tmp_path):
     message = (
-        r"^flat_paths: expected another path for each array, got two arrays at params/a/b\. "
+        r"^flatten: expected another path for each array, got two arrays at params/a/b\. "
         r"Leave the '/' out of the names in the tree\.$"
     )
     with pytest.raises(ValueError, match=message):

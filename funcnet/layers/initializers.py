@@ -5,7 +5,6 @@ before outputs, `(inputs, outputs)` and `(height, width, inputs, outputs)`, whic
 variance-scaling family of JAX expects.
 """
 
-import fnmatch
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,6 +26,7 @@ from jax.nn.initializers import uniform as uniform
 from jax.nn.initializers import variance_scaling as variance_scaling
 from jax.nn.initializers import zeros as zeros
 
+from .. import tree
 from ..layer import Layer
 from ..types import Array, Key, Params, require
 
@@ -102,17 +102,5 @@ def reinit(net: Layer, params: Params, pattern: str, key: Key, *inputs: Any) -> 
     [True, False]
     """
     fresh, _ = net.init(key, *inputs)
-    paths = [
-        "/".join(str(entry.key) for entry in path)
-        for path, _ in jax.tree_util.tree_leaves_with_path(params)
-    ]
-    chosen = [fnmatch.fnmatchcase(path, pattern) for path in paths]
-    require(
-        any(chosen),
-        "reinit",
-        f"a pattern that matches one of {', '.join(paths)}",
-        repr(pattern),
-        "A path runs from the outermost layer to the array.",
-    )
-    picks = jax.tree.unflatten(jax.tree.structure(params), chosen)
+    picks = tree.mask(params, pattern)
     return jax.tree.map(lambda old, new, pick: new if pick else old, params, fresh, picks)

@@ -7,38 +7,14 @@ width, and the entry `dtypes` says in JSON what they are.
 import io
 import json
 from pathlib import Path
-from typing import Any
-
 import jax
 import numpy as np
 
+from .. import tree
 from ..types import Params, State, require
 from .history import write_whole
 
 DTYPES, KEY = "dtypes", jax.dtypes.prng_key
-
-
-def flat_paths(tree: Any) -> dict[str, Any]:
-    """The arrays of a nested dict by path.
-
-    Raises:
-        ValueError: If two of them have one path.
-
-    >>> flat_paths({"dense": {"w": 1, "b": 2}})
-    {'dense/b': 2, 'dense/w': 1}
-    """
-    found: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = "/".join(str(entry.key) for entry in path)
-        require(
-            name not in found,
-            "flat_paths",
-            "another path for each array",
-            f"two arrays at {name}",
-            "Leave the '/' out of the names in the tree.",
-        )
-        found[name] = leaf
-    return found
 
 
 def save_weights(path: str | Path, params: Params, state: State | None = None) -> None:
@@ -53,7 +29,7 @@ def save_weights(path: str | Path, params: Params, state: State | None = None) -
     >>> import tempfile
     >>> save_weights(tempfile.gettempdir() + "/weights.npz", {"dense": {"w": np.ones(3)}})
     """
-    leaves = flat_paths({"params": params, "state": state or {}})
+    leaves = tree.flatten({"params": params, "state": state or {}})
     for name, leaf in leaves.items():
         require(
             not (isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, KEY)),
@@ -109,7 +85,7 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
             f"load_weights: expected a file that save_weights wrote, got {path}, which does not "
             f"read as one ({error}). Save the parameters again."
         ) from None
-    expected = flat_paths(wanted)
+    expected = tree.flatten(wanted)
     faults = [f"{name} is missing" for name in sorted(expected.keys() - arrays.keys())]
     faults += [f"{name} is extra" for name in sorted(arrays.keys() - expected.keys())]
     faults += [
