@@ -70,14 +70,9 @@ class Layer:
         Args:
             *inputs: Example inputs: arrays or `jax.ShapeDtypeStruct`s.
         """
-        with _recorded() as calls:
-            shapes = [jax.tree.map(shape_struct, x) for x in inputs]
-            params, state = jax.eval_shape(self.init, jax.random.key(0), *shapes)
-            calls.clear()
-            output, _ = jax.eval_shape(self.apply, params, state, *shapes)
-        rows = [_row(path, output, params, state) for path, output in calls]
-        total = _row((), output, params, state)
-        return Summary(self.name, tuple(rows), total._replace(path="total"))
+        params, state, calls = calls_of(self, *inputs)
+        rows = [_row(call, params, state) for call in calls[1:]]
+        return Summary(self.name, tuple(rows), _row(calls[0], params, state)._replace(path="total"))
 
 
 def pure(f: Callable, name: str | None = None) -> Layer:
@@ -202,7 +197,7 @@ def run_child(
     key: Key | None,
 ) -> tuple[Any, State]:
     """Apply a child under the scope of its name; an error inside says which child it was."""
-    with jax.named_scope(name), _path_in_errors(name), _entered(name) as record:
+    with jax.named_scope(name), _path_in_errors(name), _entered(name, inputs) as record:
         output, state = child.apply(params, state, *inputs, train=train, key=key)
         record(output)
     return output, state
@@ -219,6 +214,32 @@ def _path_in_errors(name: str) -> Iterator[None]:
         notes = [n for n in getattr(error, "__notes__", []) if not n.startswith("in layer ")]
         error.__notes__ = [*notes, f"in layer {path}"]
         raise
+
+
+class Call(NamedTuple):
+    """One call of a layer inside a network: its path, and the shapes that went in and came out."""
+
+    path: tuple[str, ...]
+    inputs: tuple
+    output: Any
+
+
+def calls_of(net: Layer, *inputs: Any) -> tuple[Params, State, list[Call]]:
+    """The shapes of a network's parameters and state, and its calls in order, its own first.
+
+    Args:
+        net: Any network.
+        *inputs: Example inputs: arrays or `jax.ShapeDtypeStruct`s. Nothing is computed.
+
+    >>> _, _, calls = calls_of(pure(jax.numpy.sum), jax.ShapeDtypeStruct((2, 3), "float32"))
+    >>> [call.output.shape for call in calls]
+    [()]
+    """
+    shapes = tuple(jax.tree.map(shape_struct, x) for x in inputs)
+    params, state = jax.eval_shape(net.init, jax.random.key(0), *shapes)
+    with _recorded() as calls:
+        output, _ = jax.eval_shape(net.apply, params, state, *shapes)
+    return params, state, [Call((), shapes, output), *calls]
 
 
 class _Row(NamedTuple):
@@ -260,11 +281,11 @@ class Summary:
         return row.path, row.output, forms.count(row.parameters), forms.size(row.bytes)
 
 
-def _row(path: tuple[str, ...], output: Any, params: Params, state: State) -> _Row:
-    own, carried = _subtree(params, path), _subtree(state, path)
-    shapes = ", ".join(_shape_text(leaf) for leaf in jax.tree.leaves(output))
+def _row(call: Call, params: Params, state: State) -> _Row:
+    own, carried = _subtree(params, call.path), _subtree(state, call.path)
+    shapes = ", ".join(_shape_text(leaf) for leaf in jax.tree.leaves(call.output))
     sizes = [leaf.size for leaf in jax.tree.leaves(own)]
-    return _Row("/".join(path), shapes, sum(sizes), _bytes(own), _bytes(carried))
+    return _Row("/".join(call.path), shapes, sum(sizes), _bytes(own), _bytes(carried))
 
 
 def _subtree(tree: Any, path: tuple[str, ...]) -> Any:
@@ -281,14 +302,14 @@ def _shape_text(leaf: Array) -> str:
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
 
 
-_calls: contextvars.ContextVar[list | None] = contextvars.ContextVar("calls", default=None)
+_calls: contextvars.ContextVar[list[Call] | None] = contextvars.ContextVar("calls", default=None)
 _path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("path", default=())
 
 
 @contextlib.contextmanager
-def _recorded() -> Iterator[list[tuple[tuple[str, ...], Any]]]:
-    """While this is open, each layer that runs leaves its path and output shapes in the list."""
-    calls: list[tuple[tuple[str, ...], Any]] = []
+def _recorded() -> Iterator[list[Call]]:
+    """While this is open, each layer that runs leaves its path and shapes in the list."""
+    calls: list[Call] = []
     reset = _calls.set(calls)
     try:
         yield calls
@@ -297,18 +318,18 @@ def _recorded() -> Iterator[list[tuple[tuple[str, ...], Any]]]:
 
 
 @contextlib.contextmanager
-def _entered(name: str) -> Iterator[Callable[[Any], None]]:
+def _entered(name: str, inputs: Sequence[Any]) -> Iterator[Callable[[Any], None]]:
     calls = _calls.get()
     if calls is None:
         yield lambda output: None
         return
     path = (*_path.get(), name)
-    calls.append((path, None))
+    calls.append(Call(path, tuple(jax.tree.map(shape_struct, x) for x in inputs), None))
     place = len(calls) - 1
     reset = _path.set(path)
 
     def record(output: Any) -> None:
-        calls[place] = (path, jax.tree.map(shape_struct, output))
+        calls[place] = calls[place]._replace(output=jax.tree.map(shape_struct, output))
 
     try:
         yield record
