@@ -238,7 +238,8 @@ def calls_of(net: Layer, *inputs: Any) -> tuple[Params, State, list[Call]]:
     shapes = tuple(jax.tree.map(shape_struct, x) for x in inputs)
     params, state = jax.eval_shape(net.init, jax.random.key(0), *shapes)
     with _recorded() as calls:
-        output, _ = jax.eval_shape(net.apply, params, state, *shapes)
+        # A function of its own, since JAX does not run again what it has traced before.
+        output, _ = jax.eval_shape(lambda *args: net.apply(*args), params, state, *shapes)
     return params, state, [Call((), shapes, output), *calls]
 
 

@@ -391,3 +391,9 @@ def test_misuse_is_one_sentence(misuse):
     call, error, message = MISUSES[misuse]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_second_summary_is_the_same():
+    net, x = fn.serial(fn.Dense(3), fn.relu), ROWS
+    assert str(net.summary(x)) == str(net.summary(x))
+    assert len(net.summary(x).rows) == 2

@@ -1,0 +1,207 @@
+"""How PyTorch stores the parameters of one layer, beside how funcnet does.
+
+A layout reads PyTorch's arrays into a layer's own leaves and writes them back. Which one a layer
+has follows from the names and ranks of its leaves.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+Shape = tuple[int, ...]
+
+
+class Layout(NamedTuple):
+    """One way that PyTorch stores a layer.
+
+    Attributes:
+        entries: The name of each array in the module's state_dict, and its shape.
+        read: PyTorch's arrays to the layer's leaves.
+        write: The layer's leaves to PyTorch's arrays.
+    """
+
+    entries: dict[str, Shape]
+    read: Callable[[Arrays], Arrays]
+    write: Callable[[Arrays], Arrays]
+
+
+def layouts(leaves: Mapping[str, Shape], flattened: Shape | None = None) -> tuple[Layout, ...]:
+    """The ways that PyTorch may store a layer with these leaves, the usual one first.
+
+    Args:
+        leaves: The shape of each of the layer's parameters and of its state; for attention by path.
+        flattened: What a dense layer's input was before it was flattened, `(*spatial, channels)`:
+            PyTorch has the channels first, and its weights so in another order.
+
+    >>> layouts({"w": (3, 4), "b": (4,)})[0].entries
+    {'weight': (4, 3), 'bias': (4,)}
+    """
+    names = set(leaves)
+    if {"q/w", "k/w", "v/w", "out/w"} <= names:
+        joint = len({leaves[f"{part}/w"] for part in "qkv"}) == 1
+        apart = _attention_apart(leaves)
+        return (_attention_joint(leaves), apart) if joint else (apart,)
+    if {"w_in", "w_hidden"} <= names:
+        return (_recurrent(leaves),)
+    if {"w_gate", "w_up", "w_down"} <= names:
+        return (_gated(leaves),)
+    if "w" in names and len(leaves["w"]) > 2:
+        return (_renamed(leaves, {"w": "weight", "b": "bias"}, {"w": _CONV}),)
+    if "w" in names:
+        return (_renamed(leaves, {"w": "weight", "b": "bias"}, {"w": _dense(flattened)}),)
+    return (_renamed(leaves, _NAMES, {}),)
+
+
+_NAMES = {
+    "table": "weight",
+    "scale": "weight",
+    "slope": "weight",
+    "shift": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+class _Turn(NamedTuple):
+    """An array's way from PyTorch's axes to ours, and back."""
+
+    read: Callable[[np.ndarray], np.ndarray]
+    write: Callable[[np.ndarray], np.ndarray]
+
+
+_CONV = _Turn(
+    lambda w: np.moveaxis(w, (0, 1), (-1, -2)),
+    lambda w: np.moveaxis(w, (-1, -2), (0, 1)),
+)
+
+
+def _dense(flattened: Shape | None) -> _Turn:
+    *spatial, channels = flattened or (1,)
+
+    def read(w: np.ndarray) -> np.ndarray:
+        return np.moveaxis(w.reshape(len(w), channels, *spatial), 1, -1).reshape(len(w), -1).T
+
+    def write(w: np.ndarray) -> np.ndarray:
+        rows = w.T.reshape(w.shape[1], *spatial, channels)
+        return np.moveaxis(rows, -1, 1).reshape(w.shape[1], -1)
+
+    return _Turn(read, write) if flattened else _Turn(np.transpose, np.transpose)
+
+
+def _renamed(
+    leaves: Mapping[str, Shape], names: Mapping[str, str], turns: Mapping[str, _Turn]
+) -> Layout:
+    """Each leaf is one array, under another name and perhaps with its axes in another order."""
+
+    def write(own: Arrays) -> Arrays:
+        return {
+            names.get(name, name): turns[name].write(own[name]) if name in turns else own[name]
+            for name in (*names, *leaves)
+            if name in own
+        }
+
+    def read(theirs: Arrays) -> Arrays:
+        found = {name: theirs[names.get(name, name)] for name in leaves}
+        return {name: turns[name].read(x) if name in turns else x for name, x in found.items()}
+
+    return Layout(_shapes(write, leaves), read, write)
+
+
+def _recurrent(leaves: Mapping[str, Shape]) -> Layout:
+    """PyTorch has two biases where one would do: theirs are added, ours goes with a zero."""
+    biased, units = "b" in leaves, leaves["w_hidden"][0]
+
+    def read(theirs: Arrays) -> Arrays:
+        own = {"w_in": theirs["weight_ih"].T, "w_hidden": theirs["weight_hh"].T}
+        if not biased:
+            return own
+        b, hidden = theirs["bias_ih"], theirs["bias_hh"]
+        if "b_hn" in leaves:
+            gates = np.concatenate([hidden[:-units], np.zeros_like(hidden[-units:])])
+            return {**own, "b": b + gates, "b_hn": hidden[-units:]}
+        return {**own, "b": b + hidden}
+
+    def write(own: Arrays) -> Arrays:
+        theirs = {"weight_ih": own["w_in"].T, "weight_hh": own["w_hidden"].T}
+        if not biased:
+            return theirs
+        hidden = np.zeros_like(own["b"])
+        if "b_hn" in leaves:
+            hidden[-units:] = own["b_hn"]
+        return {**theirs, "bias_ih": own["b"], "bias_hh": hidden}
+
+    return Layout(_shapes(write, leaves), read, write)
+
+
+def _gated(leaves: Mapping[str, Shape]) -> Layout:
+    parts = ("gate", "up", "down")
+
+    def read(theirs: Arrays) -> Arrays:
+        return {f"w_{part}": theirs[f"{part}_proj.weight"].T for part in parts}
+
+    def write(own: Arrays) -> Arrays:
+        return {f"{part}_proj.weight": own[f"w_{part}"].T for part in parts}
+
+    return Layout(_shapes(write, leaves), read, write)
+
+
+def _attention_apart(leaves: Mapping[str, Shape]) -> Layout:
+    """A linear layer for each of q, k, v and the output, their heads folded into one axis."""
+    theirs_of = {part: f"{part[0]}_proj" for part in ("q", "k", "v", "out")}
+
+    def write(own: Arrays) -> Arrays:
+        theirs = {}
+        for part, name in theirs_of.items():
+            w = own[f"{part}/w"]
+            w = w.reshape(-1, w.shape[-1]) if part == "out" else w.reshape(len(w), -1)
+            theirs[f"{name}.weight"] = w.T
+            if f"{part}/b" in own:
+                theirs[f"{name}.bias"] = own[f"{part}/b"].reshape(-1)
+        return theirs
+
+    def read(theirs: Arrays) -> Arrays:
+        own = {}
+        for part, name in theirs_of.items():
+            own[f"{part}/w"] = theirs[f"{name}.weight"].T.reshape(leaves[f"{part}/w"])
+            if f"{part}/b" in leaves:
+                own[f"{part}/b"] = theirs[f"{name}.bias"].reshape(leaves[f"{part}/b"])
+        return own
+
+    return Layout(_shapes(write, leaves), read, write)
+
+
+def _attention_joint(leaves: Mapping[str, Shape]) -> Layout:
+    """`torch.nn.MultiheadAttention`: the weights of q, k and v are one array."""
+    apart = _attention_apart(leaves)
+
+    def write(own: Arrays) -> Arrays:
+        theirs = apart.write(own)
+        return {
+            f"{new}{kind}": array
+            for kind in ("weight", "bias")
+            if f"q_proj.{kind}" in theirs
+            for new, array in (
+                ("in_proj_", np.concatenate([theirs[f"{part}_proj.{kind}"] for part in "qkv"])),
+                ("out_proj.", theirs[f"o_proj.{kind}"]),
+            )
+        }
+
+    def read(theirs: Arrays) -> Arrays:
+        parts = {}
+        for name, array in theirs.items():
+            if name.startswith("in_proj_"):
+                kind = name.removeprefix("in_proj_")
+                for part, piece in zip("qkv", np.split(array, 3), strict=True):
+                    parts[f"{part}_proj.{kind}"] = piece
+            else:
+                parts[name.replace("out_proj", "o_proj")] = array
+        return apart.read(parts)
+
+    return Layout(_shapes(write, leaves), read, write)
+
+
+def _shapes(write: Callable[[Arrays], Arrays], leaves: Mapping[str, Shape]) -> dict[str, Shape]:
+    empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in leaves.items()}
+    return {name: array.shape for name, array in write(empty).items()}

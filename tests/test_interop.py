@@ -1,0 +1,185 @@
+"""Weights from PyTorch and to it, and files of tensors.
+
+`test_torch_reference.py` holds whole networks against PyTorch's own numbers.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+import funcnet as fn
+from funcnet.interop.safetensors import load_safetensors, save_safetensors
+from funcnet.interop.torch import from_state_dict, to_state_dict
+
+from .cases import LAYERS
+
+IMAGES = jax.ShapeDtypeStruct((1, 5, 4, 3), "float32")
+NET = fn.serial(fn.Conv(6, 3, padding=1), fn.BatchNorm(), fn.relu, fn.Flatten(), fn.Dense(2))
+SHAPES = {
+    "conv.weight": (6, 3, 3, 3),
+    "conv.bias": (6,),
+    "batch_norm.weight": (6,),
+    "batch_norm.bias": (6,),
+    "batch_norm.running_mean": (6,),
+    "batch_norm.running_var": (6,),
+    "batch_norm.num_batches_tracked": (),
+    "dense.weight": (2, 120),
+    "dense.bias": (2,),
+}
+
+
+def drawn(shapes):
+    random = np.random.default_rng(0)
+    return {name: random.normal(size=s).astype(np.float32) for name, s in shapes.items()}
+
+
+def test_each_array_finds_its_place_and_its_axes():
+    theirs = drawn(SHAPES)
+    params, state = from_state_dict(NET, theirs, IMAGES)
+    w = theirs["conv.weight"]
+    assert params["conv"]["w"][1, 2, 0, 5] == w[5, 0, 1, 2]
+    for ours, name in (("scale", "weight"), ("shift", "bias")):
+        np.testing.assert_array_equal(params["batch_norm"][ours], theirs[f"batch_norm.{name}"])
+    for ours, name in (("mean", "running_mean"), ("var", "running_var")):
+        np.testing.assert_array_equal(state["batch_norm"][ours], theirs[f"batch_norm.{name}"])
+    rows = params["dense"]["w"].reshape(5, 4, 6, 2)
+    for h, w, c in np.ndindex(5, 4, 6):
+        np.testing.assert_array_equal(rows[h, w, c], theirs["dense.weight"][:, (c * 5 + h) * 4 + w])
+
+
+def test_there_and_back_is_the_same():
+    theirs = drawn(SHAPES)
+    again = to_state_dict(NET, *from_state_dict(NET, theirs, IMAGES), IMAGES)
+    assert list(again) == list(theirs)
+    for name in theirs.keys() - {"batch_norm.num_batches_tracked"}:
+        np.testing.assert_array_equal(again[name], theirs[name])
+    assert again["batch_norm.num_batches_tracked"].dtype == np.int64
+
+
+def test_every_network_goes_there_and_back(key):
+    skipped = {"repeat", "ensemble", "repeat with dropout"}
+    for name, (layer, inputs, _) in LAYERS.items():
+        params, state = layer.init(key, *inputs)
+        if not params or skipped & set(name.split(", ")):
+            continue
+        theirs = to_state_dict(layer, params, state, *inputs)
+        back, _ = from_state_dict(layer, theirs, *inputs)
+        assert jax.tree.structure(back) == jax.tree.structure(params), name
+        jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+def test_modules_of_other_names_are_paired_in_order_or_by_hand():
+    theirs = drawn(SHAPES)
+    other = {
+        name.replace("conv", "stem.0").replace("batch_norm", "stem.1").replace("dense", "fc"): x
+        for name, x in theirs.items()
+    }
+    expected = from_state_dict(NET, theirs, IMAGES)
+    names = {"conv": "stem.0", "batch_norm": "stem.1", "dense": "fc"}
+    for found in (
+        from_state_dict(NET, other, IMAGES),
+        from_state_dict(NET, dict(reversed(other.items())), IMAGES, names=names),
+        from_state_dict(NET, other | {"fc2.weight": 0}, IMAGES, ignore=("fc2.weight",)),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    outer, x = fn.serial(body=NET), IMAGES
+    params, _ = from_state_dict(outer, other, x, names={f"body/{k}": v for k, v in names.items()})
+    jax.tree.map(np.testing.assert_array_equal, params["body"], expected[0])
+    written = to_state_dict(NET, *expected, IMAGES, names=names)
+    assert sorted(written) == sorted(other)
+
+
+class Tensor:
+    """What is read of a PyTorch tensor, in one of its dtypes that NumPy lacks."""
+
+    dtype = "torch.bfloat16"
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    cpu = detach
+
+    def float(self):
+        return self.array
+
+
+def test_pytorchs_bfloat16_is_read():
+    theirs = {"weight": Tensor(np.ones((2, 3), np.float32)), "bias": np.zeros(2)}
+    params, _ = from_state_dict(fn.Dense(2), theirs, jnp.ones((1, 3)))
+    assert params["w"].dtype == jnp.float32
+    assert params["w"].tolist() == np.ones((3, 2)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        (
+            {"conv.weight": (6, 3, 3, 3), "dense.weight": (2, 121), "dense.bias": (2,), "x.y": ()}
+            | {name: shape for name, shape in SHAPES.items() if name.startswith("batch")},
+            "from_state_dict: expected the arrays of this network, got conv.bias is missing; "
+            "dense.weight has shape (2, 121), not (2, 120); x.y is extra. Pair layers by `names`, "
+            "and leave arrays out by `ignore`.",
+        ),
+        (
+            {"a.weight": (2, 2), "b.weight": (3,)},
+            "from_state_dict: expected 3 modules with arrays, for conv, batch_norm, dense, got 2: "
+            "a, b. Pair layers by `names`, and leave arrays out by `ignore`.",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_listed(theirs, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        from_state_dict(NET, drawn(theirs), IMAGES)
+
+
+def test_safetensors_keep_names_shapes_and_dtypes(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    tensors = {
+        "a": jnp.ones(3, jnp.bfloat16),
+        "b": np.arange(6.0).reshape(2, 3).T,
+        "c": np.array(7, np.int64),
+        "d": np.zeros((0, 2), bool),
+        "e": np.ones(2, ml_dtypes.float8_e4m3fn),
+    }
+    save_safetensors(path, tensors)
+    found = load_safetensors(path)
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert (found[name].shape, found[name].dtype) == (tensor.shape, tensor.dtype)
+        np.testing.assert_array_equal(found[name], np.asarray(tensor))
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_parameters_go_through_a_file_of_tensors(tmp_path, key):
+    params, _ = NET.init(key, IMAGES)
+    save_safetensors(tmp_path / "p.safetensors", fn.tree.flatten(params))
+    back = fn.tree.unflatten(load_safetensors(tmp_path / "p.safetensors"))
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+@pytest.mark.parametrize("cut", [0, 5, 200, -3])
+def test_a_file_cut_short_is_one_sentence(tmp_path, cut):
+    path = tmp_path / "weights.safetensors"
+    save_safetensors(path, {"w": np.ones((10, 10))})
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(
+        ValueError,
+        match=rf"^load_safetensors: expected a file of tensors in the safetensors format, got "
+        rf"{re.escape(str(path))}, which does not read as one \(.+\)\. Save or download it "
+        r"again\.$",
+    ):
+        load_safetensors(path)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
+    monkeypatch.setitem(__import__("sys").modules, "safetensors.numpy", None)
+    with pytest.raises(ModuleNotFoundError, match=r"Run pip install 'funcnet\[interop\]'\.$"):
+        save_safetensors(tmp_path / "x", {})
