@@ -7,6 +7,7 @@ import optax
 import optax.contrib
 import pytest
 
+import funcnet as fn
 from funcnet.combine import serial
 from funcnet.layer import Layer, need_key
 from funcnet.layers.linear import Dense
@@ -202,3 +203,43 @@ def test_r_squared_of_several_targets_and_of_one_that_does_not_vary():
     assert float(r_squared(jnp.broadcast_to(target.mean(0), (3, 2)), target)) == 0
     assert float(r_squared(jnp.array([1.0, 2.0]), jnp.array([3.0, 3.0]))) == 0
     assert np.isnan(r_squared(jnp.array([1.0, np.nan]), jnp.array([3.0, 4.0])))
+
+
+def temporary_bytes(net, x):
+    step = make_step(net, lambda y, target: ((y - target) ** 2).mean(), optax.sgd(0.1))
+    state = jax.eval_shape(step.init, jax.random.key(0), x)
+    return step.update.lower(state, (x, x)).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.slow
+def test_remat_of_48_layers_takes_a_seventh_of_the_memory():
+    block = fn.residual(fn.serial(fn.Dense(256), fn.gelu, fn.Dense(64)))
+    x = jnp.ones((4096, 64))
+    plain = temporary_bytes(fn.repeat(block, 48), x)
+    assert plain >= 7 * temporary_bytes(fn.repeat(fn.remat(block), 48), x)
+
+
+@pytest.mark.slow
+def test_remat_saves_memory_on_the_cpu_without_a_loop_too():
+    block = fn.residual(fn.serial(fn.Dense(256), fn.gelu, fn.Dense(64)))
+    x = jnp.ones((512, 64))
+
+    def deep(wrap):
+        return fn.serial(*[wrap(block).named(f"block_{i}") for i in range(8)])
+
+    assert temporary_bytes(deep(lambda b: b), x) >= 3 * temporary_bytes(deep(fn.remat), x)
+
+
+def test_an_update_runs_inside_other_transformations(key):
+    net, x = fn.Dense(1), jnp.ones((4, 3))
+    step = make_step(net, lambda y, target: ((y - target) ** 2).mean(), optax.sgd(0.1))
+    batch = (x, jnp.ones((4, 1)))
+    expected = step.init(key, x)
+    for _ in range(3):
+        expected, values = step.update(expected, batch)
+    scanned, losses = jax.jit(
+        lambda state: jax.lax.scan(lambda s, _: step.update(s, batch), state, length=3)
+    )(step.init(key, x))
+    np.testing.assert_allclose(losses["loss"][-1], values["loss"], rtol=1e-6)
+    for a, b in zip(states(scanned.params), states(expected.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)

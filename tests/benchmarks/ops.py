@@ -1,0 +1,205 @@
+"""Each op with its hand-written rule against `jax.grad` of the plain form: time and memory.
+
+    python -m tests.benchmarks ops             every row
+    python -m tests.benchmarks ops attention   those whose name contains the word
+
+Both sides run forward and backward in one compiled call on the same arrays, in turns, in one
+process. Memory is what XLA sets aside beside arguments and results. `x12` is a stack of twelve
+layers, where it counts what each layer keeps until its backward pass.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import funcnet as fn
+from funcnet.train.step import CPU_OPTIONS
+
+Gradient = Callable[..., Any]
+
+
+class Row(NamedTuple):
+    """One comparison.
+
+    Attributes:
+        name: The op and its sizes.
+        ours: The function with hand-written rules.
+        plain: The same function of the same arguments, as JAX differentiates it.
+        args: The arrays; floating ones are differentiated.
+        faster: How many times as fast it is to be, or None.
+        smaller: By how many times its memory is to be smaller, or None.
+    """
+
+    name: str
+    ours: Callable
+    plain: Callable
+    args: tuple
+    faster: float | None = None
+    smaller: float | None = None
+
+
+def normal(*shape: int, scale: float = 1.0, seed: int = 0) -> jax.Array:
+    """Standard normal numbers times `scale`."""
+    draws = np.random.default_rng((seed, *shape)).normal(size=shape)
+    return jnp.asarray(scale * draws, jnp.float32)
+
+
+def primal(op: Any, **static: Any) -> Callable:
+    """The plain definition of an op."""
+    return lambda *args: op.rule.primal(*args, **static)
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
+    """As a model defines it who has only `jnp`."""
+    mean = x.mean(-1, keepdims=True)
+    var = ((x - mean) ** 2).mean(-1, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(var + 1e-5) * scale + shift
+
+
+def dropout(x: jax.Array) -> jax.Array:
+    """With a mask from `jax.random`, as Flax and Equinox do it."""
+    keep = jax.random.bernoulli(jax.random.key(0), 0.9, x.shape)
+    return jnp.where(keep, x / 0.9, 0)
+
+
+def stack(layer: Callable, depth: int = 12) -> Callable:
+    """`layer` again and again, each after a dense layer of its own."""
+
+    def stacked(x: jax.Array, weights: jax.Array, *rest: jax.Array) -> jax.Array:
+        for w in weights[:depth]:
+            x = layer(x @ w, *rest)
+        return x
+
+    return stacked
+
+
+def attend(op: Callable, layers: int) -> Callable:
+    """Layers of causal self-attention, each with its own projection."""
+
+    def attended(x: jax.Array, weights: jax.Array) -> jax.Array:
+        for w in weights[:layers]:
+            q, k, v = jnp.split(x @ w, 3, axis=-1)
+            heads = [part.reshape(*part.shape[:2], 4, -1) for part in (q, k, v)]
+            x = x + op(*heads).reshape(x.shape)
+        return x
+
+    return attended
+
+
+def rows() -> list[Row]:
+    """The table."""
+    x, images = normal(8192, 512), normal(32, 64, 64, 32)
+    weights = normal(12, 256, 256, scale=0.06)
+    unit = (jnp.ones(512), jnp.zeros(512))
+    narrow = (normal(2048, 256), weights, jnp.ones(256), jnp.zeros(256))
+    pool, window = fn.max_pool, {"window": 2}
+    key = jax.random.key(0)
+
+    def conv_row(name: str, images: jax.Array, kernel: tuple, goal: float, **static: Any) -> Row:
+        op = lambda x, w: fn.conv(x, w, None, **static)  # noqa: E731
+        plain = lambda x, w: fn.conv.rule.primal(x, w, None, **static)  # noqa: E731
+        return Row(name, op, plain, (images, normal(*kernel, scale=0.1)), goal)
+
+    def transposed(op: Callable) -> Callable:
+        return lambda x, w: op(x, w, None, stride=2, padding=1, output_padding=1)
+
+    def head(op: Callable) -> Callable:
+        return lambda x, w: op(x, w, labels)
+
+    def recurrent(op: Callable) -> Callable:
+        return lambda x, w_in, w_hidden, b: op(x, w_in, w_hidden, b, None, None)
+
+    labels = jnp.arange(4096) * 7 % 32000
+    gates = (
+        normal(32, 128, 128),
+        normal(128, 1024, scale=0.09),
+        normal(256, 1024, scale=0.06),
+        jnp.zeros(1024),
+    )
+    sequence = (normal(1, 1024, 128), normal(4, 128, 384, scale=0.09))
+    return [
+        Row("layer_norm 8192x512", fn.layer_norm, layer_norm, (x, *unit), 2.5),
+        Row("layer_norm x12", stack(fn.layer_norm), stack(layer_norm), narrow),
+        Row("gelu x12", stack(fn.gelu_tanh), stack(primal(fn.gelu_tanh)), narrow[:2]),
+        Row("silu x12", stack(fn.silu), stack(primal(fn.silu)), narrow[:2]),
+        Row("dense 16x256x256, 1024", fn.dense, primal(fn.dense),
+            (normal(16, 256, 256), normal(256, 1024), jnp.zeros(1024))),
+        Row("max_pool 2x2", lambda x: pool(x, **window), primal(pool, **window), (images,), 8),
+        Row("max_pool 3x3 stride 2", lambda x: pool(x, window=3, stride=2),
+            primal(pool, window=3, stride=2), (images,)),
+        Row("avg_pool 2x2", lambda x: fn.avg_pool(x, window=2), primal(fn.avg_pool, window=2),
+            (images,)),
+        conv_row("conv depthwise 3x3", images, (3, 3, 1, 32), 20, groups=32, padding="SAME"),
+        conv_row("conv 1x1", images, (1, 1, 32, 64), 3),
+        conv_row("conv 3x3 of 3 channels", images[..., :3], (3, 3, 3, 32), 1, padding="SAME"),
+        Row("conv_transpose 3x3 stride 2", transposed(fn.conv_transpose),
+            transposed(fn.conv_transpose.rule.primal),
+            (normal(16, 32, 32, 64), normal(3, 3, 32, 64, scale=0.05)), 3),
+        Row("dropout 4M", lambda x: fn.dropout(x, key, drop=0.1), dropout, (x,), 10),
+        Row("linear_cross_entropy 4096x256x32000", head(fn.linear_cross_entropy),
+            head(fn.linear_cross_entropy.rule.primal),
+            (normal(4096, 256), normal(256, 32000, scale=0.05)), 1, 8),
+        Row("attention T=1024, 4 layers", attend(lambda q, k, v: fn.attention(
+            q, k, v, causal=True, chunk=128), 4), attend(primal(fn.attention, causal=True), 4),
+            sequence, 1, 6),
+        Row("lstm T=128 B=32 D=128 H=256", recurrent(fn.lstm), recurrent(fn.lstm.rule.primal),
+            gates, 1.5),
+    ]  # fmt: skip
+
+
+def gradient(f: Callable, args: tuple) -> Gradient:
+    """Value and cotangents of every argument, compiled."""
+
+    def both(dy: Any, *args: Any) -> Any:
+        y, pull = jax.vjp(f, *args)
+        return y, pull(dy)
+
+    options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
+    return jax.jit(both, compiler_options=options).lower(*args).compile()
+
+
+def seconds(f: Gradient, args: tuple) -> float:
+    """Of one call."""
+    started = time.perf_counter()
+    jax.block_until_ready(f(*args))
+    return time.perf_counter() - started
+
+
+def compare(row: Row, runs: int = 7) -> tuple[float, float, float, float]:
+    """Median milliseconds and megabytes: ours, plain."""
+    shapes = jax.eval_shape(row.ours, *row.args)
+    args = (jax.tree.map(lambda y: normal(*y.shape, seed=1), shapes), *row.args)
+    compiled = [gradient(f, args) for f in (row.ours, row.plain)]
+    ours, plain = (f(*args) for f in compiled)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        if "dropout" not in row.name:  # the two draw different masks
+            scale = float(jnp.abs(b).max())
+            assert float(jnp.abs(a - b).max()) <= 1e-3 * scale, f"{row.name} differs"
+    times = [[seconds(f, args) for f in compiled] for _ in range(runs)]
+    mine, theirs = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
+    sizes = [f.memory_analysis().temp_size_in_bytes / 1e6 for f in compiled]
+    return mine, theirs, sizes[0], sizes[1]
+
+
+def main(words: Sequence[str]) -> None:
+    """Print the table."""
+    print(f"{'':36}{'ms: ours':>10}{'plain':>9}{'ratio':>8}{'goal':>6}"
+          f"{'MB: ours':>11}{'plain':>9}{'ratio':>8}{'goal':>6}")  # fmt: skip
+    for row in rows():
+        if words and not any(word in row.name for word in words):
+            continue
+        mine, theirs, small, large = compare(row)
+        goals = [f"{goal:g}" if goal else "" for goal in (row.faster, row.smaller)]
+        print(f"{row.name:36}{mine:10.2f}{theirs:9.2f}{theirs / mine:8.2f}{goals[0]:>6}"
+              f"{small:11.2f}{large:9.2f}{large / max(small, 1e-3):8.2f}{goals[1]:>6}",
+              flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
