@@ -5,13 +5,15 @@ modules above read and rewrite jaxprs with the functions here and never touch `j
 `jax.extend` themselves, so a new JAX changes one file.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+import os
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.core
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import DebugInfo as DebugInfo
 
 Atom: TypeAlias = Var | Literal
 
@@ -98,20 +100,20 @@ def rewrite(jaxpr: Any, inline: Callable[[JaxprEqn], Any]) -> Any:
     known: dict[Var, Atom] = {}
     eqns: list[JaxprEqn] = []
     for eqn in jaxpr.eqns:
-        eqn = eqn.replace(invars=[_look_up(known, atom) for atom in eqn.invars])
+        eqn = eqn.replace(invars=[look_up(known, atom) for atom in eqn.invars])
         body = inline(eqn)
         if body is None:
             eqns.append(_with_sub_jaxprs(eqn, lambda sub: rewrite(sub, inline)))
         else:
             _splice(eqn, rewrite(body, inline), eqns, known)
-    return jaxpr.replace(eqns=eqns, outvars=[_look_up(known, atom) for atom in jaxpr.outvars])
+    return jaxpr.replace(eqns=eqns, outvars=[look_up(known, atom) for atom in jaxpr.outvars])
 
 
 def _is_jaxpr(value: object) -> bool:
     return isinstance(value, Jaxpr | ClosedJaxpr)
 
 
-def _look_up(known: dict[Var, Atom], atom: Atom) -> Atom:
+def look_up(known: dict[Var, Atom], atom: Atom) -> Atom:
     return atom if isinstance(atom, Literal) else known.get(atom, atom)
 
 
@@ -138,8 +140,219 @@ def _splice(eqn: JaxprEqn, body: ClosedJaxpr, eqns: list[JaxprEqn], known: dict[
         fresh = [v if isinstance(v, DropVar) else Var(v.aval) for v in step.outvars]
         inner.update((v, new) for v, new in zip(step.outvars, fresh, strict=True) if v is not new)
         where = step.source_info.replace(name_stack=outer_stack + step.source_info.name_stack)
-        operands = [_look_up(inner, atom) for atom in step.invars]
+        operands = [look_up(inner, atom) for atom in step.invars]
         eqns.append(step.replace(invars=operands, outvars=fresh, source_info=where))
     for var, result in zip(eqn.outvars, body.jaxpr.outvars, strict=True):
         if not isinstance(var, DropVar):
-            known[var] = _look_up(inner, result)
+            known[var] = look_up(inner, result)
+
+
+# What the parameters of an equation mean.
+
+_JAX = os.path.dirname(jax.__file__) + os.sep
+
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "remat": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+REMATS = ("remat2", "remat", "checkpoint")
+
+
+class Call(NamedTuple):
+    """An equation that runs one jaxpr on its operands; `policy` is None unless it is a remat."""
+
+    body: Any
+    name: str
+    remat: bool
+    prevent_cse: bool
+    policy: Callable | None
+
+
+class Cond(NamedTuple):
+    """An equation that runs one of its branches: operand 0 says which, the others go to it."""
+
+    branches: tuple[Any, ...]
+
+
+class Scan(NamedTuple):
+    """A loop of known length: operands and outputs are constants, carry, and what is stacked."""
+
+    body: Any
+    consts: int
+    carry: int
+    length: int
+    reverse: bool
+    unroll: Any
+
+
+class While(NamedTuple):
+    """A loop that runs until its condition fails; the operands are two groups of constants, then
+    the carry."""
+
+    cond: Any
+    body: Any
+    cond_consts: int
+    body_consts: int
+
+
+def structure(eqn: JaxprEqn) -> Call | Cond | Scan | While | None:
+    """What an equation runs inside, or None if it is to be taken as a whole."""
+    name, params = eqn.primitive.name, eqn.params
+    if name in CALLS:
+        body = params[CALLS[name]]
+        label = params.get("name") or name
+        cse = params.get("prevent_cse", True)
+        return Call(body, label, name in REMATS, cse, params.get("policy"))
+    if name == "cond":
+        return Cond(tuple(params["branches"]))
+    if name == "scan":
+        consts, carry = _scan_groups(params)
+        rest = (params[key] for key in ("length", "reverse", "unroll"))
+        return Scan(params["jaxpr"], consts, carry, *rest)
+    if name == "while":
+        counts = params["cond_nconsts"], params["body_nconsts"]
+        return While(params["cond_jaxpr"], params["body_jaxpr"], *counts)
+    return None
+
+
+def _scan_groups(params: dict[str, Any]) -> tuple[int, int]:
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
+def custom_body(eqn: JaxprEqn) -> ClosedJaxpr | None:
+    """The primal of an equation with a custom derivative rule; None for any other equation."""
+    return eqn.params["call_jaxpr"] if eqn.primitive.name in CUSTOM_RULES else None
+
+
+def custom_key(eqn: JaxprEqn) -> Hashable | None:
+    """What two equations with a `custom_vjp` rule have in common if it is the same rule.
+
+    The shapes of operands are not part of it. None for any other equation.
+    """
+    backward = eqn.params.get("bwd")
+    if eqn.primitive.name != "custom_vjp_call" or not hasattr(backward, "f"):
+        return None
+    body = eqn.params["call_jaxpr"]
+    plain = str([parts[1][:2] for parts in backward.transforms])
+    consts = tuple(map(id, open_jaxpr(body)[1]))
+    return backward.f, plain, str(body), consts, eqn.params["symbolic_zeros"]
+
+
+def own_passes(eqn: JaxprEqn) -> tuple[Any, Any] | None:
+    """Forward and backward of an equation with a `custom_vjp` rule, traced from the rule itself.
+
+    What `jax.vjp` makes of it computes the same, but says of every equation that it was written
+    where the rule was called. None if the equation has no such rule or does not tell.
+    """
+    try:
+        thunk = eqn.params["fwd_jaxpr_thunk"]
+        start = getattr(thunk, "call_wrapped", thunk)(*[False] * len(eqn.invars))
+        ahead, _ = open_jaxpr(start[0] if isinstance(start, tuple) else start)
+        made = (v.aval for v in ahead.outvars)
+        _, _, forwarded = eqn.params["out_trees"]()
+        kept = [next(made) if i is None else eqn.invars[i].aval for i in forwarded]
+        types = [*kept, *(v.aval for v in eqn.outvars)]
+        shapes = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types]
+        back = jax.make_jaxpr(lambda *xs: eqn.params["bwd"].call_wrapped(*xs))(*shapes)
+        return ahead, back
+    except Exception:  # a rule with another form than JAX's usual one
+        return None
+
+
+def label(eqn: JaxprEqn) -> str:
+    """What to call an equation: its primitive, or the function that has a custom rule."""
+    body = custom_body(eqn)
+    if body is None:
+        return eqn.primitive.name
+    name = eqn.params.get("name") or open_jaxpr(body)[0].debug_info.func_name
+    return name if name.isidentifier() else eqn.primitive.name
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
+    """A jaxpr, closed or not, as an open one and its constants."""
+    consts = getattr(jaxpr, "consts", ())
+    return getattr(jaxpr, "jaxpr", jaxpr), consts
+
+
+def close(jaxpr: Any) -> ClosedJaxpr:
+    """A jaxpr, closed or not, as a closed one."""
+    return jaxpr if hasattr(jaxpr, "consts") else ClosedJaxpr(jaxpr, ())
+
+
+def is_library(jaxpr: Any) -> bool:
+    """Whether a jaxpr is of a function that JAX itself defines."""
+    info = open_jaxpr(jaxpr)[0].debug_info
+    return info is not None and _JAX in (info.func_src_info or "")
+
+
+def holds_jaxpr(value: Any) -> bool:
+    """Whether a parameter is, or holds, a jaxpr."""
+    return any(map(_is_jaxpr, jax.tree.leaves(value, is_leaf=_is_jaxpr)))
+
+
+def saves(policy: Callable, eqn: JaxprEqn) -> bool:
+    """Whether a remat policy keeps the results of an equation."""
+    verdict = policy(eqn.primitive, *(v.aval for v in eqn.invars), **eqn.params)
+    return verdict if isinstance(verdict, bool) else "Recompute" not in repr(verdict)
+
+
+def as_array(x: Any) -> Any:
+    """A constant of a jaxpr as a JAX array, which a traced index can read."""
+    plain = isinstance(x, jax.Array) or getattr(x, "ndim", 0) == 0
+    return x if plain else jnp.asarray(x)
+
+
+def is_alias(eqn: JaxprEqn) -> bool:
+    """Whether an equation gives back its operand: a conversion to the dtype it has already."""
+    same = eqn.primitive.name == "convert_element_type"
+    return same and eqn.invars[0].aval.dtype == eqn.outvars[0].aval.dtype
+
+
+def is_var(atom: Atom) -> bool:
+    """Whether an operand is a variable; otherwise it is a literal."""
+    return isinstance(atom, Var)
+
+
+def is_dropped(var: Var) -> bool:
+    """Whether an output is never used."""
+    return isinstance(var, DropVar)
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether an array, variable's type or `ShapeDtypeStruct` is floating or complex."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def is_ref(aval: Any) -> bool:
+    """Whether a type is that of a mutable array reference."""
+    return hasattr(aval, "inner_aval")
+
+
+def scope(eqn: JaxprEqn) -> str:
+    """The names of the scopes around an equation, "block/dense", without JAX's transformations."""
+    stack = eqn.source_info.name_stack
+    names = (part.name for part in stack.stack if type(part).__name__ == "Scope")
+    return "/".join(names)
+
+
+def argument_names(closed: ClosedJaxpr) -> tuple[str, ...]:
+    """Each flat argument as Python writes it: "x", "params['dense']['w']"."""
+    info = open_jaxpr(closed)[0].debug_info
+    names = info.arg_names if info is not None else None
+    count = len(open_jaxpr(closed)[0].invars)
+    return tuple(names) if names is not None and len(names) == count else ("",) * count
+
+
+def outside_effects(closed: ClosedJaxpr) -> list[str]:
+    """The kinds of side effects that reach out of a function; a debug print does not count, nor
+    does a mutable reference that the function makes for itself."""
+    kinds = (type(effect).__name__ for effect in open_jaxpr(closed)[0].effects)
+    return sorted({kind for kind in kinds if not kind.startswith(("Debug", "InternalMutable"))})

@@ -86,7 +86,7 @@ def test_training_without_a_key_is_one_sentence(name, key):
     if LAYERS[name].needs_key:
         with pytest.raises(
             ValueError,
-            match=r"^dropout: expected a random key in training, got key=None\. Call "
+            match=r"^(dropout|drop_path|vae|ddpm): expected a random key in training, got key=None\. Call "
             r"net\.apply\(params, state, x, train=True, key=jax\.random\.key\(0\)\), with another "
             r"key for each step\.",
         ):

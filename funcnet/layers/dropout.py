@@ -1,6 +1,6 @@
 """Dropout: random zeros in training, nothing in use."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..layer import Layer, need_key
 from ..ops import dropout as dropout_ops
@@ -29,10 +29,40 @@ def Dropout(drop: float, *, broadcast_dims: Sequence[int] = ()) -> Layer:
 
     Reference: Srivastava et al., "Dropout", 2014, section 4.
     """
+    return _dropping("dropout", drop, lambda x: broadcast_dims)
 
+
+def DropPath(drop: float) -> Layer:
+    """In training, each example is zero as a whole with probability `drop`, else over 1 - `drop`.
+
+    Examples run along the first axis. At the end of a residual branch it leaves the example to
+    the skip connection: stochastic depth.
+
+    Args:
+        drop: Probability that an example is dropped.
+
+    Returns:
+        A layer named "drop_path"; in training it needs a key.
+
+    Raises:
+        ValueError: If `drop` is not from 0 to below 1, or in training without a key.
+
+    >>> import jax
+    >>> x = jax.numpy.ones((8, 3))
+    >>> y, _ = DropPath(0.5).apply({}, {}, x, train=True, key=jax.random.key(0))
+    >>> sorted({tuple(row) for row in y.tolist()})
+    [(0.0, 0.0, 0.0), (2.0, 2.0, 2.0)]
+
+    Reference: Huang et al., "Deep Networks with Stochastic Depth", 2016, section 3, an example at
+    a time and scaled in training.
+    """
+    return _dropping("drop_path", drop, lambda x: range(1, x.ndim))
+
+
+def _dropping(name: str, drop: float, shared: Callable[[Array], Sequence[int]]) -> Layer:
     require(
         0 <= drop < 1,
-        "dropout",
+        name,
         "a probability from 0 to below 1",
         f"drop={drop}",
         "It is the probability of a zero: 0.1 keeps nine of ten.",
@@ -43,7 +73,7 @@ def Dropout(drop: float, *, broadcast_dims: Sequence[int] = ()) -> Layer:
     ) -> tuple[Array, State]:
         if not train or drop == 0:
             return x, state
-        key = need_key("dropout", key)
-        return dropout_ops.dropout(x, key, drop=drop, broadcast_dims=broadcast_dims), state
+        key = need_key(name, key)
+        return dropout_ops.dropout(x, key, drop=drop, broadcast_dims=tuple(shared(x))), state
 
-    return Layer(lambda key, x: ({}, {}), apply, "dropout")
+    return Layer(lambda key, x: ({}, {}), apply, name)

@@ -1,12 +1,15 @@
 """Normalisation layers."""
 
+import functools
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from ..layer import Layer, take, take_state
+from ..layer import Layer, stateless, take, take_state
+from ..ops import group_norm as group_ops
+from ..ops import layer_norm as layer_ops
 from ..ops import norm
 from ..types import Array, Key, Params, State, require
 from . import initializers
@@ -61,9 +64,7 @@ def BatchNorm(
         decay,
         "It is the weight of the old average: 0.9 where PyTorch says momentum=0.1.",
     )
-    initial: dict[str, Callable] = {}
-    initial.update({"scale": initializers.ones} if scale else {})
-    initial.update({"shift": initializers.zeros} if shift else {})
+    initial = _initial(scale, shift)
 
     def init(key: Key, x: Array) -> tuple[Params, State]:
         dtype, channels = initializers.float_dtype(x), (x.shape[-1],)
@@ -94,6 +95,123 @@ def BatchNorm(
         return y, {name: _moved(old[name], batch[name], decay) for name in old}
 
     return Layer(init, apply, "batch_norm")
+
+
+def _initial(scale: bool, shift: bool) -> dict[str, Callable]:
+    both = {"scale": initializers.ones, "shift": initializers.zeros}
+    return {name: draw for (name, draw), on in zip(both.items(), (scale, shift), strict=True) if on}
+
+
+def _affine_layer(name: str, op: Callable, scale: bool, shift: bool) -> Layer:
+    """`op(x, scale, shift)` with those of the two that are learned, one for each channel."""
+    initial = _initial(scale, shift)
+
+    def init(key: Key, x: Array) -> Params:
+        dtype = initializers.float_dtype(x)
+        return {name: draw(key, x.shape[-1:], dtype) for name, draw in initial.items()}
+
+    def apply(params: Params, x: Array) -> Array:
+        given = dict(zip(initial, take(name, params, *initial), strict=True))
+        return op(x, given.get("scale"), given.get("shift"))
+
+    return stateless(init, apply, name)
+
+
+def LayerNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -> Layer:
+    """(x - mean) / √(var + eps) scale + shift, along the last axis.
+
+    Args:
+        eps: Added to the variance; Flax takes 1e-6 and Keras 1e-3.
+        scale: Whether to multiply by a learned `scale`.
+        shift: Whether to add a learned `shift`.
+
+    Returns:
+        A layer named "layer_norm", with parameters `scale` and `shift`, each `(width,)`.
+
+    >>> x = jnp.array([[1.0, 3.0]])
+    >>> params, _ = LayerNorm().init(jax.random.key(0), x)
+    >>> LayerNorm()(params, x).round(3).tolist()
+    [[-1.0, 1.0]]
+
+    Reference: Ba, Kiros & Hinton, "Layer Normalization", 2016.
+    """
+    op = functools.partial(layer_ops.layer_norm, eps=eps)
+    return _affine_layer("layer_norm", op, scale, shift)
+
+
+def RMSNorm(*, eps: float = 1e-6, scale: bool = True) -> Layer:
+    """x / √(mean(x²) + eps) scale, along the last axis.
+
+    Args:
+        eps: Added to the mean square.
+        scale: Whether to multiply by a learned `scale`.
+
+    Returns:
+        A layer named "rms_norm", with the parameter `scale`, `(width,)`.
+
+    >>> x = jnp.array([[3.0, -3.0]])
+    >>> params, _ = RMSNorm().init(jax.random.key(0), x)
+    >>> RMSNorm()(params, x).round(3).tolist()
+    [[1.0, -1.0]]
+
+    Reference: Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019.
+    """
+
+    def op(x: Array, scale: Array | None, shift: None) -> Array:
+        return layer_ops.rms_norm(x, scale, eps=eps)
+
+    return _affine_layer("rms_norm", op, scale, False)
+
+
+def GroupNorm(groups: int, *, eps: float = 1e-5, scale: bool = True, shift: bool = True) -> Layer:
+    """(x - mean) / √(var + eps) scale + shift, each example and group of channels on its own.
+
+    Args:
+        groups: Number of groups; it has to divide the number of channels.
+        eps: Added to the variance; Flax takes 1e-6 and Keras 1e-3.
+        scale: Whether to multiply by a learned `scale`.
+        shift: Whether to add a learned `shift`.
+
+    Returns:
+        A layer named "group_norm" on `(batch, *spatial, channels)`, with parameters `scale` and
+        `shift`, each `(channels,)`.
+
+    Raises:
+        ValueError: When applied, if `groups` does not divide the channels.
+
+    >>> x = jnp.array([[1.0, 3.0, 7.0, 5.0]])
+    >>> params, _ = GroupNorm(2).init(jax.random.key(0), x)
+    >>> GroupNorm(2)(params, x).round(3).tolist()
+    [[-1.0, 1.0, 1.0, -1.0]]
+
+    Reference: Wu & He, "Group Normalization", 2018.
+    """
+    op = functools.partial(group_ops.group_norm, groups=groups, eps=eps)
+    return _affine_layer("group_norm", op, scale, shift)
+
+
+def InstanceNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -> Layer:
+    """(x - mean) / √(var + eps) scale + shift, each example and channel on its own.
+
+    Args:
+        eps: Added to the variance.
+        scale: Whether to multiply by a learned `scale`; PyTorch's default is not to.
+        shift: Whether to add a learned `shift`; PyTorch's default is not to.
+
+    Returns:
+        A layer named "instance_norm" on `(batch, *spatial, channels)`, with parameters `scale` and
+        `shift`, each `(channels,)`.
+
+    >>> x = jnp.array([[[1.0], [3.0]]])
+    >>> params, _ = InstanceNorm().init(jax.random.key(0), x)
+    >>> InstanceNorm()(params, x).round(3).ravel().tolist()
+    [-1.0, 1.0]
+
+    Reference: Ulyanov, Vedaldi & Lempitsky, "Instance Normalization: The Missing Ingredient for
+    Fast Stylization", 2016.
+    """
+    op = functools.partial(group_ops.instance_norm, eps=eps)
+    return _affine_layer("instance_norm", op, scale, shift)
 
 
 def _moved(old: Array, batch: Array, decay: float) -> Array:

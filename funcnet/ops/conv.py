@@ -5,7 +5,6 @@ cotangent over the input, with the batch in the place of the channels that are s
 the forward pass turns into dilation of the cotangent in both.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import jax
@@ -14,14 +13,8 @@ import jax.numpy as jnp
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from . import windows
-from .precision import wide
+from .slide import plain_slide, plus, promoted, slide, slide_back, slide_weights
 from .windows import Axis, Padding
-
-THIN = (3, 32)
-"""On the CPU, shifted multiply-adds win up to so many input channels and channels x kernel taps."""
-
-NARROW = (6, 75)
-"""The same for the input's gradient as one matrix product, whose columns are put back by taps."""
 
 
 def _check_conv(x: Array, w: Array, b: Array | None, groups: int) -> None:
@@ -81,154 +74,11 @@ def _missing_axes(shape: tuple[int, ...], kernel: tuple[int, ...]) -> str:
     return "The rank of x is that of w."
 
 
-def _promoted(x: Array, w: Array) -> tuple[Array, Array]:
-    dtype = jnp.result_type(x, w)
-    return jnp.asarray(x, dtype), jnp.asarray(w, dtype)
-
-
 def _placed(
     x: Array, w: Array, stride: int | Sequence[int], padding: Padding, dilation: int | Sequence[int]
 ) -> tuple[Axis, ...]:
     return windows.axes(
         "conv", x.shape[1:-1], w.shape[:-2], stride=stride, padding=padding, dilation=dilation
-    )
-
-
-def _pointwise(placed: Sequence[Axis], groups: int) -> bool:
-    """Whether the convolution is a matrix product over the channels alone."""
-    plain = all(a.window == a.stride == 1 and a.low == a.high == 0 for a in placed)
-    return groups == 1 and plain
-
-
-def _images(spatial: int) -> tuple[int, ...]:
-    """Dimension numbers of (batch, *spatial, channels), as (batch, channels, *spatial)."""
-    return (0, spatial + 1, *range(1, spatial + 1))
-
-
-def _kernels(spatial: int) -> tuple[int, ...]:
-    """Dimension numbers of (*kernel, channels, outputs), as (outputs, channels, *kernel)."""
-    return (spatial + 1, spatial, *range(spatial))
-
-
-def _slide(x: Array, w: Array, placed: Sequence[Axis], groups: int) -> Array:
-    """The convolution as XLA has it."""
-    images = _images(len(placed))
-    return jax.lax.conv_general_dilated(
-        x,
-        w,
-        window_strides=[a.stride for a in placed],
-        padding=[(a.low, a.high) for a in placed],
-        rhs_dilation=[a.dilation for a in placed],
-        dimension_numbers=jax.lax.ConvDimensionNumbers(images, _kernels(len(placed)), images),
-        feature_group_count=groups,
-        preferred_element_type=wide(x),
-    )
-
-
-def _shifted(x: Array, w: Array, placed: Sequence[Axis]) -> Array:
-    """The convolution as a sum over kernel taps and channels, each one multiply-add over images."""
-    kernel = w.astype(wide(x))
-    views = {(): x.astype(wide(x))}
-    for dimension, axis in enumerate(placed, 1):
-        views = {
-            (*at, tap): seen
-            for at, view in views.items()
-            for tap, seen in enumerate(windows.taps(view, axis, dimension))
-        }
-    total = jnp.zeros((), wide(x))
-    for (at, view), channel in itertools.product(views.items(), range(x.shape[-1])):
-        total = total + view[..., channel : channel + 1] * kernel[(*at, channel)]
-    return total
-
-
-def _conv_of(x: Array, w: Array, placed: Sequence[Axis], groups: int) -> Array:
-    """The convolution in the dtype it is summed in."""
-    if _pointwise(placed, groups):
-        rows, matrix = x.reshape(-1, x.shape[-1]), w.reshape(w.shape[-2:])
-        y = jnp.matmul(rows, matrix, preferred_element_type=wide(x))
-        return y.reshape(*x.shape[:-1], w.shape[-1])
-    channels, terms = THIN
-    if groups == 1 and 0 < x.shape[-1] <= channels and w.size <= terms * w.shape[-1]:
-        return jax.lax.platform_dependent(
-            x,
-            w,
-            cpu=lambda x, w: _shifted(x, w, placed),
-            default=lambda x, w: _slide(x, w, placed, groups),
-        )
-    return _slide(x, w, placed, groups)
-
-
-def _dx_of(w: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Array:
-    if _pointwise(placed, groups):
-        rows = dy.reshape(-1, w.shape[-1]) @ w.reshape(w.shape[-2:]).T
-        return rows.reshape(*dy.shape[:-1], w.shape[-2])
-    channels, terms = NARROW
-    if groups == 1 and 0 < w.shape[-2] <= channels and w.size <= terms * w.shape[-1]:
-        return jax.lax.platform_dependent(
-            w,
-            dy,
-            cpu=lambda w, dy: _put_back(w, dy, placed),
-            default=lambda w, dy: _slide_back(w, dy, placed, groups),
-        )
-    return _slide_back(w, dy, placed, groups)
-
-
-def _put_back(w: Array, dy: Array, placed: Sequence[Axis]) -> Array:
-    """What each output sends to each tap, as one product; then the taps of one axis at a time."""
-    rows = jnp.matmul(
-        dy.reshape(-1, w.shape[-1]),
-        w.reshape(-1, w.shape[-1]).T,
-        preferred_element_type=wide(dy),
-    )
-    sent = rows.reshape(*dy.shape[:-1], *w.shape[:-1])
-    for dimension in range(len(placed), 0, -1):
-        taps = jnp.moveaxis(sent, dimension + len(placed), 0)
-        sent = windows.untap(list(taps), placed[dimension - 1], dimension)
-    return sent.astype(dy.dtype)
-
-
-def _slide_back(w: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Array:
-    """The convolution of the cotangent, spread out by the stride, with the kernel turned round."""
-    spatial, (channels, outputs) = range(len(placed)), w.shape[-2:]
-    parted = jnp.flip(w, spatial).reshape(*w.shape[:-1], groups, outputs // groups)
-    swapped = jnp.moveaxis(parted, -3, -1)
-    back = jnp.moveaxis(swapped, -3, -2)
-    kernel = back.reshape(*w.shape[:-2], outputs // groups, groups * channels)
-    before = [a.reach - 1 - a.low for a in placed]
-    images = _images(len(placed))
-    return jax.lax.conv_general_dilated(
-        dy,
-        kernel,
-        window_strides=[1] * len(placed),
-        padding=[
-            (low, a.size + a.reach - 1 - a.span - low)
-            for low, a in zip(before, placed, strict=True)
-        ],
-        lhs_dilation=[a.stride for a in placed],
-        rhs_dilation=[a.dilation for a in placed],
-        dimension_numbers=jax.lax.ConvDimensionNumbers(images, _kernels(len(placed)), images),
-        feature_group_count=groups,
-    )
-
-
-def _dw_of(x: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Array:
-    if _pointwise(placed, groups):
-        dw = x.reshape(-1, x.shape[-1]).T @ dy.reshape(-1, dy.shape[-1])
-        return dw.reshape(*(a.window for a in placed), *dw.shape)
-    batch, channels, *spatial = _images(len(placed))
-    outputs_of_w, channels_of_w, *kernel = _kernels(len(placed))
-    return jax.lax.conv_general_dilated(
-        x,
-        dy,
-        window_strides=[a.dilation for a in placed],
-        padding=[(a.low, a.reach - 1 + a.span - a.size - a.low) for a in placed],
-        rhs_dilation=[a.stride for a in placed],
-        dimension_numbers=jax.lax.ConvDimensionNumbers(
-            (channels, batch, *spatial),
-            (channels, batch, *spatial),
-            (channels_of_w, outputs_of_w, *kernel),
-        ),
-        batch_group_count=groups,
     )
 
 
@@ -244,13 +94,8 @@ def _conv_forward(
 ) -> tuple[Array, tuple]:
     _check_conv(x, w, b, groups)
     placed = _placed(x, w, stride, padding, dilation)
-    inputs, kernel = _promoted(x, w)
-    return _plus(_conv_of(inputs, kernel, placed, groups), b, inputs), (x, w, b)
-
-
-def _plus(y: Array, b: Array | None, x: Array) -> Array:
-    """y + b, rounded to the dtype of x, or to that of x + b where that is wider."""
-    return y.astype(x.dtype) if b is None else (y + b).astype(jnp.result_type(x, b))
+    inputs, kernel = promoted(x, w)
+    return plus(slide(inputs, kernel, placed, groups), b, inputs), (x, w, b)
 
 
 def _conv_backward(
@@ -268,10 +113,10 @@ def _conv_backward(
     """
     x, w, b = res
     placed = _placed(x, w, stride, padding, dilation)
-    inputs, kernel = _promoted(x, w)
+    inputs, kernel = promoted(x, w)
     dz = dy.astype(inputs.dtype)
     db = None if b is None else dy.sum(tuple(range(dy.ndim - 1)))
-    return _dx_of(kernel, dz, placed, groups), _dw_of(inputs, dz, placed, groups), db
+    return slide_back(kernel, dz, placed, groups), slide_weights(inputs, dz, placed, groups), db
 
 
 def _thin(key: Array) -> tuple[Array, Array, Array]:
@@ -351,6 +196,6 @@ def conv(
     sections 2 and 4.
     """
     _check_conv(x, w, b, groups)
-    inputs, kernel = _promoted(x, w)
+    inputs, kernel = promoted(x, w)
     placed = _placed(x, w, stride, padding, dilation)
-    return _plus(_slide(inputs, kernel, placed, groups), b, inputs)
+    return plus(plain_slide(inputs, kernel, placed, groups), b, inputs)

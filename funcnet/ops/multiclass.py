@@ -54,6 +54,7 @@ def _check_classes(
     weights: Array | None,
     ignore_index: int | None,
     label_smoothing: float,
+    z_loss: float,
 ) -> None:
     op, shape = "cross_entropy", jnp.shape(logits)
     require(
@@ -79,6 +80,13 @@ def _check_classes(
         "It is the share of each label that is spread over all classes.",
     )
     require(
+        z_loss >= 0,
+        op,
+        "z_loss of 0 or more",
+        z_loss,
+        "It is the weight of the square of logsumexp(logits), such as 1e-4.",
+    )
+    require(
         ignore_index is None or not _soft(logits, labels),
         op,
         "integer labels, since ignore_index is given",
@@ -91,7 +99,7 @@ def _soft(logits: Array, labels: Array) -> bool:
     return jnp.ndim(labels) == jnp.ndim(logits)
 
 
-def _counts(labels: Array, where: Array | None, ignore_index: int | None) -> Array | None:
+def counts_of(labels: Array, where: Array | None, ignore_index: int | None) -> Array | None:
     """Which examples count; None if all do."""
     if ignore_index is None:
         return where
@@ -99,13 +107,14 @@ def _counts(labels: Array, where: Array | None, ignore_index: int | None) -> Arr
     return kept if where is None else where & kept
 
 
-def _class_weights(logits: Array, weights: Array | None, dtype: Any) -> Array:
+def class_weights(logits: Array, weights: Array | None, dtype: Any) -> Array:
+    """The weight of each class, a constant; ones if None are given."""
     if weights is None:
         return jnp.ones(logits.shape[-1], dtype)
     return jax.lax.stop_gradient(jnp.asarray(weights, dtype))
 
 
-def _label_weights(labels: Array, weights: Array, counts: Array | None) -> tuple[Array, Array]:
+def label_weights(labels: Array, weights: Array, counts: Array | None) -> tuple[Array, Array]:
     """The labels with a safe index in place of one out of range, and each one's class weight.
 
     What does not count weighs 0. Any other label out of range weighs NaN: a compiled program cannot
@@ -120,7 +129,7 @@ def _divisor(logits: Array, labels: Array, weights: Array, counts: Array | None)
     """What the mean divides by: the weights of the integer labels, or the number of examples."""
     if _soft(logits, labels):
         return count_of(counts, logits.shape[:-1], weights.dtype)
-    return _label_weights(labels, weights, counts)[1].sum()
+    return label_weights(labels, weights, counts)[1].sum()
 
 
 def _counted_logits(logits: Array, counts: Array | None, dtype: Any) -> Array:
@@ -135,50 +144,61 @@ def _cross_entropy_forward(
     *,
     ignore_index: int | None,
     label_smoothing: float,
+    z_loss: float,
     reduction: str,
 ) -> tuple[Array, tuple]:
-    _check_classes(logits, labels, weights, ignore_index, label_smoothing)
+    _check_classes(logits, labels, weights, ignore_index, label_smoothing, z_loss)
     check_reduction("cross_entropy", where, jnp.shape(logits)[:-1], reduction)
-    dtype, eps, counts = wide(logits), label_smoothing, _counts(labels, where, ignore_index)
-    z, w = _counted_logits(logits, counts, dtype), _class_weights(logits, weights, dtype)
+    dtype, eps, counts = wide(logits), label_smoothing, counts_of(labels, where, ignore_index)
+    z, w = _counted_logits(logits, counts, dtype), class_weights(logits, weights, dtype)
     # ln Σ exp in two parts: one number would lose the digits of ln where the logits are large.
     top = jax.lax.stop_gradient(z.max(-1, keepdims=True))
     z = z - top
     lse = jnp.log(jnp.exp(z).sum(-1, keepdims=True))
     if _soft(logits, labels):
         q = w * ((1 - eps) * labels.astype(dtype) + eps / w.size)
-        losses = (q * (lse - z)).sum(-1)
+        losses, w_y = (q * (lse - z)).sum(-1), 1
     else:
         check_range("cross_entropy", "labels", labels, counts, 0, w.size - 1)
-        safe, w_y = _label_weights(labels, w, counts)
+        safe, w_y = label_weights(labels, w, counts)
         losses = w_y * (lse - jnp.take_along_axis(z, safe[..., None], axis=-1))[..., 0]
         if eps:
             losses = (1 - eps) * losses + eps * (w * (lse - z)).mean(-1)
+    if z_loss:
+        losses += z_loss * w_y * jnp.square(top + lse)[..., 0]
     divisor = _divisor(logits, labels, w, counts)
     loss = reduce(masked(losses, counts), divisor, reduction).astype(logits.dtype)
     return loss, (logits, top, lse, labels, weights, where)
 
 
 def _cross_entropy_backward(
-    res: tuple, dy: Array, *, ignore_index: int | None, label_smoothing: float, reduction: str
+    res: tuple,
+    dy: Array,
+    *,
+    ignore_index: int | None,
+    label_smoothing: float,
+    z_loss: float,
+    reduction: str,
 ) -> tuple[Array, Array | None, None, None]:
     """With p = softmax(logits) and q = w ((1 - ε) y + ε / K), y the label as a row of K numbers:
-    dlogits = (p Σ q - q) dy;  dlabels = -(1 - ε) w ln p dy;  the mean divides dy by its divisor
+    dlogits = (p Σ q - q) dy;  dlabels = -(1 - ε) w ln p dy;  the mean divides dy by its divisor;
+    z_loss ζ adds 2 ζ w_y ln Σ exp(logits) to Σ q, with w_y = 1 for a soft label
     """
     logits, top, lse, labels, weights, where = res
-    dtype, eps, counts = lse.dtype, label_smoothing, _counts(labels, where, ignore_index)
-    w = _class_weights(logits, weights, dtype)
+    dtype, eps, counts = lse.dtype, label_smoothing, counts_of(labels, where, ignore_index)
+    w, pull = class_weights(logits, weights, dtype), 2 * z_loss * (top + lse)
     log_p = _counted_logits(logits, counts, dtype) - top - lse
     dy = each(dy.astype(dtype), _divisor(logits, labels, w, counts), reduction)
     dy = masked(jnp.broadcast_to(dy, logits.shape[:-1]), counts)[..., None]
     if _soft(logits, labels):
         q = w * ((1 - eps) * labels.astype(dtype) + eps / w.size)
-        dlogits = (jnp.exp(log_p) * q.sum(-1, keepdims=True) - q) * dy
+        dlogits = (jnp.exp(log_p) * (q.sum(-1, keepdims=True) + pull) - q) * dy
         return dlogits, -(1 - eps) * w * log_p * dy, None, None
-    safe, w_y = _label_weights(labels, w, counts)
+    safe, w_y = label_weights(labels, w, counts)
     q_y = (1 - eps) * w_y[..., None]
     q = jnp.where(safe[..., None] == jnp.arange(w.size), q_y, 0) + eps * w / w.size
-    return (jnp.exp(log_p) * (q_y + eps * w.mean()) - q) * dy, None, None, None
+    total = q_y + eps * w.mean() + pull * w_y[..., None]
+    return (jnp.exp(log_p) * total - q) * dy, None, None, None
 
 
 def _classes(
@@ -221,6 +241,8 @@ def _none_counts(key: Key) -> tuple:
         "soft, every option": Case(
             _classes(2, 4, soft=True, weighted=True, mask=True), {"label_smoothing": 0.2}
         ),
+        "z loss": Case(_classes(6, weighted=True, mask=True), {"z_loss": 0.1}),
+        "z loss, soft": Case(_classes(6, soft=True), {"z_loss": 0.1}),
         "none counts": Case(_none_counts),
         "no examples": Case(_classes(0)),
     },
@@ -233,6 +255,7 @@ def cross_entropy(
     *,
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     reduction: str = "mean",
 ) -> Array:
     """-ln softmax(logits)[label], the K-class cross-entropy; for a soft label y, -Σ y ln softmax.
@@ -250,6 +273,8 @@ def cross_entropy(
         where: Boolean `(...)`: which examples count; None for all.
         ignore_index: The integer label whose examples do not count.
         label_smoothing: ε, the share of each label that is spread evenly over the classes.
+        z_loss: ζ: each example's loss gets ζ (ln Σ exp(logits))² on top, times its class weight
+            where the label is an integer, which keeps the logits from drifting; 1e-4 is usual.
         reduction: "mean", "sum" or "none".
 
     Returns:
@@ -264,22 +289,25 @@ def cross_entropy(
     1.3863
 
     Reference: Bishop, "Pattern Recognition and Machine Learning", 2006, equations 4.108 and 4.109;
-        Szegedy et al., "Rethinking the Inception Architecture", 2016, section 7 (smoothing).
+        Szegedy et al., "Rethinking the Inception Architecture", 2016, section 7 (smoothing);
+        Chowdhery et al., "PaLM", 2022, section 5 (z_loss).
     """
-    _check_classes(logits, labels, weights, ignore_index, label_smoothing)
+    _check_classes(logits, labels, weights, ignore_index, label_smoothing, z_loss)
     check_reduction("cross_entropy", where, jnp.shape(logits)[:-1], reduction)
-    dtype, eps, counts = wide(logits), label_smoothing, _counts(labels, where, ignore_index)
-    w = _class_weights(logits, weights, dtype)
+    dtype, eps, counts = wide(logits), label_smoothing, counts_of(labels, where, ignore_index)
+    w = class_weights(logits, weights, dtype)
     z = logits if counts is None else jnp.where(counts[..., None], logits, 0)
     log_p = jax.nn.log_softmax(z.astype(dtype))
     if _soft(logits, labels):
         losses = -jnp.sum(w * ((1 - eps) * labels.astype(dtype) + eps / w.size) * log_p, axis=-1)
+        w_y = jnp.ones_like(losses)
     else:
         check_range("cross_entropy", "labels", labels, counts, 0, w.size - 1)
-        safe, w_y = _label_weights(labels, w, counts)
+        safe, w_y = label_weights(labels, w, counts)
         of_label = jnp.take_along_axis(log_p, safe[..., None], axis=-1)[..., 0]
         losses = -(1 - eps) * w_y * of_label
         if eps:
             losses -= eps / w.size * jnp.sum(w * log_p, axis=-1)
+    losses += z_loss * w_y * jax.nn.logsumexp(z.astype(dtype), axis=-1) ** 2
     divisor = _divisor(logits, labels, w, counts)
     return reduce(masked(losses, counts), divisor, reduction).astype(logits.dtype)

@@ -5,6 +5,8 @@
 float32 or wider, and give back the dtype of x.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -13,9 +15,9 @@ from ..types import Array, require
 from .precision import floating, widened
 
 
-def _check_channels(where: str, x: Array, **vectors: Array | None) -> None:
+def check_channels(where: str, x: Array, least: int, **vectors: Array | None) -> None:
+    """Raise unless x is floating, of rank `least` or more, and each vector has its channels."""
     floating(where, x)
-    least = 2 if where == "batch_norm" else 1
     require(
         jnp.ndim(x) >= least,
         where,
@@ -34,12 +36,14 @@ def _check_channels(where: str, x: Array, **vectors: Array | None) -> None:
         )
 
 
-def _rows(x: Array) -> Array:
+def rows_of(x: Array) -> Array:
+    """`(rows, channels)`, in float32 or wider."""
     x = widened(x)
     return x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])
 
 
-def _affine(rows: Array, scale: Array | None, shift: Array | None, like: Array) -> Array:
+def affine(rows: Array, scale: Array | None, shift: Array | None, like: Array) -> Array:
+    """rows · scale + shift, in the shape and dtype of `like`."""
     if scale is not None:
         rows = rows * scale
     if shift is not None:
@@ -47,27 +51,30 @@ def _affine(rows: Array, scale: Array | None, shift: Array | None, like: Array) 
     return rows.reshape(jnp.shape(like)).astype(jnp.result_type(like))
 
 
-def _moments(rows: Array) -> tuple[Array, Array, Array, Array]:
-    """A pivot near the mean, the mean less the pivot, what is left of the rows, its variance.
+def moments(x: Array, mean: Callable[[Array], Array]) -> tuple[Array, Array, Array, Array]:
+    """A pivot near the mean, the mean less the pivot, what is left of x, its variance.
 
-    The first mean is only a pivot: a float32 sum of many rows far from 0 is off by more than their
-    spread. Taken from the pivot they are small, and so is the rounding.
+    The first mean is only a pivot: a float32 sum of many numbers far from 0 is off by more than
+    their spread. Taken from the pivot they are small, and so is the rounding.
     """
-    n = max(len(rows), 1)
-    pivot = jax.lax.stop_gradient(rows.sum(0) / n)
-    rows = rows - pivot
-    offset = rows.sum(0) / n
-    centred = rows - offset
-    return pivot, offset, centred, jnp.square(centred).sum(0) / n
+    pivot = jax.lax.stop_gradient(mean(x))
+    x = x - pivot
+    offset = mean(x)
+    centred = x - offset
+    return pivot, offset, centred, mean(jnp.square(centred))
+
+
+def _mean(rows: Array) -> Array:
+    return rows.sum(0) / max(len(rows), 1)
 
 
 def _batch_norm_forward(
     x: Array, scale: Array | None, shift: Array | None, *, eps: float
 ) -> tuple[tuple[Array, Array, Array], tuple]:
-    _check_channels("batch_norm", x, scale=scale, shift=shift)
-    pivot, offset, centred, var = _moments(_rows(x))
+    check_channels("batch_norm", x, 2, scale=scale, shift=shift)
+    pivot, offset, centred, var = moments(rows_of(x), _mean)
     rstd = jax.lax.rsqrt(var + eps)
-    y = _affine(centred * rstd, scale, shift, x)
+    y = affine(centred * rstd, scale, shift, x)
     return (y, pivot + offset, var), (x, pivot, offset, rstd, scale, shift)
 
 
@@ -81,7 +88,7 @@ def _batch_norm_backward(
     (x, pivot, offset, rstd, scale, shift), (dy, dmean, dvar) = jax.lax.optimization_barrier(
         (res, dys)
     )
-    rows, drows = (_rows(x) - pivot) - offset, _rows(dy)
+    rows, drows = (rows_of(x) - pivot) - offset, rows_of(dy)
     n = max(len(rows), 1)
     dshift, dscale = drows.sum(0), (rows * drows).sum(0) * rstd
     slope = rstd if scale is None else rstd * scale
@@ -145,9 +152,9 @@ def batch_norm(
     Reference: Ioffe & Szegedy, "Batch Normalization: Accelerating Deep Network Training by
     Reducing Internal Covariate Shift", 2015, algorithm 1.
     """
-    _check_channels("batch_norm", x, scale=scale, shift=shift)
-    pivot, offset, centred, var = _moments(_rows(x))
-    y = _affine(centred / jnp.sqrt(var + eps), scale, shift, x)
+    check_channels("batch_norm", x, 2, scale=scale, shift=shift)
+    pivot, offset, centred, var = moments(rows_of(x), _mean)
+    y = affine(centred / jnp.sqrt(var + eps), scale, shift, x)
     return y, pivot + offset, var
 
 
@@ -164,7 +171,7 @@ def _normalize_backward(
     dvar = −½ scale r³ Σ (x − mean) dy;  dscale = r Σ (x − mean) dy;  dshift = Σ dy
     """
     x, mean, var, scale, shift = res
-    rows, drows = _rows(x) - mean, _rows(dy)
+    rows, drows = rows_of(x) - mean, rows_of(dy)
     rstd = jax.lax.rsqrt(widened(var) + eps)
     slope = rstd if scale is None else rstd * scale
     dshift, moment = drows.sum(0), (rows * drows).sum(0)
@@ -180,8 +187,8 @@ def _normalize_backward(
 def _normalize(
     x: Array, mean: Array, var: Array, scale: Array | None, shift: Array | None, eps: float
 ) -> Array:
-    _check_channels("normalize", x, mean=mean, var=var, scale=scale, shift=shift)
-    return _affine((_rows(x) - mean) / jnp.sqrt(widened(var) + eps), scale, shift, x)
+    check_channels("normalize", x, 1, mean=mean, var=var, scale=scale, shift=shift)
+    return affine((rows_of(x) - mean) / jnp.sqrt(widened(var) + eps), scale, shift, x)
 
 
 def _given(*shape: int, affine: bool = True, **static: float) -> Case:

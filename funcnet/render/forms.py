@@ -36,3 +36,22 @@ def size(n: int) -> str:
             return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1000
     return f"{amount:.1f} TB"
+
+
+class Node(NamedTuple):
+    """A node of a graph: a title, a value, a gradient (or ""), and the clusters it stands in."""
+
+    name: str
+    title: str
+    value: str
+    gradient: str
+    within: tuple[str, ...] = ()
+    kind: str = ""
+
+
+class Graph(NamedTuple):
+    """Nodes, and edges from one node's name to another's."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[tuple[str, str], ...]
+    title: str = ""

@@ -202,6 +202,43 @@ def plot_confusion(counts: np.ndarray, classes: int | Sequence[str], path: str |
     _save_figure("plot_confusion", figure, path)
 
 
+def plot_images(images: Any, path: str | Path, *, columns: int = 12, title: str = "") -> None:
+    """Draw images side by side, row by row.
+
+    Args:
+        images: `(n, height, width, 1)`, the smallest number white and the largest black, or
+            `(n, height, width, 3)`, red, green and blue from 0 to 1.
+        path: Where to write.
+        columns: How many in a row.
+        title: What stands above them.
+
+    Raises:
+        ValueError: If the shape is another, or `path` cannot be written.
+        ImportError: If matplotlib is missing.
+
+    >>> plot_images(np.ones((3, 8, 8, 1)), tempfile.gettempdir() + "/ones.png")
+    """
+    images = np.asarray(images)
+    require(
+        images.ndim == 4 and len(images) > 0 and images.shape[-1] in (1, 3),
+        "plot_images",
+        "images of shape (n, height, width, 1 or 3)",
+        f"shape {images.shape}",
+        "Channels come last.",
+    )
+    columns = min(columns, len(images))
+    missing = -len(images) % columns
+    filled = np.concatenate([images, np.broadcast_to(images.min(), (missing, *images.shape[1:]))])
+    rows = np.split(filled, len(filled) // columns)
+    whole = np.concatenate([np.concatenate(list(row), 1) for row in rows])
+    figure = _figure("plot_images", 0.7 * columns, 0.7 * len(rows) + 0.4)
+    panel = figure.subplots()
+    panel.imshow(whole if whole.shape[-1] == 3 else whole[..., 0], cmap="gray_r")
+    panel.set_title(title, fontsize=12)
+    panel.axis("off")
+    _save_figure("plot_images", figure, path)
+
+
 def write_whole(where: str, path: str | Path, content: bytes) -> None:
     """Write a file so that it appears whole or not at all.
 

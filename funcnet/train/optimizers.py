@@ -16,13 +16,16 @@ OPTIMIZERS = {
 }
 
 
-def named_optimizer(name: str, peak: float, steps: int) -> optax.GradientTransformation:
+def named_optimizer(
+    name: str, peak: float, steps: int, *, clip: float | None = None
+) -> optax.GradientTransformation:
     """An optimiser whose learning rate falls from `peak` to 0 as a half cosine over `steps`.
 
     Args:
         name: One of `OPTIMIZERS`.
         peak: The learning rate of the first step.
         steps: The number of steps there will be.
+        clip: The norm that a gradient is cut down to, if it is longer; None for no limit.
 
     Raises:
         ValueError: If the name is unknown, or the rate is not positive.
@@ -41,4 +44,5 @@ def named_optimizer(name: str, peak: float, steps: int) -> optax.GradientTransfo
         "Any other optax optimiser goes to make_step or fit directly.",
     )
     require(peak > 0, "named_optimizer", "a learning rate above 0", peak, "Try 1e-3 with adam.")
-    return OPTIMIZERS[name](optax.cosine_decay_schedule(peak, max(1, steps)))
+    optimizer = OPTIMIZERS[name](optax.cosine_decay_schedule(peak, max(1, steps)))
+    return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)

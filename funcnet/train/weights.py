@@ -7,6 +7,7 @@ width, and the entry `dtypes` says in JSON what they are.
 import io
 import json
 from pathlib import Path
+
 import jax
 import numpy as np
 

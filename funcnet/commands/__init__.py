@@ -1,0 +1,1 @@
+"""What the command line does: the networks it knows, their jobs, and how a job is run."""

@@ -1,0 +1,188 @@
+"""`funcnet train`: run a job, save all that it leaves, and say in one line how it went."""
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ..train.fit import Fitted, fit
+from ..train.history import finite_or_none, write_whole
+from ..train.optimizers import OPTIMIZERS, named_optimizer
+from ..train.weights import save_weights
+from ..types import require
+from .jobs import Asked, Findings, Job
+from .recipes import NETS, Recipe
+
+FILES = (
+    "params.npz",
+    "history.jsonl",
+    "curves.png",
+    "confusion.png",
+    "samples.png",
+    "sample.txt",
+    "result.json",
+)
+"""What `funcnet train` may leave in its folder."""
+
+PLACES = {"accuracy": ".3f", "r_squared": ".3f"}
+"""How a score is written, if not with three digits."""
+
+
+def add_net(command: Any) -> None:
+    """The arguments that say which network and which data."""
+    nets = "; ".join(f"{name}: {recipe.about}" for name, recipe in NETS.items())
+    command.add_argument("net", metavar="NET", choices=NETS, help=nets)
+    command.add_argument("--data", metavar="NAME|PATH", help="digits, breast_cancer, diabetes, "
+        "wine, iris, mnist5k, fashion-mnist, a folder of IDX files, or a .npz file; for a network "
+        "that writes: python-help, or a text file")  # fmt: skip
+    command.add_argument(
+        "--width", type=int, nargs="+", metavar="N", help="its widths, where it has a choice"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of parameters, order and dropout")
+
+
+def add_train(train: Any) -> None:
+    """The arguments of `funcnet train`."""
+    add_net(train)
+    train.add_argument("--epochs", type=int, metavar="N", help="passes over the training data")
+    train.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="from optax")
+    train.add_argument("--lr", type=float, help="learning rate at its peak; it decays as a cosine")
+    train.add_argument("--batch", type=int, metavar="N", help="examples in a step")
+    train.add_argument(
+        "--smoothing", type=float, metavar="P", help="label smoothing, with three classes or more"
+    )
+    train.add_argument("--out", metavar="DIR", help="where to write (default: runs/NET-DATA)")
+    train.set_defaults(run=run)
+
+
+def asked(options: argparse.Namespace) -> Asked:
+    """What the person asked for, filled up with the recipe's own."""
+    recipe = NETS[options.net]
+    require(
+        bool(recipe.width) or options.width is None,
+        "funcnet",
+        f"no --width for {options.net}, which has no choice of widths",
+        f"--width {' '.join(map(str, options.width or ()))}",
+        "Leave it out.",
+    )
+    count = len(recipe.width)
+    require(
+        options.net == "mlp" or options.width is None or len(options.width) == count or count > 1,
+        "funcnet",
+        f"one --width for {options.net}",
+        f"{len(options.width or ())} of them",
+        "Write --width 128.",
+    )
+    smoothing = getattr(options, "smoothing", None)
+    return Asked(
+        options.data or recipe.data,
+        tuple(options.width or recipe.width),
+        recipe.smoothing if smoothing is None else smoothing,
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; 1 if the loss was no longer finite."""
+    recipe = NETS[options.net]
+    epochs = recipe.epochs if options.epochs is None else options.epochs
+    require(epochs > 0, "train", "--epochs of 1 or more", epochs, "Leave it out for the default.")
+    lr = recipe.lr if options.lr is None else options.lr
+    batch = recipe.batch if options.batch is None else options.batch
+    job = recipe.job(asked(options))
+    steps = epochs * (len(job.train[-1]) // max(1, batch))
+    with _writable(options.out or f"runs/{options.net}-{Path(job.data).stem}") as out:
+        start = time.perf_counter()
+        fitted = fit(
+            job.net,
+            job.criterion,
+            named_optimizer(options.optimizer, lr, steps, clip=recipe.clip),
+            job.train,
+            epochs=epochs,
+            batch=batch,
+            validation=job.test,
+            seed=options.seed,
+            metrics=job.metrics,
+        )
+        seconds = time.perf_counter() - start
+        result = {
+            "net": options.net,
+            "data": job.data,
+            "epochs": len(fitted.history.rows),
+            "seconds": round(seconds, 2),
+            "stopped": fitted.stopped,
+            "seed": options.seed,
+            "batch": batch,
+            "optimizer": options.optimizer,
+            "lr": lr,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(fitted.state.params)),
+            "train_examples": len(job.train[-1]),
+            "test_examples": len(job.test[-1]),
+        }
+        _save(out, job, recipe, fitted, result)
+    return 1 if fitted.stopped == "not finite" else 0
+
+
+def _save(out: Path, job: Job, recipe: Recipe, fitted: Fitted, result: dict[str, Any]) -> None:
+    """Write the parameters, the history, the pictures and the figures; print the closing line."""
+    written = {"params.npz", "history.jsonl", "result.json"}
+    save_weights(out / "params.npz", fitted.state.params, fitted.state.state)
+    fitted.history.save(out / "history.jsonl")
+    if fitted.history.rows:
+        fitted.history.plot(out / "curves.png")
+        written.add("curves.png")
+    found: Findings = job.judge(out, fitted.state)
+    result |= found.scores
+    content = json.dumps(finite_or_none(result), indent=2, allow_nan=False) + "\n"
+    write_whole("train", out / "result.json", content.encode())
+    for stale in set(FILES) - written - found.files:
+        (out / stale).unlink(missing_ok=True)
+    if found.printed:
+        print(f"{found.printed}\n")
+    print(f"saved in {out}: {', '.join(sorted(written | found.files))}")
+    scores = ", ".join(
+        f"{name.replace('_', ' ')} {value:{PLACES.get(name, '.3g')}}"
+        for name, value in found.scores.items()
+    )
+    stopped = f", {fitted.stopped}" if fitted.stopped else ""
+    epochs = "1 epoch" if result["epochs"] == 1 else f"{result['epochs']} epochs"
+    print(
+        f"test {scores}: {result['net']}, {result['data']}, {epochs}, "
+        f"{result['seconds']:.1f} s{stopped}"
+    )
+
+
+@contextlib.contextmanager
+def _writable(folder: str) -> Iterator[Path]:
+    """The output folder, made and tried before any time is spent on training.
+
+    If nothing was written in it, a folder made here goes away with the error.
+    """
+    out, made = Path(folder), []
+    try:
+        made = [place for place in (out, *out.parents) if not place.exists()]
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        _remove_empty(made)
+        raise OSError(
+            f"train: expected a folder to write in for --out, got {out} ({error.strerror}). "
+            "Name another one."
+        ) from None
+    try:
+        yield out
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,234 @@
+"""Multi-head attention, of a sequence to itself or to another, and its cache for decoding."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..jaxprs import is_traced
+from ..layer import Layer, need_key, take, take_state
+from ..ops import attention as attention_op
+from ..ops import linear
+from ..ops import rotary as rotary_op
+from ..types import Array, Key, Params, State, require
+from . import initializers
+
+
+class _Inputs(NamedTuple):
+    x: Array
+    context: Array | None
+    mask: Array | None
+
+
+def Attention(
+    heads: int,
+    *,
+    kv_heads: int | None = None,
+    width: int | None = None,
+    causal: bool = False,
+    rotary: bool = False,
+    drop: float = 0.0,
+    bias: bool = True,
+    chunk: int | None = None,
+    cache: int | None = None,
+    w_init: Callable = initializers.lecun_normal(),
+    out_init: Callable | None = None,
+) -> Layer:
+    """Attention of `heads` heads between four projections: `q`, `k`, `v` and `out`.
+
+    Inputs are `(x)`, `(x, mask)`, `(x, context)` or `(x, context, mask)`: x `(batch, time,
+    features)` attends to itself or to `context` `(batch, keys, any features)`; `mask` is boolean,
+    True where a query may attend, and broadcasts to `(batch, heads, queries, keys)`. A second
+    input that is boolean is a mask, a floating one is a context.
+
+    With `cache` the layer decodes: its state holds the keys and values of up to `cache` tokens and
+    how many there are, and each call appends the tokens of x and attends to all so far. The
+    parameters are those of the same layer without it. A call with no room left is an error; inside
+    `jax.jit`, where the number of tokens cannot be looked at, its output is NaN.
+
+    Args:
+        heads: Number of heads; it divides the width.
+        kv_heads: Number of heads of keys and values, which divides `heads`; None for as many.
+        width: Of all heads together; None for the features of x.
+        causal: Whether token i attends to the tokens up to i alone.
+        rotary: Whether queries and keys are turned by their position; see the op `rotary`.
+        drop: Probability of dropping a pair of query and key in training.
+        bias: Whether the projections add one.
+        chunk: How many queries to look at together; see the op `attention`.
+        cache: The number of tokens to keep for decoding; None for none.
+        w_init: Draws the projections' weights, as matrices.
+        out_init: Draws that of `out`; None for `w_init`.
+
+    Returns:
+        A layer named "attention": `(batch, time, features)` to the same shape. The parameters of
+        `q`, `k` and `v` are `w` `(features, heads, width of a head)` and `b` `(heads, width of a
+        head)`; those of `out` are `w` `(heads, width of a head, features)` and `b` `(features,)`.
+
+    Raises:
+        ValueError: If a number of heads does not divide, an option is out of range, the inputs do
+            not fit, or the cache is full.
+
+    >>> x = jnp.ones((2, 5, 8))
+    >>> params, _ = Attention(4, kv_heads=2, bias=False).init(jax.random.key(0), x)
+    >>> jax.tree.map(jnp.shape, params["k"]), Attention(4)(params, x).shape
+    ({'w': (8, 2, 2)}, (2, 5, 8))
+
+    Reference: Vaswani et al., "Attention Is All You Need", 2017, section 3.2; Ainslie et al.,
+        "GQA", 2023, section 2.2 (fewer heads of keys).
+    """
+    _check_options(heads, kv_heads, causal, drop, cache)
+    groups = kv_heads or heads
+
+    def init(key: Key, *inputs: Any) -> tuple[Params, State]:
+        x, context, _ = _sorted(inputs)
+        each = _head_width(heads, width or x.shape[-1])
+        dtype, source = initializers.float_dtype(x), x if context is None else context
+        keys = jax.random.split(key, 4)
+        shapes = {"q": (x, heads), "k": (source, groups), "v": (source, groups)}
+        params: Params = {}
+        for draw, (name, (of, n)) in zip(keys[:3], shapes.items(), strict=True):
+            w = w_init(draw, (of.shape[-1], n * each), dtype)
+            params[name] = {"w": w.reshape(-1, n, each)}
+            params[name].update({"b": jnp.zeros((n, each), dtype)} if bias else {})
+        w = (out_init or w_init)(keys[3], (heads * each, x.shape[-1]), dtype)
+        params["out"] = {"w": w.reshape(heads, each, -1)}
+        params["out"].update({"b": jnp.zeros(x.shape[-1:], dtype)} if bias else {})
+        if cache is None:
+            return params, {}
+        empty = jnp.zeros((x.shape[0], cache, groups, each), dtype)
+        return params, {"k": empty, "v": empty, "index": jnp.zeros((), jnp.int32)}
+
+    def apply(
+        params: Params, state: State, *inputs: Any, train: bool = False, key: Key | None = None
+    ) -> tuple[Array, State]:
+        x, context, mask = _sorted(inputs)
+        take("attention", params, "q", "k", "v", "out")
+        require(
+            context is None or not (causal or rotary or cache),
+            "attention",
+            "neither causal, rotary nor cache with a context",
+            f"causal={causal}, rotary={rotary}, cache={cache}",
+            "They speak of one sequence's order in time.",
+        )
+        source = x if context is None else context
+        q, k, v = (
+            _project(params["q"], x),
+            _project(params["k"], source),
+            _project(params["v"], source),
+        )
+        start = take_state("attention", state, "k", "v", "index")[2] if cache else 0
+        if rotary:
+            at = start + jnp.arange(x.shape[1])
+            q, k = rotary_op.rotary(q, at), rotary_op.rotary(k, at)
+        full = None
+        if cache:
+            k, v, seen, full, state = _appended(state, k, v)
+            mask = seen if mask is None else mask & seen
+        random = need_key("attention", key) if train and drop else None
+        y = attention_op.attention(
+            q, k, v, mask, None, random,
+            causal=causal and not cache, drop=drop if train else 0.0, chunk=chunk,
+        )  # fmt: skip
+        y = _merge(params["out"], y)
+        return y if full is None else jnp.where(full, jnp.nan, y), state
+
+    return Layer(init, apply, "attention")
+
+
+def _check_options(
+    heads: int, kv_heads: int | None, causal: bool, drop: float, cache: int | None
+) -> None:
+    require(
+        isinstance(heads, int) and heads >= 1,
+        "attention",
+        "a number of heads of 1 or more",
+        repr(heads),
+        "It divides the width.",
+    )
+    require(
+        kv_heads is None or (isinstance(kv_heads, int) and kv_heads >= 1 and heads % kv_heads == 0),
+        "attention",
+        f"kv_heads that divide {heads}, the number of heads",
+        repr(kv_heads),
+        "Each serves a group of heads.",
+    )
+    require(
+        0 <= drop < 1,
+        "attention",
+        "a probability from 0 to below 1",
+        f"drop={drop}",
+        "It is the probability of dropping a pair of query and key.",
+    )
+    require(
+        cache is None or (isinstance(cache, int) and cache >= 1 and causal),
+        "attention",
+        "cache to be a number of tokens of 1 or more, and causal=True with it",
+        f"cache={cache!r}, causal={causal}",
+        "Only a token that sees none after it can be decoded before them.",
+    )
+
+
+def _sorted(inputs: tuple) -> _Inputs:
+    """The inputs by what they are: x, a context, a mask."""
+    kinds = ["mask" if jnp.result_type(given) == jnp.bool_ else "floating" for given in inputs]
+    require(
+        kinds in (["floating"], ["floating"] * 2, ["floating", "mask"], ["floating"] * 2 + ["mask"])
+        and all(jnp.ndim(given) == 3 for given in inputs if jnp.result_type(given) != jnp.bool_),
+        "attention",
+        "x, perhaps a context, perhaps a boolean mask; x and context (batch, time, features)",
+        ", ".join(f"{jnp.result_type(given)} of shape {jnp.shape(given)}" for given in inputs),
+        "Call net(params, x, mask) or net(params, x, context, mask).",
+    )
+    mask = inputs[-1] if kinds[-1] == "mask" else None
+    rest = inputs[: len(inputs) - (mask is not None)]
+    return _Inputs(rest[0], rest[1] if len(rest) > 1 else None, mask)
+
+
+def _head_width(heads: int, width: int) -> int:
+    require(
+        width % heads == 0,
+        "attention",
+        f"a width that {heads} heads divide",
+        width,
+        "Give the width of all heads together: width=heads * 64.",
+    )
+    return width // heads
+
+
+def _project(params: Params, x: Array) -> Array:
+    """x w + b, as (batch, time, heads, width of a head)."""
+    (w,) = take("attention", params, "w")
+    inputs, heads, each = w.shape
+    b = params.get("b")
+    y = linear.dense(x, w.reshape(inputs, heads * each), None if b is None else b.reshape(-1))
+    return y.reshape(*x.shape[:-1], heads, each)
+
+
+def _merge(params: Params, y: Array) -> Array:
+    (w,) = take("attention", params, "w")
+    heads, each, outputs = w.shape
+    rows = y.reshape(*y.shape[:-2], heads * each)
+    return linear.dense(rows, w.reshape(heads * each, outputs), params.get("b"))
+
+
+def _appended(state: State, k: Array, v: Array) -> tuple[Array, Array, Array, Any, State]:
+    """All keys and values so far, which of them each token sees, whether there was no room."""
+    start, length, tokens = state["index"], state["k"].shape[1], k.shape[1]
+    taken = 0 if is_traced(start) else int(start)
+    require(
+        taken + tokens <= length,
+        "attention",
+        f"room for {tokens} more in the cache of {length} tokens",
+        f"{taken} taken",
+        "Make the cache longer, or start anew from net.init(key, x)[1].",
+    )
+    new = {
+        name: jax.lax.dynamic_update_slice_in_dim(
+            state[name], x.astype(state[name].dtype), start, axis=1
+        )
+        for name, x in (("k", k), ("v", v))
+    }
+    seen = jnp.arange(length) <= start + jnp.arange(tokens)[:, None]
+    full = start + tokens > length if is_traced(start) else None
+    return new["k"], new["v"], seen, full, {**new, "index": start + tokens}

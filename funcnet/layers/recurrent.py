@@ -1,0 +1,288 @@
+"""Recurrent layers over sequences (batch, time, features).
+
+    outputs = net(params, x)
+    outputs = net(params, x, lengths)
+    outputs = net(params, x, lengths, start)      # lengths may be None
+
+`lengths` says how many steps each sequence has; outputs beyond are 0. `start` is the state to begin
+from, 0 if left out. A layer made with `return_final=True` returns `(outputs, final)`: give `final`
+as the next piece's `start` and a long text can go through in pieces.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..combine import network
+from ..layer import Layer, lift, stateless, take
+from ..ops import elman, gru, lstm
+from ..types import Array, Key, Params, require
+from . import initializers
+
+
+def LSTM(
+    width: int,
+    *,
+    bias: bool = True,
+    reverse: bool = False,
+    return_final: bool = False,
+    forget_bias: float = 1.0,
+    w_init: Callable = initializers.glorot_uniform(),
+    hidden_init: Callable = initializers.orthogonal(),
+    b_init: Callable = initializers.zeros,
+) -> Layer:
+    """Long short-term memory of `width` units; see `lstm`. Its state is the pair (h, c).
+
+    Args:
+        width: Number of units.
+        bias: Whether to add `b`.
+        reverse: Whether to run from each sequence's last step to its first.
+        return_final: Whether to return the final (h, c) beside the outputs.
+        forget_bias: Added to the forget gate's part of `b` when it is drawn: at 1 the memory lasts
+            from the start.
+        w_init: `(key, shape, dtype) -> array`, for each gate's `(features, width)` of `w_in`.
+        hidden_init: The same for each gate's `(width, width)` of `w_hidden`.
+        b_init: The same for each gate's `(width,)` of `b`. PyTorch draws all three from
+            `torch_linear(width)`, and two biases that add up, with `forget_bias=0`.
+
+    Returns:
+        A layer named "lstm": `(x, lengths=None, start=None)` to `(batch, time, width)`. Its
+        parameters are `w_in`, `w_hidden` and, unless `bias` is false, `b`, the gates side by side
+        in the order i, f, g, o.
+
+    Raises:
+        ValueError: If `width` is no whole number of 1 or more.
+
+    >>> net, x = LSTM(4, return_final=True), jnp.ones((2, 5, 3))
+    >>> params, _ = net.init(jax.random.key(0), x)
+    >>> jax.tree.map(jnp.shape, params)
+    {'b': (16,), 'w_hidden': (4, 16), 'w_in': (3, 16)}
+    >>> outputs, (h, c) = net(params, x, jnp.array([5, 2]))
+    >>> outputs.shape, h.shape
+    ((2, 5, 4), (2, 4))
+
+    Reference: Jozefowicz, Zaremba & Sutskever, "An Empirical Exploration of Recurrent Network
+        Architectures", 2015, section 2.2 (the forget gate's bias).
+    """
+
+    def init(key: Key, x: Array, *rest: Any) -> Params:
+        params = _drawn("lstm", key, x, width, 4, bias, w_init, hidden_init, b_init)
+        if bias:
+            gate = jnp.arange(4 * width) // width
+            params["b"] = jnp.where(gate == 1, params["b"] + forget_bias, params["b"])
+        return params
+
+    def apply(params: Params, x: Array, lengths: Any = None, start: Any = None) -> Any:
+        w_in, w_hidden = take("lstm", params, "w_in", "w_hidden")
+        h0, c0 = (None, None) if start is None else start
+        outputs, h, c = lstm.lstm(
+            x, w_in, w_hidden, params.get("b"), h0, c0, lengths, reverse=reverse
+        )
+        return (outputs, (h, c)) if return_final else outputs
+
+    _check_width("lstm", width)
+    return stateless(init, apply, "lstm")
+
+
+def GRU(
+    width: int,
+    *,
+    bias: bool = True,
+    reverse: bool = False,
+    return_final: bool = False,
+    w_init: Callable = initializers.glorot_uniform(),
+    hidden_init: Callable = initializers.orthogonal(),
+    b_init: Callable = initializers.zeros,
+) -> Layer:
+    """Gated recurrent units, `width` of them; see `gru`. Its state is h.
+
+    Args:
+        width: Number of units.
+        bias: Whether to add `b` and `b_hn`.
+        reverse: Whether to run from each sequence's last step to its first.
+        return_final: Whether to return the final h beside the outputs.
+        w_init: `(key, shape, dtype) -> array`, for each gate's `(features, width)` of `w_in`.
+        hidden_init: The same for each gate's `(width, width)` of `w_hidden`.
+        b_init: The same for each gate's `(width,)` of `b`, and for `b_hn`.
+
+    Returns:
+        A layer named "gru": `(x, lengths=None, start=None)` to `(batch, time, width)`. Its
+        parameters are `w_in`, `w_hidden` and, unless `bias` is false, `b` and `b_hn`, the gates
+        side by side in the order r, z, n.
+
+    Raises:
+        ValueError: If `width` is no whole number of 1 or more.
+
+    >>> net, x = GRU(4), jnp.ones((2, 5, 3))
+    >>> params, _ = net.init(jax.random.key(0), x)
+    >>> jax.tree.map(jnp.shape, params)
+    {'b': (12,), 'b_hn': (4,), 'w_hidden': (4, 12), 'w_in': (3, 12)}
+    >>> net(params, x).shape
+    (2, 5, 4)
+    """
+
+    def init(key: Key, x: Array, *rest: Any) -> Params:
+        params = _drawn("gru", key, x, width, 3, bias, w_init, hidden_init, b_init)
+        if bias:
+            key = jax.random.fold_in(key, 1)
+            params["b_hn"] = b_init(key, (width,), initializers.float_dtype(x))
+        return params
+
+    def apply(params: Params, x: Array, lengths: Any = None, start: Any = None) -> Any:
+        w_in, w_hidden = take("gru", params, "w_in", "w_hidden")
+        biases = params.get("b"), params.get("b_hn")
+        outputs, h = gru.gru(x, w_in, w_hidden, *biases, start, lengths, reverse=reverse)
+        return (outputs, h) if return_final else outputs
+
+    _check_width("gru", width)
+    return stateless(init, apply, "gru")
+
+
+def RNN(
+    width: int,
+    *,
+    activation: str = "tanh",
+    bias: bool = True,
+    reverse: bool = False,
+    return_final: bool = False,
+    w_init: Callable = initializers.glorot_uniform(),
+    hidden_init: Callable = initializers.orthogonal(),
+    b_init: Callable = initializers.zeros,
+) -> Layer:
+    """The simple recurrent network of `width` units; see `elman`. Its state is h.
+
+    Args:
+        width: Number of units.
+        activation: "tanh" or "relu".
+        bias: Whether to add `b`.
+        reverse: Whether to run from each sequence's last step to its first.
+        return_final: Whether to return the final h beside the outputs.
+        w_init: `(key, shape, dtype) -> array` for `w_in`.
+        hidden_init: The same for `w_hidden`; the identity suits relu.
+        b_init: The same for `b`.
+
+    Returns:
+        A layer named "rnn": `(x, lengths=None, start=None)` to `(batch, time, width)`. Its
+        parameters are `w_in`, `w_hidden` and, unless `bias` is false, `b`.
+
+    Raises:
+        ValueError: If `width` is no whole number of 1 or more.
+
+    >>> net, x = RNN(4, activation="relu"), jnp.ones((2, 5, 3))
+    >>> params, _ = net.init(jax.random.key(0), x)
+    >>> net(params, x).shape
+    (2, 5, 4)
+
+    Reference: Le, Jaitly & Hinton, "A Simple Way to Initialize Recurrent Networks of Rectified
+        Linear Units", 2015 (relu).
+    """
+
+    def init(key: Key, x: Array, *rest: Any) -> Params:
+        return _drawn("rnn", key, x, width, 1, bias, w_init, hidden_init, b_init)
+
+    def apply(params: Params, x: Array, lengths: Any = None, start: Any = None) -> Any:
+        w_in, w_hidden = take("rnn", params, "w_in", "w_hidden")
+        outputs, h = elman.elman(
+            *(x, w_in, w_hidden, params.get("b"), start, lengths),
+            activation=activation,
+            reverse=reverse,
+        )
+        return (outputs, h) if return_final else outputs
+
+    _check_width("rnn", width)
+    return stateless(init, apply, "rnn")
+
+
+def Bidirectional(layer: Layer) -> Layer:
+    """Two copies of a layer over sequences, one of which reads them from their end.
+
+    Each has its own parameters, under "forward" and "backward"; their outputs at each step stand
+    side by side.
+
+    Args:
+        layer: `LSTM(width)`, or any layer that takes and gives `(batch, time, features)`.
+
+    Returns:
+        A layer named "bidirectional": `(x, lengths=None, start=None)` to `(batch, time, 2 width)`.
+        If the layer returns its final state, both are returned as a pair, which is also the form
+        of `start`.
+
+    Raises:
+        TypeError: If `layer` is no layer.
+
+    >>> net, x = Bidirectional(GRU(4)), jnp.ones((2, 5, 3))
+    >>> params, _ = net.init(jax.random.key(0), x)
+    >>> sorted(params), net(params, x).shape
+    (['backward', 'forward'], (2, 5, 8))
+
+    Reference: Schuster & Paliwal, "Bidirectional Recurrent Neural Networks", 1997.
+    """
+    inner = lift(layer, "bidirectional")
+
+    @network(forward=inner, backward=inner)
+    def bidirectional(net: Any, x: Array, lengths: Any = None, start: Any = None) -> Any:
+        states = [()] * 2 if start is None else [(state,) for state in start]
+        given = () if lengths is None and start is None else (lengths,)
+        ahead = net.forward(x, *given, *states[0])
+        back = net.backward(_turned(x, lengths), *given, *states[1])
+        if not isinstance(ahead, tuple):
+            return jnp.concatenate([ahead, _turned(back, lengths)], -1)
+        outputs = jnp.concatenate([ahead[0], _turned(back[0], lengths)], -1)
+        return outputs, (ahead[1], back[1])
+
+    return bidirectional
+
+
+def _turned(x: Array, lengths: Array | None) -> Array:
+    """Each sequence from its last step to its first; what lies beyond its length stays."""
+    if lengths is None:
+        return jnp.flip(x, 1)
+    time, length = jnp.arange(x.shape[1]), lengths[:, None]
+    places = jnp.where(time < length, length - 1 - time, time)
+    return jnp.take_along_axis(x, places[..., None], axis=1)
+
+
+def _check_width(where: str, width: int) -> None:
+    require(
+        hasattr(width, "__index__") and width >= 1,
+        where,
+        "a width that is a whole number of 1 or more",
+        repr(width),
+        "It is the number of units.",
+    )
+
+
+def _drawn(
+    where: str,
+    key: Key,
+    x: Array,
+    width: int,
+    gates: int,
+    bias: bool,
+    w_init: Callable,
+    hidden_init: Callable,
+    b_init: Callable,
+) -> Params:
+    """The parameters, each gate's block drawn by itself and the blocks side by side."""
+    require(
+        len(x.shape) == 3,
+        where,
+        "x of rank 3 (batch, time, features)",
+        f"shape {x.shape}",
+        "One sequence is a batch of one: x[None].",
+    )
+    dtype = initializers.float_dtype(x)
+    wide = jnp.promote_types(dtype, jnp.float32)  # the orthogonal one knows no 16-bit numbers
+
+    def side_by_side(key: Key, init: Callable, *shape: int) -> Array:
+        blocks = jax.vmap(lambda k: init(k, shape, wide))(jax.random.split(key, gates))
+        return jnp.moveaxis(blocks, 0, -2).reshape(*shape[:-1], -1).astype(dtype)
+
+    w_key, hidden_key, b_key = jax.random.split(key, 3)
+    params = {
+        "w_in": side_by_side(w_key, w_init, x.shape[-1], width),
+        "w_hidden": side_by_side(hidden_key, hidden_init, width, width),
+    }
+    return {**params, "b": side_by_side(b_key, b_init, width)} if bias else params

@@ -1,0 +1,121 @@
+"""Images in another size: resizing, pixels from channels, padding."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from ..layer import Layer, pure
+from ..ops import pad as pad_ops
+from ..ops import resize as resize_ops
+from ..ops.resize import Method
+from ..types import Array, require
+
+
+def Resize(
+    shape: int | Sequence[int] | None = None,
+    *,
+    factor: float | Sequence[float] | None = None,
+    method: Method = "nearest",
+) -> Layer:
+    """Spatial axes of other lengths; see `ops.resize.resize`.
+
+    Args:
+        shape: The new length of each spatial axis, or one for all.
+        factor: Instead of `shape`, what to multiply the lengths by, rounded down; one for all
+            spatial axes or one for each.
+        method: "nearest", "nearest-exact" or "bilinear".
+
+    Returns:
+        A layer named "resize" on `(batch, *spatial, channels)`.
+
+    Raises:
+        ValueError: If not one of `shape` and `factor` is given; when applied, if they or the
+            method do not fit.
+
+    >>> Resize(factor=2)({}, jnp.ones((1, 8, 6, 3))).shape
+    (1, 16, 12, 3)
+    """
+    require(
+        (shape is None) != (factor is None),
+        "resize",
+        "either a shape or a factor",
+        f"shape={shape!r} and factor={factor!r}",
+        "Write Resize(64) or Resize(factor=2).",
+    )
+
+    def resize(x: Array) -> Array:
+        lengths = shape if factor is None else _scaled(jnp.shape(x)[1:-1], factor)
+        assert lengths is not None
+        return resize_ops.resize(x, shape=lengths, method=method)
+
+    return pure(resize)
+
+
+def _scaled(sizes: Sequence[int], factor: float | Sequence[float]) -> tuple[int, ...]:
+    factors = tuple(factor) if isinstance(factor, Sequence) else (factor,) * len(sizes)
+    require(
+        len(factors) == len(sizes),
+        "resize",
+        f"one factor, or one for each of {len(sizes)} spatial axes",
+        repr(factor),
+        "Write factor=2.",
+    )
+    return tuple(int(n * f) for n, f in zip(sizes, factors, strict=True))
+
+
+def PixelShuffle(factor: int | Sequence[int]) -> Layer:
+    """Each pixel's channels laid out as a block of pixels; see `ops.resize.pixel_shuffle`.
+
+    Args:
+        factor: Pixels along each side of a block, one for all spatial axes or one for each.
+
+    Returns:
+        A layer named "pixel_shuffle" on `(batch, *spatial, channels)`.
+
+    >>> PixelShuffle(2)({}, jnp.ones((1, 8, 6, 12))).shape
+    (1, 16, 12, 3)
+    """
+
+    def pixel_shuffle(x: Array) -> Array:
+        return resize_ops.pixel_shuffle(x, factor=factor)
+
+    return pure(pixel_shuffle)
+
+
+def Pad(
+    widths: int | Sequence[int | Sequence[int]], *, mode: str = "constant", value: float = 0.0
+) -> Layer:
+    """Entries put on at the ends of the spatial axes, or, where negative, taken off.
+
+    Args:
+        widths: One for both ends of all spatial axes, or for each axis a number or a pair
+            (low, high).
+        mode: "constant", "reflect", "edge" or "wrap"; see `ops.pad.pad`.
+        value: What "constant" puts in.
+
+    Returns:
+        A layer named "pad" on `(batch, *spatial, channels)`.
+
+    Raises:
+        ValueError: When applied, if there is not one width for each spatial axis, or as
+            `ops.pad.pad` does.
+
+    >>> x = jnp.ones((1, 8, 6, 3))
+    >>> Pad(1)({}, x).shape, Pad([0, (2, -1)])({}, x).shape
+    ((1, 10, 8, 3), (1, 8, 7, 3))
+    """
+
+    def pad(x: Array) -> Array:
+        count = max(jnp.ndim(x) - 2, 0)
+        entries = tuple(widths) if isinstance(widths, Sequence) else (widths,) * count
+        require(
+            len(entries) == count,
+            "pad",
+            f"one width, or one for each spatial axis of x (batch, *spatial, channels): {count}",
+            repr(widths),
+            "Write Pad(1), or a pair (low, high) for each axis.",
+        )
+        pairs = [tuple(e) if isinstance(e, Sequence) else (e, e) for e in entries]
+        return pad_ops.pad(x, widths=((0, 0), *pairs, (0, 0)), mode=mode, value=value)
+
+    return pure(pad)

@@ -1,0 +1,203 @@
+"""The blocks of a transformer: attention, then a feed-forward network, each added to its input."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ..combine import network
+from ..layer import Layer, stateless, take
+from ..ops import gated
+from ..ops.rectifiers import relu, relu_squared
+from ..ops.smooth import gelu, gelu_tanh, silu
+from ..types import Array, Key, Params, State, require
+from . import initializers
+from .attention import Attention
+from .dropout import Dropout, DropPath
+from .linear import Dense
+from .norm import LayerNorm
+
+PLAIN = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": relu,
+    "relu_squared": relu_squared,
+    "silu": silu,
+}
+GATED = {"swiglu": gated.swiglu, "geglu": gated.geglu}
+
+
+def shaped(build: Callable[..., Layer], name: str) -> Layer:
+    """A layer that is made once its inputs are known: `build(*inputs)`, of which shapes count.
+
+    >>> import jax.numpy as jnp
+    >>> same = shaped(lambda x: Dense(x.shape[-1]), "same")
+    >>> params, _ = same.init(jax.random.key(0), jnp.ones((2, 3)))
+    >>> params["w"].shape
+    (3, 3)
+    """
+
+    def apply(
+        params: Params, state: State, *inputs: Any, train: bool = False, key: Key | None = None
+    ) -> tuple[Any, State]:
+        return build(*inputs).apply(params, state, *inputs, train=train, key=key)
+
+    return Layer(lambda key, *inputs: build(*inputs).init(key, *inputs), apply, name)
+
+
+def FeedForward(
+    hidden: int | None = None,
+    *,
+    activation: str | Callable = "gelu",
+    bias: bool = True,
+    w_init: Callable = initializers.lecun_normal(),
+    out_init: Callable | None = None,
+) -> Layer:
+    """activation(x up) down, back to the features of x; or (gate(x gate) · x up) down.
+
+    Args:
+        hidden: Number of hidden units; None for four times the features.
+        activation: "gelu", "gelu_tanh", "relu", "relu_squared", "silu", or any function; "swiglu"
+            and "geglu" are gated, without biases.
+        bias: Whether to add `b` in both.
+        w_init: Draws the weights.
+        out_init: Draws those of `down`; None for `w_init`.
+
+    Returns:
+        A layer named "feed_forward", with `up` and `down`, and `gate` if gated: each as `Dense`.
+
+    Raises:
+        ValueError: If the activation has an unknown name.
+
+    >>> import jax.numpy as jnp
+    >>> net = FeedForward(16, activation="swiglu")
+    >>> params, _ = net.init(jax.random.key(0), jnp.ones((2, 4)))
+    >>> jax.tree.map(jnp.shape, params)
+    {'down': {'w': (16, 4)}, 'gate': {'w': (4, 16)}, 'up': {'w': (4, 16)}}
+
+    Reference: Vaswani et al., "Attention Is All You Need", 2017, equation 2; Shazeer, "GLU
+        Variants Improve Transformer", 2020, equation 6.
+    """
+    require(
+        callable(activation) or activation in PLAIN or activation in GATED,
+        "feed_forward",
+        f"an activation among {', '.join((*PLAIN, *GATED))}, or a function",
+        repr(activation),
+        "Pass any function of an array by itself: activation=jnp.tanh.",
+    )
+    last = out_init or w_init
+    if isinstance(activation, str) and activation in GATED:
+        return _gated(GATED[activation], hidden, w_init, last)
+    act = PLAIN[activation] if isinstance(activation, str) else activation
+
+    def build(x: Array) -> Layer:
+        width = x.shape[-1]
+
+        @network(
+            up=Dense(hidden or 4 * width, bias=bias, w_init=w_init),
+            down=Dense(width, bias=bias, w_init=last),
+        )
+        def feed_forward(net, x):
+            return net.down(act(net.up(x)))
+
+        return feed_forward
+
+    return shaped(build, "feed_forward")
+
+
+def _gated(op: Callable, hidden: int | None, w_init: Callable, out_init: Callable) -> Layer:
+    names = ("gate", "up", "down")
+
+    def init(key: Key, x: Array) -> Params:
+        width, dtype = x.shape[-1], initializers.float_dtype(x)
+        inner = hidden or 4 * width
+        shapes = ((width, inner), (width, inner), (inner, width))
+        draws = zip(names, jax.random.split(key, 3), shapes, strict=True)
+        inits = {"gate": w_init, "up": w_init, "down": out_init}
+        return {name: {"w": inits[name](k, shape, dtype)} for name, k, shape in draws}
+
+    def feed_forward(params: Params, x: Array) -> Array:
+        weights = (
+            take("feed_forward", part, "w")[0] for part in take("feed_forward", params, *names)
+        )
+        return op(x, *weights)
+
+    return stateless(init, feed_forward)
+
+
+def TransformerBlock(
+    heads: int,
+    *,
+    hidden: int | None = None,
+    norm_first: bool = True,
+    activation: str | Callable = "gelu",
+    norm: Callable[[], Layer] = LayerNorm,
+    drop: float = 0.0,
+    drop_path: float = 0.0,
+    kv_heads: int | None = None,
+    causal: bool = False,
+    rotary: bool = False,
+    bias: bool = True,
+    chunk: int | None = None,
+    cache: int | None = None,
+    w_init: Callable = initializers.lecun_normal(),
+    out_init: Callable | None = None,
+) -> Layer:
+    """x + attention(norm(x)), and then y + feed_forward(norm(y)).
+
+    Inputs are x `(batch, time, features)`, and perhaps a mask; see `Attention`.
+
+    Args:
+        heads: Number of attention heads.
+        hidden: Hidden units of the feed-forward network; None for four times the features.
+        norm_first: Whether the norms stand before attention and feed-forward network, as now is
+            usual; otherwise after each sum, as in the first transformer.
+        activation: Of the feed-forward network; see `FeedForward`.
+        norm: Makes each norm: `LayerNorm` or `RMSNorm`.
+        drop: Probability of dropping a weight of attention, and each number that a branch adds.
+        drop_path: Probability of leaving out a branch for an example.
+        kv_heads: See `Attention`, as for the options that follow.
+        causal: Whether token i sees the tokens up to i alone.
+        rotary: Whether queries and keys are turned by their position.
+        bias: Whether all projections add one.
+        chunk: How many queries to look at together.
+        cache: The number of tokens to keep for decoding.
+        w_init: Draws the weights.
+        out_init: Draws those that end a branch: `scaled(init, (2 * depth) ** -0.5)` keeps a deep
+            stack's sum from growing, as in GPT-2; None for `w_init`.
+
+    Returns:
+        A layer named "transformer_block", with `norm1`, `attention`, `norm2` and `mlp`.
+
+    Raises:
+        ValueError: If an option is out of range; see `Attention` and `FeedForward`.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.ones((2, 5, 8))
+    >>> block = TransformerBlock(2, causal=True)
+    >>> params, _ = block.init(jax.random.key(0), x)
+    >>> sorted(params), block(params, x).shape
+    (['attention', 'mlp', 'norm1', 'norm2'], (2, 5, 8))
+
+    Reference: Vaswani et al., "Attention Is All You Need", 2017, section 3.1; Xiong et al., "On
+        Layer Normalization in the Transformer Architecture", 2020, table 1 (norms first).
+    """
+    attention = Attention(
+        heads, kv_heads=kv_heads, causal=causal, rotary=rotary, drop=drop, bias=bias,
+        chunk=chunk, cache=cache, w_init=w_init, out_init=out_init,
+    )  # fmt: skip
+    mlp = FeedForward(hidden, activation=activation, bias=bias, w_init=w_init, out_init=out_init)
+
+    @network(
+        norm1=norm(), attention=attention, norm2=norm(), mlp=mlp,
+        drop=Dropout(drop), path=DropPath(drop_path),
+    )  # fmt: skip
+    def block(net, x, *rest):
+        def branch(run: Callable, norm: Callable, x: Array, *rest: Array) -> Array:
+            if norm_first:
+                return x + net.path(net.drop(run(norm(x), *rest)))
+            return norm(x + net.path(net.drop(run(x, *rest))))
+
+        return branch(net.mlp, net.norm2, branch(net.attention, net.norm1, x, *rest))
+
+    return block.named("transformer_block")

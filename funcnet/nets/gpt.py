@@ -1,0 +1,125 @@
+"""A decoder-only language model, and its loss without the logits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..combine import network, repeat
+from ..layer import Layer
+from ..layers import initializers
+from ..layers.dropout import Dropout
+from ..layers.linear import Embed
+from ..layers.norm import LayerNorm
+from ..layers.position import LearnedPositions
+from ..layers.transformer import TransformerBlock
+from ..ops.linear import dense
+from ..ops.linear_cross_entropy import linear_cross_entropy
+from ..types import Array, State
+
+
+def GPT(
+    vocabulary: int,
+    *,
+    width: int,
+    depth: int,
+    heads: int,
+    length: int,
+    kv_heads: int | None = None,
+    hidden: int | None = None,
+    activation: str | Callable = "gelu",
+    norm: Callable[[], Layer] = LayerNorm,
+    rotary: bool = False,
+    bias: bool = True,
+    drop: float = 0.0,
+    chunk: int | None = None,
+    stacked: bool = False,
+    cache: bool = False,
+    logits: bool = True,
+) -> Layer:
+    """Token and position vectors, `depth` causal transformer blocks, and a head tied to the tokens.
+
+    Args:
+        vocabulary: Number of different tokens.
+        width: Features of a token.
+        depth: Number of blocks.
+        heads: Attention heads of a block.
+        length: The most tokens that it is used with.
+        kv_heads: See `TransformerBlock`, as for the four options that follow.
+        hidden: Hidden units of the feed-forward networks.
+        activation: Their activation.
+        norm: Makes each norm.
+        rotary: Whether positions turn queries and keys; otherwise they are learned vectors.
+        bias: Whether projections add one.
+        drop: Probability of dropping in training: what enters the first block, weights of
+            attention, and what each branch adds.
+        chunk: How many queries to look at together.
+        stacked: Whether the blocks' parameters are stacked, as `repeat` has them, so that the time
+            to compile does not grow with the depth; they are `blocks`, not `block_0`, `block_1`.
+        cache: Whether to decode: the net has state and appends to what it was given before.
+        logits: Whether to return logits, and not the two factors that `lm_loss` makes a loss of.
+
+    Returns:
+        A layer named "gpt": integers `(batch, time)` to logits `(batch, time, vocabulary)`, or to
+        `(features, table)`, `(batch, time, width)` and `(vocabulary, width)`. `cache` and `logits`
+        do not change the parameters.
+
+    Raises:
+        ValueError: If an option is out of range, or a sequence longer than `length`.
+
+    >>> ids = jnp.zeros((1, 5), jnp.int32)
+    >>> net = GPT(11, width=8, depth=2, heads=2, length=16)
+    >>> params, _ = net.init(jax.random.key(0), ids)
+    >>> net(params, ids).shape
+    (1, 5, 11)
+
+    Reference: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019,
+    section 2.3.
+    """
+    draw = initializers.normal(0.02)
+    block = TransformerBlock(
+        heads, hidden=hidden, activation=activation, norm=norm, drop=drop, kv_heads=kv_heads,
+        causal=True, rotary=rotary, bias=bias, chunk=chunk, cache=length if cache else None,
+        w_init=draw, out_init=initializers.scaled(draw, (2 * depth) ** -0.5),
+    )  # fmt: skip
+    names = ["blocks"] if stacked else [f"block_{i}" for i in range(depth)]
+    blocks = {name: repeat(block, depth) if stacked else block for name in names}
+    positions = {} if rotary else {"positions": LearnedPositions(length, init=draw)}
+
+    @network(
+        tokens=Embed(vocabulary, width, init=draw),
+        **positions,
+        drop=Dropout(drop),
+        **blocks,
+        norm=norm(),
+    )
+    def gpt(net, ids):
+        x = net.tokens(ids)
+        if not rotary:
+            x = net.positions(x, _tokens_before(net.state.get(names[0])))
+        x = net.drop(x)
+        for name in names:
+            x = getattr(net, name)(x)
+        features, table = net.norm(x), net.params["tokens"]["table"]
+        return dense(features, table.T, None) if logits else (features, table)
+
+    return gpt
+
+
+def _tokens_before(state: State | None) -> Array | int:
+    """How many tokens the cache of a block holds, or of the first of stacked ones."""
+    return 0 if state is None else jnp.ravel(state["attention"]["index"])[0]
+
+
+def lm_loss(output: tuple[Array, Array], labels: Array, **options: Any) -> Array:
+    """The mean cross-entropy of the next token, from what `GPT(..., logits=False)` returns.
+
+    The logits of all tokens never exist at one time; see `linear_cross_entropy`, whose options it
+    takes.
+
+    >>> features, table = jnp.zeros((1, 3, 8)), jnp.ones((4, 8))
+    >>> print(f"{lm_loss((features, table), jnp.array([[1, 2, 3]])):.4f}")  # ln 4
+    1.3863
+    """
+    features, table = output
+    return linear_cross_entropy(features, table, labels, transposed=True, **options)

@@ -1,0 +1,135 @@
+"""Sampling from a language model, one token after another."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from ..layer import Layer
+from ..types import Array, Key, Params, State, require
+
+
+def sample(
+    net: Layer,
+    params: Params,
+    prompt: Array,
+    length: int,
+    key: Key,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+) -> Array:
+    """`length` tokens after each prompt, one at a time from a language model with a cache.
+
+    Compiled once for each net, `length`, `top_k` and shape of the prompt.
+
+    Args:
+        net: `GPT(..., cache=True)`; the parameters may be those of the same net without it.
+        params: Its parameters.
+        prompt: Integers `(batch, time)`, a token or more.
+        length: How many tokens to draw for each prompt.
+        key: For the draws.
+        temperature: What the logits are divided by; 0 always takes the likeliest token.
+        top_k: How many of the likeliest tokens may be drawn; None for all.
+
+    Returns:
+        The drawn tokens, `(batch, length)`.
+
+    Raises:
+        ValueError: If the net has no cache or the cache no room, or an option is out of range.
+
+    >>> from funcnet.nets.gpt import GPT
+    >>> prompt = jnp.zeros((1, 2), jnp.int32)
+    >>> net = GPT(11, width=8, depth=1, heads=2, length=16, cache=True)
+    >>> params, _ = net.init(jax.random.key(0), prompt)
+    >>> sample(net, params, prompt, 4, jax.random.key(1)).shape
+    (1, 4)
+
+    Reference: Fan et al., "Hierarchical Neural Story Generation", 2018, section 5.2 (top k).
+    """
+    _check_sample(net, prompt, length, temperature, top_k)
+    return _sample(net, length, top_k, params, prompt, key, jnp.float32(temperature))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _sample(
+    net: Layer,
+    length: int,
+    top_k: int | None,
+    params: Params,
+    prompt: Array,
+    key: Key,
+    temperature: Array,
+) -> Array:
+    state = net.init(key, prompt)[1]
+
+    def after(ids: Array, state: State) -> tuple[Array, State]:
+        """The logits of what follows the last of the tokens."""
+        output, state = net.apply(params, state, ids)
+        if isinstance(output, tuple):
+            features, table = output
+            return features[:, -1] @ table.T, state
+        return output[:, -1], state
+
+    def draw(key: Key, logits: Array) -> Array:
+        if top_k is not None:
+            least = jax.lax.top_k(logits, top_k)[0][:, -1:]
+            logits = jnp.where(logits < least, -jnp.inf, logits)
+        drawn = jax.random.categorical(key, logits / jnp.where(temperature == 0, 1, temperature))
+        return jnp.where(temperature == 0, logits.argmax(-1), drawn).astype(prompt.dtype)
+
+    def step(carry: tuple[Array, State], key: Key) -> tuple[tuple[Array, State], Array]:
+        token, state = carry
+        logits, state = after(token[:, None], state)
+        token = draw(key, logits)
+        return (token, state), token
+
+    first_key, *keys = jax.random.split(key, length)
+    logits, state = after(prompt, state)
+    first = draw(first_key, logits)
+    if not keys:
+        return first[:, None]
+    _, rest = jax.lax.scan(step, (first, state), jnp.stack(keys))
+    return jnp.concatenate([first[:, None], rest.T], axis=1)
+
+
+def _check_sample(
+    net: Layer, prompt: Array, length: int, temperature: float, top_k: int | None
+) -> None:
+    require(
+        jnp.ndim(prompt) == 2
+        and prompt.shape[1] > 0
+        and jnp.issubdtype(jnp.result_type(prompt), jnp.integer),
+        "sample",
+        "a prompt of integers (batch, time), a token or more",
+        f"{jnp.result_type(prompt)} of shape {jnp.shape(prompt)}",
+        "Write prompt[None] for a batch of one.",
+    )
+    require(
+        isinstance(length, int) and length >= 1,
+        "sample",
+        "a length of 1 token or more",
+        repr(length),
+        "It is the number of tokens to draw after the prompt.",
+    )
+    require(
+        temperature >= 0 and (top_k is None or (isinstance(top_k, int) and top_k >= 1)),
+        "sample",
+        "a temperature of 0 or more and top_k of 1 or more, or None",
+        f"temperature={temperature}, top_k={top_k}",
+        "Temperature 0 always takes the likeliest token.",
+    )
+    _, state = jax.eval_shape(net.init, jax.random.key(0), prompt[:, :1])
+    lengths = [
+        leaf.shape[-3]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if getattr(path[-1], "key", None) == "k"
+    ]
+    room = min(lengths, default=0)
+    require(
+        prompt.shape[1] + length - 1 <= room,
+        "sample",
+        f"a cache with room for {prompt.shape[1] + length - 1} tokens: GPT(..., cache=True)",
+        f"room for {room}" if lengths else "a net without a cache",
+        "Its `length` bounds the prompt and what is drawn together.",
+    )

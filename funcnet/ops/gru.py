@@ -1,0 +1,172 @@
+"""Gated recurrent units over whole sequences, with back-propagation through time by hand."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..rules import rule
+from ..types import Array
+from .recurrence import (
+    back_projected,
+    by_batch,
+    by_time,
+    cases_of,
+    check_recurrent,
+    chosen,
+    initial,
+    previous,
+    product,
+    projected,
+    rows_of,
+    scan_cell,
+    steps_inside,
+    widened_all,
+)
+
+
+def _check(
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None,
+    b_hn: Array | None,
+    h0: Array | None,
+    lengths: Array | None,
+) -> None:
+    biases = {"b": (b, 3), "b_hn": (b_hn, 1)}
+    check_recurrent("gru", 3, x, w_in, w_hidden, lengths, biases, {"h0": h0})
+
+
+def _gates(a: Array, u: Array, b_hn: Array | None) -> tuple[Array, Array, Array, Array]:
+    """r, z, n and the part of n that r scales, from the input's part and the state's."""
+    (a_r, a_z, a_n), (u_r, u_z, u_n) = jnp.split(a, 3, -1), jnp.split(u, 3, -1)
+    r, z = jax.nn.sigmoid(a_r + u_r), jax.nn.sigmoid(a_z + u_z)
+    scaled = u_n if b_hn is None else u_n + b_hn
+    return r, z, jnp.tanh(a_n + r * scaled), scaled
+
+
+def _gru_forward(
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None,
+    b_hn: Array | None,
+    h0: Array | None,
+    lengths: Array | None,
+    *,
+    reverse: bool,
+) -> tuple[tuple[Array, Array], tuple]:
+    _check(x, w_in, w_hidden, b, b_hn, h0, lengths)
+    given, inside = (x, w_in, w_hidden, b, b_hn, h0), steps_inside(x, lengths)
+    x_wide, w_in, w_hidden, b, b_hn, h0 = widened_all(*given)
+    steps = by_time(x_wide, inside, x_wide.dtype)
+
+    def step(h: Array, inputs: tuple) -> tuple[Array, tuple]:
+        a, here = inputs
+        r, z, n, scaled = _gates(a, h @ w_hidden, b_hn)
+        h = chosen(here, n + z * (h - n), h)
+        return h, (h, jnp.concatenate([r, z, n, scaled], -1))
+
+    (first,) = initial((h0,), x, w_hidden, w_in, b, b_hn, lengths)
+    inputs = (projected(steps, w_in, b), inside)
+    h, (hs, gates) = jax.lax.scan(step, first, inputs, reverse=reverse)
+    outputs = by_batch(chosen(inside, hs, jnp.zeros_like(hs)), x.dtype)
+    return (outputs, h.astype(x.dtype)), (given, lengths, hs, gates)
+
+
+def _gru_backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tuple:
+    """From the last step to the first, with h' the state a step started from, m = h' w_n + b_hn:
+    da_n = (1 − z)(1 − n²) dh;  dm = r da_n;  da_r = m r(1 − r) da_n;  da_z = (h' − n) z(1 − z) dh
+    dh' = z dh + (da_r, da_z, dm) w_hiddenᵀ + dy'
+    and then once:  dw_in = Σ xᵀ da;  dw_hidden = Σ h'ᵀ (da_r, da_z, dm);  db = Σ da;
+    db_hn = Σ dm;  dx = da w_inᵀ
+    """
+    (x, *weights), lengths, hs, gates = res
+    _, w_in, w_hidden, b, b_hn, h0 = widened_all(x, *weights)
+    inside, dtype, units = steps_inside(x, lengths), hs.dtype, len(w_hidden)
+    (first,) = initial((h0,), x, w_hidden, w_in, b, b_hn, lengths)
+    started = previous(hs, first, reverse)
+
+    def step(dh: Array, inputs: tuple) -> tuple[Array, tuple]:
+        dy, h, gates, here = inputs
+        r, z, n, m = jnp.split(gates, 4, -1)
+        at = dh + dy
+        da_n = at * (1 - z) * (1 - n * n)
+        da_r, da_z, dm = da_n * m * r * (1 - r), at * (h - n) * z * (1 - z), r * da_n
+        da = jnp.concatenate([da_r, da_z, da_n], -1)
+        da, dm = chosen(here, (da, dm), (jnp.zeros_like(da), jnp.zeros_like(dm)))
+        du = jnp.concatenate([da[:, : 2 * units], dm], -1)
+        return chosen(here, at * z + du @ w_hidden.T, dh), (da, dm)
+
+    inputs = (dy[0].astype(dtype).swapaxes(0, 1), started, gates, inside)
+    dh0, (da, dm) = jax.lax.scan(step, dy[1].astype(dtype), inputs, reverse=not reverse)
+    parts = [product(started, da[..., : 2 * units]), product(started, dm)]
+    return (
+        back_projected(da, w_in, dtype),
+        product(by_time(x, inside, dtype), da),
+        jnp.concatenate(parts, -1),
+        None if b is None else rows_of(da).sum(0),
+        None if b_hn is None else rows_of(dm).sum(0),
+        None if h0 is None else dh0,
+        None,
+    )
+
+
+@rule(_gru_forward, _gru_backward, cases=cases_of(3, (3, 1)))
+def gru(
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None = None,
+    b_hn: Array | None = None,
+    h0: Array | None = None,
+    lengths: Array | None = None,
+    *,
+    reverse: bool = False,
+) -> tuple[Array, Array]:
+    """h = (1 − z) n + z h', with n = tanh(x w_n + b_n + r (h' u_n + b_hn)) and r, z sigmoids.
+
+    The reset gate r scales the product of the state, with its own bias, as in PyTorch and cuDNN.
+    r = σ(x w_r + h' u_r + b_r) and z = σ(x w_z + h' u_z + b_z). As in `lstm`, only what depends on
+    the state is in the loop, forward and backward.
+
+    Args:
+        x: `(batch, time, features)`.
+        w_in: w, `(features, 3 units)`, the gates in the order r, z, n.
+        w_hidden: u, `(units, 3 units)`.
+        b: `(3 units,)`, or None; PyTorch's two biases of r and z are one here, their sum.
+        b_hn: `(units,)`, or None.
+        h0: The first state, `(batch, units)`, or None for 0.
+        lengths: How many steps each sequence has, integers `(batch,)`; None for all. Steps beyond
+            carry the state on and give 0. Traced lengths out of range count as the nearest one.
+        reverse: Whether to run from each sequence's last step to its first.
+
+    Returns:
+        `(outputs, h)`: h at each step, `(batch, time, units)`, and the final one, in the dtype of
+        x; bfloat16 and float16 are computed in float32 and rounded once.
+
+    Raises:
+        TypeError: If x is not floating or the lengths are not integers.
+        ValueError: If the shapes do not fit, or concrete lengths are out of range.
+
+    >>> outputs, h = gru(jnp.ones((2, 5, 3)), jnp.ones((3, 12)), jnp.ones((4, 12)))
+    >>> outputs.shape, bool((outputs[:, -1] == h).all())
+    ((2, 5, 4), True)
+
+    Reference: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014,
+        equations 5 to 8; the place of r is that of Appleyard et al., "Optimizing Performance of
+        Recurrent Neural Networks on GPUs", 2016.
+    """
+    _check(x, w_in, w_hidden, b, b_hn, h0, lengths)
+    dtype = x.dtype
+    x, w_in, w_hidden, b, b_hn, h0 = widened_all(x, w_in, w_hidden, b, b_hn, h0)
+    bias: Any = 0 if b is None else b
+
+    def cell(x_t: Array, h: Array) -> tuple[Array]:
+        _, z, n, _ = _gates(x_t @ w_in + bias, h @ w_hidden, b_hn)
+        return ((1 - z) * n + z * h,)
+
+    states = initial((h0,), x, w_hidden, w_in, b, b_hn, lengths)
+    outputs, (h,) = scan_cell(cell, x, states, lengths, reverse)
+    return outputs.astype(dtype), h.astype(dtype)

@@ -1,0 +1,175 @@
+"""Long short-term memory over whole sequences, with back-propagation through time by hand."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..rules import rule
+from ..types import Array
+from .recurrence import (
+    back_projected,
+    by_batch,
+    by_time,
+    cases_of,
+    check_recurrent,
+    chosen,
+    initial,
+    previous,
+    product,
+    projected,
+    rows_of,
+    scan_cell,
+    steps_inside,
+    widened_all,
+)
+
+
+def _check(
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None,
+    h0: Array | None,
+    c0: Array | None,
+    lengths: Array | None,
+) -> None:
+    states = {"h0": h0, "c0": c0}
+    check_recurrent("lstm", 4, x, w_in, w_hidden, lengths, {"b": (b, 4)}, states)
+
+
+def _gates(z: Array) -> tuple[Array, Array, Array, Array]:
+    i, f, g, o = jnp.split(z, 4, -1)
+    return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+
+
+def _lstm_forward(
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None,
+    h0: Array | None,
+    c0: Array | None,
+    lengths: Array | None,
+    *,
+    reverse: bool,
+) -> tuple[tuple[Array, Array, Array], tuple]:
+    _check(x, w_in, w_hidden, b, h0, c0, lengths)
+    given, inside = (x, w_in, w_hidden, b, h0, c0), steps_inside(x, lengths)
+    x_wide, w_in, w_hidden, b, h0, c0 = widened_all(*given)
+    steps = by_time(x_wide, inside, x_wide.dtype)
+    first = initial((h0, c0), x, w_hidden, w_in, b, lengths)
+
+    def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
+        (h, c), (z, here) = carry, inputs
+        i, f, g, o = _gates(z + h @ w_hidden)
+        new = f * c + i * g
+        carry = chosen(here, (o * jnp.tanh(new), new), (h, c))
+        return carry, (carry[0], c, jnp.concatenate([i, f, g, o], -1))
+
+    z = projected(steps, w_in, b)
+    (h, c), (hs, starts, gates) = jax.lax.scan(step, first, (z, inside), reverse=reverse)
+    outputs = by_batch(chosen(inside, hs, jnp.zeros_like(hs)), x.dtype)
+    return (outputs, h.astype(x.dtype), c.astype(x.dtype)), (given, lengths, hs, starts, gates)
+
+
+def _lstm_backward(res: tuple, dy: tuple[Array, Array, Array], *, reverse: bool) -> tuple:
+    """From the last step to the first, with c' the state a step started from and t = tanh(c):
+    dc += o (1 − t²) dh;  dz = (g i(1−i) dc, c' f(1−f) dc, i (1−g²) dc, t o(1−o) dh)
+    dc' = f dc;  dh' = dz w_hiddenᵀ + dy'
+    and then once:  dw_in = Σ xᵀ dz;  dw_hidden = Σ h'ᵀ dz;  db = Σ dz;  dx = dz w_inᵀ
+    """
+    (x, *weights), lengths, hs, starts, gates = res
+    _, w_in, w_hidden, b, h0, c0 = widened_all(x, *weights)
+    inside, dtype = steps_inside(x, lengths), hs.dtype
+    doutputs, dh, dc = (d.astype(dtype) for d in dy)
+
+    def step(carry: tuple, inputs: tuple) -> tuple[tuple, Array]:
+        (dh, dc), (dy, c, gates, here) = carry, inputs
+        i, f, g, o = jnp.split(gates, 4, -1)
+        t = jnp.tanh(f * c + i * g)
+        at = dh + dy
+        into = dc + at * o * (1 - t * t)
+        parts = [
+            into * g * i * (1 - i),
+            into * c * f * (1 - f),
+            into * i * (1 - g * g),
+            at * t * o * (1 - o),
+        ]
+        dz = jnp.concatenate(parts, -1)
+        dz = chosen(here, dz, jnp.zeros_like(dz))
+        return chosen(here, (dz @ w_hidden.T, into * f), (dh, dc)), dz
+
+    inputs = (doutputs.swapaxes(0, 1), starts, gates, inside)
+    (dh0, dc0), dz = jax.lax.scan(step, (dh, dc), inputs, reverse=not reverse)
+    (first,) = initial((h0,), x, w_hidden, w_in, b, lengths)
+    started = previous(hs, first, reverse)
+    return (
+        back_projected(dz, w_in, dtype),
+        product(by_time(x, inside, dtype), dz),
+        product(started, dz),
+        None if b is None else rows_of(dz).sum(0),
+        None if h0 is None else dh0,
+        None if c0 is None else dc0,
+        None,
+    )
+
+
+@rule(_lstm_forward, _lstm_backward, cases=cases_of(4, (4,), states=2))
+def lstm(
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    lengths: Array | None = None,
+    *,
+    reverse: bool = False,
+) -> tuple[Array, Array, Array]:
+    """c = σ(f) c' + σ(i) tanh(g), h = σ(o) tanh(c), from (i, f, g, o) = x w_in + h' w_hidden + b.
+
+    What does not depend on the state is not in the loop: the inputs meet their weights in one
+    product before it, the backward loop carries back dz alone, and each weight gradient is one
+    product after it.
+
+    Args:
+        x: `(batch, time, features)`.
+        w_in: `(features, 4 units)`, the gates in the order i, f, g, o.
+        w_hidden: `(units, 4 units)`.
+        b: `(4 units,)`, or None.
+        h0: The first h, `(batch, units)`, or None for 0.
+        c0: The first c, the same.
+        lengths: How many steps each sequence has, integers `(batch,)`; None for all. Steps beyond
+            carry the state on and give 0. Traced lengths out of range count as the nearest one.
+        reverse: Whether to run from each sequence's last step to its first.
+
+    Returns:
+        `(outputs, h, c)`: h at each step, `(batch, time, units)`, and the final h and c, in the
+        dtype of x; bfloat16 and float16 are computed in float32 and rounded once.
+
+    Raises:
+        TypeError: If x is not floating or the lengths are not integers.
+        ValueError: If the shapes do not fit, or concrete lengths are out of range.
+
+    >>> x, w_in, w_hidden = jnp.ones((2, 5, 3)), jnp.ones((3, 16)), jnp.ones((4, 16))
+    >>> outputs, h, c = lstm(x, w_in, w_hidden)
+    >>> outputs.shape, bool((outputs[:, -1] == h).all())
+    ((2, 5, 4), True)
+
+    Reference: Hochreiter & Schmidhuber, "Long Short-Term Memory", 1997; Gers, Schmidhuber &
+        Cummins, "Learning to Forget", 2000 (the forget gate).
+    """
+    _check(x, w_in, w_hidden, b, h0, c0, lengths)
+    dtype = x.dtype
+    x, w_in, w_hidden, b, h0, c0 = widened_all(x, w_in, w_hidden, b, h0, c0)
+    bias: Any = 0 if b is None else b
+
+    def cell(x_t: Array, h: Array, c: Array) -> tuple[Array, Array]:
+        i, f, g, o = _gates(x_t @ w_in + h @ w_hidden + bias)
+        c = f * c + i * g
+        return o * jnp.tanh(c), c
+
+    states = initial((h0, c0), x, w_hidden, w_in, b, lengths)
+    outputs, (h, c) = scan_cell(cell, x, states, lengths, reverse)
+    return outputs.astype(dtype), h.astype(dtype), c.astype(dtype)

@@ -1,0 +1,68 @@
+"""Formulas and tables as LaTeX, for a lecture."""
+
+import re
+from collections.abc import Sequence
+
+FUNCTIONS = {
+    "log": "\\ln", "exp": "\\exp", "sin": "\\sin", "cos": "\\cos", "tan": "\\tan",
+    "tanh": "\\tanh", "max": "\\max", "min": "\\min", "sum": "\\sum",
+}  # fmt: skip
+
+TOKEN = re.compile(
+    r"(?P<row>\b[vc]-?\d+(?:\.\d+)?(?:\[[\d,:]+\])*'?)|(?P<word>[A-Za-z_][\w.]*)|(?P<sign>ᵀ|\*|@|<=|>=|!=|==|%|&)"
+)
+
+
+def text(plain: str) -> str:
+    """Plain text inside of a formula: a simple name with a number becomes a subscript."""
+    match = re.fullmatch(r"([A-Za-z])_?(\d+)", plain)
+    if match:
+        return f"{match[1]}_{{{match[2]}}}"
+    escaped = re.sub(r"([\\_#$%&{}])", lambda m: f"\\{m[1]}", plain)
+    return plain if len(plain) == 1 else f"\\mathtt{{{escaped}}}"
+
+
+def math(formula: str) -> str:
+    """A formula of a trace as LaTeX: `v2' * v-1` as `\\bar{v}_{2} v_{-1}`.
+
+    >>> print(math("v3' * cos(v0)"))
+    \\bar{v}_{3} \\cos(v_{0})
+    """
+    return TOKEN.sub(_token, formula)
+
+
+def _token(match: re.Match) -> str:
+    if match["row"]:
+        name = match["row"]
+        bar = name.endswith("'")
+        index = name.rstrip("'")[1:]
+        letter = f"\\bar{{{name[0]}}}" if bar else name[0]
+        return f"{letter}_{{{index}}}"
+    if match["sign"]:
+        signs = {"ᵀ": "^{\\top}", "*": "", "@": "", "<=": "\\le", ">=": "\\ge", "!=": "\\ne",
+                 "==": "=", "%": "\\bmod", "&": "\\wedge"}  # fmt: skip
+        return signs[match["sign"]]
+    word = match["word"]
+    if word in FUNCTIONS:
+        return FUNCTIONS[word]
+    escaped = word.replace("_", "\\_")
+    return word if len(word) == 1 else f"\\operatorname{{{escaped}}}"
+
+
+def value(shown: str) -> str:
+    """A value of a table: a number as it is, words as text."""
+    power = re.fullmatch(r"(-?[\d.]+)e([+-]?\d+)", shown)
+    if power:
+        return f"{power[1]} \\cdot 10^{{{int(power[2])}}}"
+    if re.search("[A-Za-z]", shown):
+        return f"\\text{{{shown}}}"
+    return shown
+
+
+def tabular(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """Rows of formulas as a table with a title, every cell in mathematics."""
+    width = max((len(row) for row in rows), default=1)
+    head = f"\\multicolumn{{{width}}}{{l}}{{\\textbf{{{title}}}}} \\\\"
+    body = [" & ".join(f"${' '.join(cell.split())}$" for cell in row) + " \\\\" for row in rows]
+    lines = [f"\\begin{{tabular}}{{@{{}}{'l' * width}@{{}}}}", "\\toprule", head, "\\midrule"]
+    return "\n".join([*lines, *body, "\\bottomrule", "\\end{tabular}"])

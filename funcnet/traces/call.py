@@ -1,0 +1,192 @@
+"""A call of a function as a function of its arrays alone, which is what jaxprs are made of."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import jaxprs
+from ..types import require
+
+
+class Call:
+    """A call of a function, as a function of its arrays alone.
+
+    Arrays, and Python's integers, floating and complex numbers, are data; a bool, a string, None
+    or a function is part of the program, and so is every keyword argument.
+
+    Attributes:
+        leaves: All leaves of the positional arguments.
+        places: Which of them are arrays.
+        arrays: Those.
+        owner: The positional argument that each array belongs to.
+    """
+
+    def __init__(self, where: str, f: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
+        self.where, self.f, self.args, self.kwargs = where, f, args, kwargs
+        self.leaves, self.tree = jax.tree.flatten(args)
+        self.places = [i for i, leaf in enumerate(self.leaves) if _is_data(leaf)]
+        given = (self.leaves[i] for i in self.places)
+        self.arrays = [
+            leaf if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jnp.asarray(leaf)
+            for leaf in given
+        ]
+        owners = [n for n, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
+        self.owner = [owners[i] for i in self.places]
+        for array in self.arrays:
+            require(
+                not _is_deleted(array),
+                where,
+                "arrays that are still there",
+                f"a deleted one of {array.dtype}[{','.join(map(str, array.shape))}]",
+                "It was donated to a jitted function: pass what that returned, or a copy made "
+                "before.",
+            )
+
+    def of_arrays(self, *arrays: Any) -> Any:
+        """The function of its arrays."""
+        leaves = list(self.leaves)
+        for i, array in zip(self.places, arrays, strict=True):
+            leaves[i] = array
+        return self.f(*self.tree.unflatten(leaves), **self.kwargs)
+
+    def opened(self) -> tuple[Any, Any]:
+        """The jaxpr, and the structure of the output.
+
+        Raises:
+            ValueError: If the function has side effects that reach out of it.
+        """
+        closed, tree = jaxprs.trace(self.of_arrays, *self.arrays)
+        effects = jaxprs.outside_effects(closed)
+        require(
+            not effects,
+            self.where,
+            "a function without side effects",
+            ", ".join(effects),
+            "Take the callback out: what it would be given stands in the trace.",
+        )
+        return closed, tree
+
+    def chosen(self, wrt: int | Sequence[int] | None) -> tuple[int, ...]:
+        """The arguments to differentiate: those of `wrt`, counted as `jax.grad` does, or all.
+
+        Raises:
+            TypeError: If one that `wrt` names has no floating array.
+            ValueError: If `wrt` names one that is not there.
+        """
+        count = len(self.args)
+        if wrt is None:
+            return tuple(range(count))
+        numbers = (wrt,) if isinstance(wrt, int) else tuple(wrt)
+        for i in numbers:
+            require(
+                isinstance(i, int) and -count <= i < count,
+                self.where,
+                f"wrt among the arguments 0 to {count - 1}",
+                repr(i),
+                "It counts positional arguments, as argnums of jax.grad does.",
+            )
+            own = [x for x, n in zip(self.arrays, self.owner, strict=True) if n == i % count]
+            require(
+                any(map(jaxprs.is_inexact, own)),
+                self.where,
+                "wrt to name arguments of a floating dtype",
+                f"argument {i} of {', '.join(sorted({str(x.dtype) for x in own})) or 'no array'}",
+                "An integer has no gradient.",
+                TypeError,
+            )
+        return tuple(i % count for i in numbers)
+
+    def active(self, chosen: tuple[int, ...]) -> list[bool]:
+        """Which arrays take a gradient."""
+        pairs = zip(self.arrays, self.owner, strict=True)
+        return [owner in chosen and jaxprs.is_inexact(array) for array, owner in pairs]
+
+    def gradients(self, found: Sequence[Any], wrt: int | Sequence[int] | None) -> Any:
+        """Gradients of the arrays (None for one that takes none) in the structure of `wrt`."""
+        leaves: list[Any] = [None] * len(self.leaves)
+        for i, gradient in zip(self.places, found, strict=True):
+            leaves[i] = gradient
+        whole = self.tree.unflatten(leaves)
+        if isinstance(wrt, int):
+            return whole[wrt]
+        return tuple(whole[i] for i in self.chosen(wrt))
+
+    def names(self) -> list[str]:
+        """Each array as Python writes it: "x", "params['dense']['w']"."""
+        try:
+            parameters = list(inspect.signature(self.f).parameters.values())
+        except (TypeError, ValueError):
+            parameters = []
+        named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        plain = [p.name for p in parameters if p.kind in named]
+        rest = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "args")
+        paths = jax.tree_util.tree_leaves_with_path(self.args)
+        found = []
+        for i in self.places:
+            first, *inner = paths[i][0]
+            n = first.idx
+            root = plain[n] if n < len(plain) else f"{rest}[{n - len(plain)}]"
+            found.append(root + jax.tree_util.keystr(tuple(inner)))
+        return found
+
+
+def seeds_of(where: str, tree: Any, shapes: Sequence[jax.ShapeDtypeStruct], seed: Any) -> list[Any]:
+    """The adjoint that each flat output starts with, None for one that starts with nothing.
+
+    Raises:
+        ValueError: If there is no seed and the output is not one number, or the seed has another
+            structure or shape than the output.
+    """
+    if seed is None:
+        one = len(shapes) == 1 and shapes[0].shape == () and jaxprs.is_inexact(shapes[0])
+        got = f"{shapes[0].dtype} of shape {shapes[0].shape}" if len(shapes) == 1 else (
+            f"{len(shapes)} outputs")  # fmt: skip
+        require(
+            one, where, "one real number as output, or a seed", got,
+            "Pass seed=, the adjoint of the output: an array of its shape, or a pytree like it "
+            "with None where nothing starts.",
+        )  # fmt: skip
+        return [jnp.ones((), shapes[0].dtype)]
+    try:
+        leaves = tree.flatten_up_to(seed)
+    except (ValueError, TypeError):
+        leaves = None
+    require(
+        leaves is not None,
+        where,
+        f"a seed like the output, {tree}",
+        jax.tree.structure(seed),
+        "Write None where nothing starts.",
+    )
+    assert leaves is not None
+    return [
+        None if ct is None else _seed(where, ct, shape)
+        for ct, shape in zip(leaves, shapes, strict=True)
+    ]
+
+
+def _seed(where: str, ct: Any, like: jax.ShapeDtypeStruct) -> Any:
+    require(
+        jnp.shape(ct) in ((), like.shape) and jaxprs.is_inexact(like),
+        where,
+        f"a seed of shape {like.shape} for an output of {like.dtype}"
+        if jaxprs.is_inexact(like)
+        else f"None as the seed of an output of {like.dtype}",
+        f"one of shape {jnp.shape(ct)}",
+        "It is the adjoint of the output.",
+    )
+    return jnp.broadcast_to(jnp.asarray(ct, like.dtype), like.shape)
+
+
+def _is_data(leaf: Any) -> bool:
+    if isinstance(leaf, bool | np.bool_):
+        return False
+    return isinstance(leaf, int | float | complex) or hasattr(leaf, "dtype")
+
+
+def _is_deleted(array: Any) -> bool:
+    return not jaxprs.is_traced(array) and hasattr(array, "is_deleted") and array.is_deleted()

@@ -1,0 +1,255 @@
+"""The traces of a program as equations alone: what runs forward, what it causes in reverse.
+
+`jax.vjp` is split in two jaxprs, the forward pass with what it keeps, and the reverse pass. Each
+equation of the reverse pass says where the forward line stands that it belongs to; by that line
+the two are paired.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from .. import jaxprs
+from ..render import forms, text
+from .call import Call
+from .formula import Expr, constant, equation
+from .names import source
+from .places import Place, places_of
+from .record import Source
+
+
+class Equation(NamedTuple):
+    """An equation of a pass.
+
+    Attributes:
+        text: "v2 = v-1 * v0".
+        source: The line it belongs to: in reverse too, that of the forward pass.
+        scope: Its layer.
+        type: Dtype and shape of what it computes.
+    """
+
+    text: str
+    source: Source | None
+    scope: str
+    type: str
+
+
+class Kept(NamedTuple):
+    """What the forward pass keeps for the reverse pass.
+
+    Attributes:
+        name: Its name in the forward pass.
+        type: Dtype and shape.
+        bytes: Its size; an argument that is kept takes no memory of its own.
+        source: The line that makes it; None for an argument or a constant.
+    """
+
+    name: str
+    type: str
+    bytes: int
+    source: Source | None
+
+
+class Pair(NamedTuple):
+    """What one line of source causes: forward equations, what they keep, reverse equations."""
+
+    source: Source | None
+    scope: str
+    forward: tuple[Equation, ...]
+    kept: tuple[Kept, ...]
+    reverse: tuple[Equation, ...]
+
+
+@dataclass(frozen=True)
+class Symbolic:
+    """The traces of a program as equations, without values.
+
+    Attributes:
+        forward_jaxpr: From the arguments to the outputs and what is kept.
+        reverse_jaxpr: From what is kept and the adjoints of the outputs to those of the arguments.
+        pairs: The equations by the line they belong to, in the order of the forward pass.
+        kept: All that is kept.
+    """
+
+    forward_jaxpr: Any = field(repr=False)
+    reverse_jaxpr: Any = field(repr=False)
+    pairs: tuple[Pair, ...]
+    kept: tuple[Kept, ...]
+
+    @property
+    def attributed(self) -> float:
+        """The fraction of the reverse equations that belong to a line of the forward pass."""
+        total = sum(len(pair.reverse) for pair in self.pairs)
+        known = sum(len(pair.reverse) for pair in self.pairs if pair.source and pair.forward)
+        return known / total if total else 1.0
+
+    def __str__(self) -> str:
+        rows = []
+        for pair in self.pairs:
+            where = str(pair.source or "")
+            ahead = [e.text for e in pair.forward]
+            kept = [f"{k.name}: {k.type}" for k in pair.kept]
+            back = [e.text for e in pair.reverse]
+            for i, cells in enumerate(itertools.zip_longest(ahead, kept, back, fillvalue="")):
+                first = (where, pair.scope) if i == 0 else ("", "")
+                rows.append(
+                    (*first, *(cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in cells))
+                )
+        columns = tuple(map(forms.Column, ("line", "layer", "forward", "keeps", "reverse")))
+        total = forms.size(sum(k.bytes for k in self.kept if k.source))
+        notes = (f"Kept between the passes, arguments aside: {total}.",)
+        return text.table(forms.Table(columns, tuple(rows), "Forward and reverse trace", notes))
+
+
+def symbolic(call: Call, wrt: int | Sequence[int] | None) -> Symbolic:
+    """The traces of a call, of which only shapes and dtypes count."""
+    active = call.active(call.chosen(wrt))
+    some = [i for i, is_active in enumerate(active) if is_active]
+
+    def ahead(*arrays: Any) -> tuple:
+        def of_some(*chosen: Any) -> tuple:
+            filled = list(arrays)
+            for i, x in zip(some, chosen, strict=True):
+                filled[i] = x
+            flat = jax.tree.leaves(call.of_arrays(*filled))
+            smooth = [y for y in flat if jaxprs.is_inexact(y)]
+            return smooth, [y for y in flat if not jaxprs.is_inexact(y)]
+
+        outputs, pull, rest = jax.vjp(of_some, *(arrays[i] for i in some), has_aux=True)
+        return outputs, rest, pull
+
+    forward, shapes = jax.make_jaxpr(ahead, return_shape=True)(*call.arrays)
+    residuals, tree = jax.tree.flatten(shapes[2])
+    reverse = jax.make_jaxpr(lambda kept, cts: tree.unflatten(kept)(cts))(residuals, shapes[0])
+    count = len(call.arrays)
+    inputs = [f"v{i + 1 - count}" for i in range(count)]
+    first = Writer("v")
+    ends = first.walk(forward, inputs, "", ())
+    outputs, kept_names = ends[: len(shapes[0])], ends[len(ends) - len(residuals) :]
+    back = Writer("b")
+    back.walk(reverse, [*kept_names, *(f"{name}'" for name in outputs)], "", ())
+    made = {name: e.source for e in first.equations for name in [e.text.partition(" = ")[0]]}
+    kept = tuple(
+        Kept(name, _type(x), _size(x), made.get(name))
+        for name, x in dict(zip(kept_names, residuals, strict=True)).items()
+        if name[0] == "v"
+    )
+    return Symbolic(forward, reverse, _paired(first.equations, back.equations, kept), kept)
+
+
+class Writer:
+    """Writes the equations of a jaxpr down, those of calls and loops at their place."""
+
+    def __init__(self, letter: str) -> None:
+        self.letter = letter
+        self.equations: list[Equation] = []
+        self.numbers = itertools.count(1)
+
+    def walk(
+        self, jaxpr: Any, names: Sequence[str], scope: str, places: tuple[Place, ...]
+    ) -> list[str]:
+        """Write a jaxpr whose inputs have these names; the names of its outputs."""
+        opened, consts = jaxprs.open_jaxpr(jaxpr)
+        env = dict(zip(opened.constvars, (constant(c).text for c in consts), strict=True))
+        env.update(zip(opened.invars, names, strict=True))
+
+        def read(atom: Any) -> str:
+            return env[atom] if jaxprs.is_var(atom) else constant(atom.val).text
+
+        for eqn in opened.eqns:
+            own = "/".join(filter(None, (scope, jaxprs.scope(eqn))))
+            where = places_of(eqn) or places
+            operands = [read(atom) for atom in eqn.invars]
+            env.update(zip(eqn.outvars, self._write(eqn, operands, own, where), strict=True))
+        return [read(atom) for atom in opened.outvars]
+
+    def _write(
+        self, eqn: Any, operands: list[str], scope: str, places: tuple[Place, ...]
+    ) -> list[str]:
+        inside = jaxprs.structure(eqn)
+        if isinstance(inside, jaxprs.Call):
+            return self.walk(inside.body, operands, scope, places)
+        if jaxprs.is_alias(eqn):
+            return operands
+        self._bodies(inside, operands, scope, places)
+        base = f"{self.letter}{next(self.numbers)}"
+        many = len(eqn.outvars) > 1
+        names = [f"{base}.{i}" if many else base for i in range(len(eqn.outvars))]
+        said = equation(eqn, [Expr(name) for name in operands])
+        types = [_type(v.aval) for v in eqn.outvars]
+        text = (
+            said[0].text.removesuffix("[0]")
+            if many
+            else (said[0].text if said else eqn.primitive.name)
+        )
+        shown = ", ".join(types)
+        self.equations.append(Equation(f"{base} = {text}", source(places), scope, shown))
+        return names
+
+    def _bodies(
+        self, inside: Any, operands: list[str], scope: str, places: tuple[Place, ...]
+    ) -> None:
+        if isinstance(inside, jaxprs.Cond):
+            for body in inside.branches:
+                self.walk(body, operands[1:], scope, places)
+        elif isinstance(inside, jaxprs.Scan):
+            last = inside.consts + inside.carry
+            carried = [f"{name}~" for name in operands[inside.consts : last]]
+            slices = [f"{name}[i]" for name in operands[last:]]
+            names = [*operands[: inside.consts], *carried, *slices]
+            self.walk(inside.body, names, scope, places)
+        elif isinstance(inside, jaxprs.While):
+            first, last = inside.cond_consts, inside.cond_consts + inside.body_consts
+            names = [*operands[first:last], *(f"{name}~" for name in operands[last:])]
+            self.walk(inside.body, names, scope, places)
+
+
+def _paired(
+    forward: list[Equation], reverse: list[Equation], kept: tuple[Kept, ...]
+) -> tuple[Pair, ...]:
+    """One pair for each line in each layer."""
+    ahead: dict[Any, list[Equation]] = {}
+    for e in forward:
+        ahead.setdefault(_place(e), []).append(e)
+    back: dict[Any, list[Equation]] = {}
+    for e in reverse:
+        back.setdefault(_cause(_place(e), ahead), []).append(e)
+    owner = {e.text.partition(" = ")[0]: place for place, own in ahead.items() for e in own}
+    stored: dict[Any, list[Kept]] = {}
+    for k in kept:
+        stored.setdefault(owner.get(k.name.partition(".")[0]), []).append(k)
+    pairs = []
+    for place in dict.fromkeys([*ahead, *back]):
+        own = ahead.get(place, []), stored.get(place, []), back.get(place, [])
+        lead = (own[0] or own[2])[0]
+        pairs.append(Pair(lead.source, lead.scope, *map(tuple, own)))
+    return tuple(pairs)
+
+
+def _place(e: Equation) -> tuple[Any, str]:
+    return e.source and e.source[:2], e.scope
+
+
+def _cause(place: tuple[Any, str], ahead: dict) -> tuple[Any, str]:
+    """The forward place of a reverse equation: of its line, in the layer nearest to its own."""
+    if place in ahead:
+        return place
+
+    def near(other: tuple[Any, str]) -> int:
+        pairs = zip(other[1].split("/"), place[1].split("/"), strict=False)
+        return sum(a == b for a, b in pairs)
+
+    same = [other for other in ahead if other[0] == place[0]]
+    return max(same, key=near) if same else place
+
+
+def _type(x: Any) -> str:
+    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+
+
+def _size(x: Any) -> int:
+    return int(np.prod(x.shape)) * getattr(x.dtype, "itemsize", 4)

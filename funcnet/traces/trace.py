@@ -1,0 +1,338 @@
+"""`trace`: any JAX function, opened: what it computes, and how its adjoints come about."""
+
+import difflib
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .. import jaxprs
+from ..render import dot, svg, text
+from ..render.html import frame, page
+from ..types import require
+from .call import Call, seeds_of
+from .document import SCHEMA, document, rows_of
+from .names import numbered
+from .primal import run
+from .record import Contribution, Row
+from .reverse import reverse
+from .show import graph, latex_tables, tables
+from .symbolic import Symbolic, symbolic
+from .tape import At, Cell, Tape
+from .values import number
+
+
+class Check(NamedTuple):
+    """How a trace compares with JAX.
+
+    Attributes:
+        difference: The largest difference between a gradient of the trace and JAX's.
+        scale: The largest element of JAX's gradients.
+        against: "jax.vjp"; or "jax.jvp" where JAX cannot differentiate in reverse.
+    """
+
+    difference: float
+    scale: float
+    against: str
+
+    def __str__(self) -> str:
+        return (
+            f"Checked against {self.against}: the largest difference is {number(self.difference)}, "
+            f"the largest gradient {number(self.scale)}."
+        )
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a function computed and how its adjoints came about, row by row.
+
+    Attributes:
+        function: The name of the function.
+        rows: Every value: arguments, constants, and what each equation computed, in order.
+        contributions: Every summand of every adjoint, in the order of the reverse pass.
+        output: What the function returned.
+        gradients: One for each argument (or for those of `wrt`), None where there is none.
+        header: What the numbers depend on: versions, device, precision.
+    """
+
+    function: str
+    rows: tuple[Row, ...]
+    contributions: tuple[Contribution, ...]
+    output: Any = field(default=None, repr=False)
+    gradients: Any = field(default=None, repr=False)
+    header: dict[str, str] = field(default_factory=dict)
+    _check: Callable[[], Check] | None = field(default=None, repr=False, compare=False)
+    _symbolic: Callable[[], Symbolic] | None = field(default=None, repr=False, compare=False)
+
+    def __getitem__(self, at: int | str) -> Row:
+        """A row by number, by name ("v3"), by variable ("x"), or the output of a layer ("mlp")."""
+        if isinstance(at, int):
+            return self.rows[at]
+        return self._find(at)
+
+    def _find(self, path: str) -> Row:
+        by_name = self._index.get(path)
+        if by_name is not None:
+            return by_name
+        near = difflib.get_close_matches(path, list(self._index), 3, 0.3)
+        raise KeyError(
+            f"trace: expected a row, a variable or a layer, got {path!r}. "
+            + (f"The nearest are {', '.join(near)}." if near else "It has none.")
+        )
+
+    @functools.cached_property
+    def _index(self) -> dict[str, Row]:
+        layers: dict[str, Row] = {}
+        variables: dict[str, Row] = {}
+        for row in self.rows:
+            parts = row.scope.split("/") if row.scope else []
+            for depth in range(1, len(parts) + 1):
+                layers["/".join(parts[:depth])] = row
+            if row.variable:
+                variables[row.variable] = row
+        names = {row.name: row for row in reversed(self.rows)}
+        return {**layers, **variables, **names}
+
+    def in_variables(self, formula: str) -> str:
+        """A formula with Python's names for rows that have one: "x1' += v1'/x1"."""
+        return re.sub(r"(?<![\w])v-?\d+(?:\.\d+)?(?:\[[\d,:]+\])*", self._variable, formula)
+
+    def _variable(self, match: re.Match) -> str:
+        row = self._index.get(match[0])
+        return row.variable if row is not None and row.variable else match[0]
+
+    def select(self, scope: str) -> tuple[Row, ...]:
+        """All rows of a layer and of the layers in it."""
+        inside = tuple(
+            row for row in self.rows if row.scope == scope or row.scope.startswith(f"{scope}/")
+        )
+        return inside or (self._find(scope),)
+
+    @functools.cached_property
+    def last_iterations(self) -> dict[str, str]:
+        """The last iteration that each row inside a loop has: "4", or "2,7" of two loops."""
+        last: dict[str, str] = {}
+        for row in self.rows:
+            base, _, rest = row.name.partition("[")
+            if rest and ":" not in rest:
+                last[base] = rest.partition("]")[0]
+        return last
+
+    def __str__(self) -> str:
+        """The primal, tangent and adjoint traces as tables."""
+        return "\n\n".join(text.table(form) for form in tables(self))
+
+    @property
+    def forward_jaxpr(self) -> Any:
+        """JAX's own forward pass: from the arguments to the outputs and what is kept."""
+        return None if self._symbolic is None else self._symbolic().forward_jaxpr
+
+    @property
+    def reverse_jaxpr(self) -> Any:
+        """JAX's own reverse pass: from what is kept and the adjoints of the outputs."""
+        return None if self._symbolic is None else self._symbolic().reverse_jaxpr
+
+    def json(self) -> str:
+        """The trace as JSON; docs/traces.md has the schema. `Trace.load` reads it back."""
+        return json.dumps(document(self), ensure_ascii=False, separators=(",", ":"))
+
+    @staticmethod
+    def load(source: str | Path) -> "Trace":
+        """A trace out of its JSON, or of a file with it. Output and gradients are not saved.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        is_file = isinstance(source, Path) or not source.lstrip().startswith("{")
+        fields = json.loads(Path(source).read_text() if is_file else source)
+        found = fields.get("schema") if isinstance(fields, dict) else None
+        require(
+            found == SCHEMA,
+            "Trace.load",
+            f"a document of the schema {SCHEMA}",
+            repr(found),
+            "Write one with trace.json().",
+        )
+        rows, contributions = rows_of(fields)
+        made = Trace(fields["function"], rows, contributions, header=fields["header"])
+        check = fields["check"]
+        values = check and Check(
+            float(check["difference"]), float(check["scale"]), check["against"]
+        )
+        return replace(made, _check=lambda: values) if values else made
+
+    def latex(self) -> str:
+        """The lecture's tables in LaTeX, with the package booktabs."""
+        return latex_tables(self)
+
+    def html(self) -> str:
+        """One page with everything in it: it needs no network. Write it to a file and open it."""
+        return page(self.function, document(self))
+
+    def _repr_html_(self) -> str:
+        return frame(self.html())
+
+    def dot(self) -> str:
+        """The graph in the language of Graphviz: data and gradient in each node, layers around."""
+        return dot.graph(graph(self))
+
+    def svg(self) -> str:
+        """The same graph drawn."""
+        return svg.graph(graph(self))
+
+    def check(self) -> Check | None:
+        """The gradients against `jax.vjp`; None under a transformation or after loading."""
+        return None if self._check is None else self._check()
+
+
+def trace(
+    f: Callable,
+    *,
+    wrt: int | Sequence[int] | None = None,
+    seed: Any = None,
+    tangents: Any = None,
+    keep: Literal["summary", "all"] = "summary",
+    max_iterations: int = 1000,
+    sample: int | None = None,
+) -> "Tracer":
+    """Open a function: call what this returns as you would call `f`, and read the `Trace`."""
+    return Tracer(f, wrt, seed, tangents, keep, max_iterations, sample)
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """What `trace` returns: `f` with its options; a call gives a `Trace`."""
+
+    f: Callable
+    wrt: int | Sequence[int] | None
+    seed: Any
+    tangents: Any
+    keep: str
+    max_iterations: int
+    sample: int | None
+
+    def abstract(self, *args: Any, **kwargs: Any) -> Symbolic:
+        """The equations alone, forward and reverse, from arrays or `jax.ShapeDtypeStruct`s.
+
+        >>> shape = jax.ShapeDtypeStruct((3,), "float32")
+        >>> symbolic = trace(lambda x: jnp.sum(jnp.sin(x))).abstract(shape)
+        >>> [e.text for pair in symbolic.pairs for e in pair.reverse]
+        ["b1 = broadcast(v3')", 'b2 = b1 * v2']
+        """
+        return symbolic(Call("trace", self.f, args, kwargs), self.wrt)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Trace:
+        """Run the function and its reverse pass on these arguments."""
+        call = Call("trace", self.f, args, kwargs)
+        active = call.active(call.chosen(self.wrt))
+        closed, tree = call.opened()
+        limits = self.max_iterations, self.sample
+        tape = Tape(numbered(closed), self.keep == "all", *limits)
+        seeds = seeds_of("trace", tree, jaxprs.output_shapes(closed), self.seed)
+        cells = _arguments(tape, call, active)
+        _set_tangents(tape, call, cells, self.tangents)
+        outputs = run(tape, closed, cells, At())
+        contributions = reverse(tape, outputs, seeds)
+        found = [_gradient(cell) for cell in cells]
+        traced = any(map(jaxprs.is_traced, call.arrays))
+        check = functools.cache(functools.partial(_check, call, active, found, seeds))
+        return Trace(
+            getattr(self.f, "__name__", type(self.f).__name__),
+            tape.rows(),
+            contributions,
+            tree.unflatten([cell.value for cell in outputs]),
+            call.gradients(found, self.wrt),
+            _header(),
+            None if traced else check,
+            functools.cache(functools.partial(symbolic, call, self.wrt)),
+        )
+
+
+def _gradient(cell: Cell) -> Any:
+    if not cell.active:
+        return None
+    return jnp.zeros_like(cell.value) if cell.adjoint is None else cell.adjoint
+
+
+def _arguments(tape: Tape, call: Call, active: list[bool]) -> list[Cell]:
+    """A cell for each array: `v0` the last, `v-1` the one before."""
+    cells = []
+    count = len(call.arrays)
+    for i, (array, name) in enumerate(zip(call.arrays, call.names(), strict=True)):
+        cell = tape.cell(array, f"v{i + 1 - count}", "argument", "argument")
+        cell.active = active[i]
+        cell.note(expression=name, variable=name, active=active[i])
+        cells.append(cell)
+    return cells
+
+
+def _set_tangents(tape: Tape, call: Call, cells: list[Cell], tangents: Any) -> None:
+    if tangents is None:
+        return
+    require(
+        isinstance(tangents, tuple | list) and len(tangents) == len(call.args),
+        "trace",
+        f"tangents for {len(call.args)} arguments",
+        len(tangents) if isinstance(tangents, tuple | list) else type(tangents).__name__,
+        "Give one for each argument, None for one that does not move.",
+    )
+    given = []
+    for arg, t in zip(call.args, tangents, strict=True):
+        tree = jax.tree.structure(arg)
+        given += [None] * tree.num_leaves if t is None else tree.flatten_up_to(t)
+    for i, cell in zip(call.places, cells, strict=True):
+        if given[i] is not None and jaxprs.is_inexact(cell.value):
+            cell.tangent = jnp.broadcast_to(jnp.asarray(given[i], cell.dtype), cell.shape)
+            cell.note(tangent=tape.record(cell.tangent))
+
+
+def _check(call: Call, active: list[bool], found: list, seeds: list) -> Check:
+    """The gradients of a trace against those of JAX."""
+    some = [i for i, is_active in enumerate(active) if is_active]
+
+    def of_some(*arrays: Any) -> list:
+        filled = list(call.arrays)
+        for i, array in zip(some, arrays, strict=True):
+            filled[i] = array
+        flat = jax.tree.leaves(call.of_arrays(*filled))
+        return [y for y, ct in zip(flat, seeds, strict=True) if ct is not None]
+
+    points, gradients = ([values[i] for i in some] for values in (call.arrays, found))
+    starts = [ct for ct in seeds if ct is not None]
+    try:
+        true, against = list(jax.vjp(of_some, *points)[1](starts)), "jax.vjp"
+    except ValueError as error:
+        if "while_loop" not in str(error):
+            raise
+        true, gradients = _along(of_some, points, starts, gradients)
+        against = "jax.jvp"
+    gaps = [_largest(a - b) for a, b in zip(gradients, true, strict=True)]
+    return Check(max(gaps, default=0.0), max(map(_largest, true), default=0.0), against)
+
+
+def _along(of_some: Callable, points: list, starts: list, gradients: list) -> tuple[list, list]:
+    """The slope along one direction, from JAX's forward mode and from the gradients."""
+    ways = [jnp.cos(jnp.arange(x.size)).reshape(x.shape).astype(x.dtype) for x in points]
+    _, moved = jax.jvp(of_some, tuple(points), tuple(ways))
+    true = sum(jnp.sum(t * ct) for t, ct in zip(moved, starts, strict=True))
+    found = sum(jnp.sum(g * w) for g, w in zip(gradients, ways, strict=True))
+    return [true], [found]
+
+
+def _largest(x: Any) -> float:
+    return float(jnp.abs(x).max()) if x.size else 0.0
+
+
+def _header() -> dict[str, str]:
+    return {
+        "jax": jax.__version__,
+        "backend": jax.default_backend(),
+        "x64": str(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]  # a flag made at run time
+        "matmul precision": str(jax.config.jax_default_matmul_precision),  # pyright: ignore[reportAttributeAccessIssue]  # a flag made at run time
+    }

@@ -1,0 +1,121 @@
+"""Values as a trace keeps them: the numbers of small ones, and of large ones what sums them up."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..jaxprs import is_traced
+
+SMALL = 32
+"""Arrays of at most this many elements are kept whole."""
+
+
+class Stats(NamedTuple):
+    """What sums up an array; of a complex one, its magnitudes.
+
+    Attributes:
+        norm: The square root of the sum of squares.
+        mean: The mean.
+        low: The smallest element.
+        high: The largest element.
+        zeros: The fraction of elements that are 0.
+        nonfinite: The fraction that are NaN or infinite. The other figures leave these out.
+    """
+
+    norm: float
+    mean: float
+    low: float
+    high: float
+    zeros: float
+    nonfinite: float
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value somewhere in a trace.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its dtype by name.
+        array: The numbers, if they are kept: those of small arrays, or all with `keep="all"`.
+        stats: What sums them up; None where there is nothing to sum up, as for a random key.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    array: Any = None
+    stats: Stats | None = None
+
+    @property
+    def text(self) -> str:
+        """The value as a cell of a table shows it: numbers if they are few, else the figures."""
+        if self.array is not None and int(np.prod(self.shape)) <= 4:
+            if is_traced(self.array):
+                return self.type
+            return numbers(self.array)
+        return self.type if self.stats is None else summary(self.stats)
+
+    @property
+    def type(self) -> str:
+        """Dtype and shape: "float32[2,3]"."""
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def number(x: Any) -> str:
+    """A number in five figures: "0.69315", "3", "True", "1+2j"."""
+    x = np.asarray(x).item()
+    if isinstance(x, complex):
+        return f"{x.real:.5g}{x.imag:+.5g}j"
+    return str(x) if isinstance(x, bool | int | str) else f"{x:.5g}"
+
+
+def numbers(array: Any) -> str:
+    """A small array in five figures each: "[0.5, nan, 0.25]"."""
+    array = np.asarray(array)
+    if array.ndim == 0:
+        return number(array)
+    return f"[{', '.join(numbers(part) for part in array)}]"
+
+
+def summary(stats: Stats) -> str:
+    """The figures of a large array in a few words."""
+    text = f"norm {stats.norm:.4g} in [{stats.low:.3g}, {stats.high:.3g}]"
+    if stats.nonfinite:
+        text += f", {100 * stats.nonfinite:.3g}% not finite"
+    return text
+
+
+def value_of(x: Any, keep_all: bool = False) -> Value:
+    """The record of an array."""
+    dtype = x.dtype
+    kept = keep_all or x.size <= SMALL
+    if is_traced(x) or not _is_number(dtype):
+        return Value(tuple(x.shape), str(dtype), x if kept else None)
+    array = np.asarray(x)
+    stats = _stats(array) if array.size > 1 else None
+    return Value(tuple(x.shape), str(dtype), array if kept else None, stats)
+
+
+def _is_number(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)
+
+
+def _stats(array: np.ndarray) -> Stats:
+    if np.iscomplexobj(array):
+        array = np.abs(array)
+    elif array.dtype.itemsize < 4 or array.dtype.kind not in "f":
+        array = array.astype(np.float32)
+    flat = array.ravel()
+    norm = float(np.sqrt(np.dot(flat, flat)))
+    zeros = 1 - np.count_nonzero(flat) / flat.size
+    bad = 0.0
+    if not np.isfinite(norm):
+        finite = flat[np.isfinite(flat)]
+        bad = 1 - finite.size / flat.size
+        flat = finite if finite.size else np.zeros(1, flat.dtype)
+        with np.errstate(over="ignore"):
+            norm = float(np.linalg.norm(flat.astype(np.float64)))
+    low, high, mean = float(flat.min()), float(flat.max()), float(flat.mean())
+    return Stats(norm, mean, low, high, float(zeros), float(bad))

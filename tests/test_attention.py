@@ -1,0 +1,473 @@
+"""Attention, its relatives and the networks made of it, against formulas written another way."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+import funcnet as fn
+from funcnet.nets.gpt import lm_loss
+from funcnet.nets.sampling import sample
+
+from .values import assert_agrees, draw, values_of
+
+GPT = partial(fn.GPT, 11, width=8, depth=2, heads=2, length=12)
+
+
+def close(a, b, tolerance=2e-5):
+    np.testing.assert_allclose(a, b, tolerance, tolerance)
+
+
+def moved(net, *inputs):
+    """Parameters from `init`, moved so that none is 0 or 1."""
+    params, _ = net.init(jax.random.key(0), *inputs)
+    return jax.tree.map(lambda p: p + 0.1 * draw(*p.shape, seed=p.size).astype("float32"), params)
+
+
+def weights(scores):
+    e = np.exp(scores - scores.max())
+    return e / e.sum()
+
+
+# Ops
+
+
+def attention(q, k, v, mask=None, bias=None, *, causal=False, scale=None, chunk=None):
+    batch, time, heads, width = q.shape
+    scale = width**-0.5 if scale is None else scale
+    full = (batch, heads, time, k.shape[1])
+    mask = np.broadcast_to(True if mask is None else mask, full)
+    bias = np.broadcast_to(0.0 if bias is None else bias, full)
+    o = np.zeros((*q.shape[:3], v.shape[3]))
+    for n, t, h in np.ndindex(o.shape[:3]):
+        group = h // (heads // k.shape[2])
+        seen = [s for s in range(k.shape[1]) if mask[n, h, t, s] and (s <= t or not causal)]
+        if seen:
+            p = weights(np.array([scale * q[n, t, h] @ k[n, s, group] for s in seen])
+                        + bias[n, h, t, seen])  # fmt: skip
+            o[n, t, h] = sum(p[i] * v[n, s, group] for i, s in enumerate(seen))
+    return o
+
+
+@values_of(fn.attention)
+@pytest.mark.usefixtures("x64")
+def test_attention_is_a_mean_weighted_by_softmax():
+    q, k, v = (draw(2, 3, 2, 2, seed=i) for i in range(3))
+    padding = np.arange(3) < np.array([3, 2])[:, None, None, None]
+    nothing = np.array([[True, True, False], [False] * 3, [True] * 3])
+    rows = [
+        ((q, k, v), {}),
+        ((q, k[:, :, :1], v[:, :, :1]), {"causal": True}),
+        ((q, k, v, padding), {"causal": True, "chunk": 2}),
+        ((q, k, v, nothing, draw(2, 1, 3)), {"scale": 0.3}),
+        ((q, k[:, :2], v[:, :2, :, :1], None, draw(1, 3, 1)), {"chunk": 2}),
+    ]
+    assert_agrees(fn.attention, attention, rows)
+
+
+def test_who_may_attend_to_nothing_gives_0_and_gets_no_gradient():
+    q, k, v = (draw(1, 3, 1, 2, seed=i).astype("float32") for i in range(3))
+    row = np.arange(3)[:, None] != 1
+    for mask, bias in ((row, None), (None, np.where(row, 0, -np.inf).astype("float32"))):
+        for chunk in (None, 2):
+            f = partial(fn.attention, mask=mask, bias=bias, chunk=chunk)
+            o, pull = jax.vjp(f, q, k, v)
+            gradients = pull(jnp.ones_like(o))
+            assert not o[0, 1].any()
+            assert not gradients[0][0, 1].any()
+            assert all(np.isfinite(x).all() for x in (o, *gradients))
+
+
+def test_dropout_of_attention_is_the_same_forward_backward_and_in_any_chunk(key):
+    time, drop = 24, 0.25
+    q = k = jnp.zeros((2, time, 2, 1))
+    v = jnp.broadcast_to(jnp.eye(time)[:, None], (2, time, 2, time))  # the output is P itself
+    f = partial(fn.attention, key=key, drop=drop)
+    p, pull = jax.vjp(lambda v: f(q, k, v), v)
+    kept = np.asarray(p) > 0
+    close(p, np.where(kept, 1 / time / (1 - drop), 0))
+    assert abs(kept.mean() - (1 - drop)) < 0.03
+    rows = kept.transpose(0, 2, 1, 3).reshape(-1, time)
+    assert len(np.unique(rows, axis=0)) == len(rows)  # no two queries share a draw
+    close(pull(jnp.ones_like(p))[0][..., 0], p.sum(1).swapaxes(1, 2))
+    for chunk in (7, 24):
+        close(f(q, k, v, chunk=chunk), p)
+    other = fn.attention(q, k, v, key=jax.random.key(5), drop=drop)
+    assert (np.asarray(other > 0) != kept).any()
+
+
+def test_large_scores_do_not_overflow():
+    q = k = jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1)
+    v = jnp.array([3.0, 5.0]).reshape(1, 2, 1, 1)
+    assert fn.attention(q, k, v, scale=1e30).ravel().tolist() == [3, 5]
+
+
+def rotary(x, positions=None, *, interleaved=False, base=10000.0):
+    at = np.arange(x.shape[1]) if positions is None else positions
+    half, y = x.shape[3] // 2, np.zeros_like(x)
+    turns = np.exp(1j * at[..., None, None] * base ** (-np.arange(half) / half))
+    first, second = (slice(0, None, 2), slice(1, None, 2)) if interleaved else (
+        slice(None, half), slice(half, None))  # fmt: skip
+    turned = (x[..., first] + 1j * x[..., second]) * turns
+    y[..., first], y[..., second] = turned.real, turned.imag
+    return y
+
+
+@values_of(fn.rotary)
+@pytest.mark.usefixtures("x64")
+def test_rotary_turns_pairs_as_complex_numbers():
+    x = draw(2, 3, 1, 4)
+    rows = [
+        ((x,), {}),
+        ((x,), {"interleaved": True, "base": 100.0}),
+        ((x, np.array([4, 7, 9])), {}),
+        ((x, np.array([[4, 7, 9], [0, 1, 5]])), {}),
+    ]
+    assert_agrees(fn.rotary, rotary, rows)
+
+
+def test_the_product_of_turned_vectors_depends_on_their_distance_alone():
+    q, k = (jnp.broadcast_to(draw(1, 1, 1, 6, seed=i), (1, 9, 1, 6)) for i in (0, 1))
+    products = np.einsum("bthd,bshd->ts", fn.rotary(q), fn.rotary(k))
+    for distance in range(-8, 9):
+        line = np.diagonal(products, distance)
+        close(line, line[0], 1e-4)
+
+
+def gated(gate):
+    return lambda x, a, b, c: (gate(x @ a) * (x @ b)) @ c
+
+
+@values_of(fn.swiglu, fn.geglu)
+@pytest.mark.usefixtures("x64")
+def test_gated_blocks():
+    args = (draw(2, 2, 3), draw(3, 4, seed=1), draw(3, 4, seed=2), draw(4, 2, seed=3))
+    assert_agrees(fn.swiglu, gated(lambda g: g * special.expit(g)), [(args, {})])
+    assert_agrees(fn.geglu, gated(lambda g: g * special.ndtr(g)), [(args, {})])
+
+
+def linear_cross_entropy(
+    x, w, labels, *, chunk=256, ignore_index=None, label_smoothing=0.0, z_loss=0.0,
+    reduction="mean", transposed=False,
+):  # fmt: skip
+    losses, count = np.zeros(labels.shape), 0
+    for at in np.ndindex(labels.shape):
+        if labels[at] == ignore_index:
+            continue
+        z = x[at] @ (w.T if transposed else w)
+        lse = special.logsumexp(z)
+        target = (1 - label_smoothing) * np.eye(len(z))[labels[at]] + label_smoothing / len(z)
+        losses[at] = target @ (lse - z) + z_loss * lse**2
+        count += 1
+    by_name = {"mean": losses.sum() / max(count, 1), "sum": losses.sum(), "none": losses}
+    return by_name[reduction]
+
+
+@values_of(fn.linear_cross_entropy)
+@pytest.mark.usefixtures("x64")
+def test_linear_cross_entropy():
+    x, w, labels = draw(2, 3, 2), draw(2, 4, seed=1), np.array([[1, 0, 3], [2, -1, 0]])
+    options = {"ignore_index": -1, "label_smoothing": 0.1, "z_loss": 0.2}
+    rows = [
+        ((x, w, abs(labels)), {}),
+        ((x, w, labels), {"chunk": 4, **options}),
+        ((x, w.T, labels), {"chunk": 2, "transposed": True, "reduction": "sum", **options}),
+        ((x, w, labels), {"chunk": 4, "reduction": "none", **options}),
+        ((x, w, np.full((2, 3), 9)), {"ignore_index": 9}),
+    ]
+    assert_agrees(fn.linear_cross_entropy, linear_cross_entropy, rows)
+
+
+def test_linear_cross_entropy_is_that_of_the_logits():
+    x, w = draw(7, 4).astype("float32"), 50 * draw(4, 9, seed=1).astype("float32")
+    labels = jnp.array([0, 8, 3, 3, 1, 7, 2])
+    options = {"ignore_index": 3, "label_smoothing": 0.1}
+
+    def plain(x, w):
+        return fn.cross_entropy(x @ w, labels, **options)
+
+    def fused(x, w):
+        return fn.linear_cross_entropy(x, w, labels, chunk=2, **options)
+
+    expected, got = (jax.value_and_grad(f, argnums=(0, 1))(x, w) for f in (plain, fused))
+    jax.tree.map(close, got, expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_traced_label_out_of_range_gives_nan(reduction):
+    x, w = jnp.ones((2, 3)), jnp.ones((3, 4))
+    f = jax.jit(lambda x, labels: fn.linear_cross_entropy(x, w, labels, reduction=reduction).sum())
+    loss, gradient = jax.value_and_grad(f)(x, jnp.array([1, 4]))
+    assert np.isnan(loss)
+    assert np.isnan(gradient[1]).all()
+    assert np.isfinite(jax.grad(f)(x, jnp.array([1, 3]))).all()
+
+
+def test_what_is_ignored_may_hold_anything():
+    x = jnp.array([[1.0, 2.0], [jnp.nan, jnp.inf]])
+    f = partial(fn.linear_cross_entropy, labels=jnp.array([1, -1]), ignore_index=-1)
+    loss, gradients = jax.value_and_grad(f, argnums=(0, 1))(x, jnp.ones((2, 3)))
+    assert all(np.isfinite(leaf).all() for leaf in (loss, *gradients))
+
+
+# Memory
+
+
+def temporary_bytes(f, *args):
+    return jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.slow
+def test_attention_in_chunks_takes_a_sixth_of_the_memory():
+    shape = jax.ShapeDtypeStruct((1, 1024, 8, 32), "float32")
+
+    def naive(x):
+        p = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", x, x))
+        return jnp.einsum("bhts,bshd->bthd", p, x)
+
+    def layers(f):
+        def loss(x):
+            for _ in range(4):
+                x = x + f(x)
+            return x.sum()
+
+        return jax.grad(loss)
+
+    plain = temporary_bytes(layers(naive), shape)
+    assert plain >= 6 * temporary_bytes(layers(lambda x: fn.attention(x, x, x, chunk=64)), shape)
+
+
+@pytest.mark.slow
+def test_a_loss_without_logits_takes_an_eighth_of_the_memory():
+    x, w = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((4096, 32), (32, 4000)))
+    labels = jax.ShapeDtypeStruct((4096,), "int32")
+
+    def naive(x, w, labels):
+        log_p = jax.nn.log_softmax(x @ w)
+        return -jnp.take_along_axis(log_p, labels[:, None], axis=1).mean()
+
+    fused = partial(fn.linear_cross_entropy, chunk=128)
+    plain, ours = (temporary_bytes(jax.grad(f, (0, 1)), x, w, labels) for f in (naive, fused))
+    assert plain >= 8 * ours
+
+
+# Layers
+
+
+def project(params, x):
+    return np.einsum("btf,fhd->bthd", x, params["w"]) + params.get("b", 0)
+
+
+def by_hand(params, x, context=None, mask=None, turn=lambda x: x, **options):
+    source = x if context is None else context
+    q, k, v = (project(params[name], y) for name, y in (("q", x), ("k", source), ("v", source)))
+    o = attention(turn(q), turn(k), v, mask, **options)
+    return np.einsum("bthd,hdf->btf", o, params["out"]["w"]) + params["out"].get("b", 0)
+
+
+def test_self_attention():
+    net, x = fn.Attention(2), draw(2, 4, 6).astype("float32")
+    params = moved(net, x)
+    shapes = jax.tree.map(jnp.shape, params)
+    inner = {"w": (6, 2, 3), "b": (2, 3)}
+    assert shapes == {"q": inner, "k": inner, "v": inner, "out": {"w": (2, 3, 6), "b": (6,)}}
+    close(net(params, x), by_hand(params, x))
+    mask = np.arange(4) < np.array([4, 2])[:, None, None, None]
+    close(net(params, x, mask), by_hand(params, x, mask=mask))
+
+
+def test_attention_with_fewer_key_heads_turned_and_causal():
+    net = fn.Attention(4, kv_heads=2, width=16, causal=True, rotary=True, bias=False, chunk=2)
+    x = draw(2, 5, 6).astype("float32")
+    params = moved(net, x)
+    assert params["k"] == {"w": params["k"]["w"]}
+    assert [params[name]["w"].shape for name in ("q", "k", "out")] == [
+        (6, 4, 4),
+        (6, 2, 4),
+        (4, 4, 6),
+    ]
+    close(net(params, x), by_hand(params, x, causal=True, turn=rotary))
+
+
+def test_cross_attention():
+    net, x, context = fn.Attention(2), draw(2, 4, 6), draw(2, 3, 5)
+    x, context = x.astype("float32"), context.astype("float32")
+    params = moved(net, x, context)
+    assert params["v"]["w"].shape == (5, 2, 3)
+    close(net(params, x, context), by_hand(params, x, context))
+    mask = np.array([True, False, True])
+    close(net(params, x, context, mask), by_hand(params, x, context, mask))
+
+
+def test_attention_drops_in_training_alone(key):
+    net, x = fn.Attention(2, drop=0.5), draw(1, 4, 6).astype("float32")
+    params = moved(net, x)
+    close(net(params, x), by_hand(params, x))
+    y, _ = net.apply(params, {}, x, train=True, key=key)
+    assert abs(np.asarray(y) - net(params, x)).max() > 0.01
+    with pytest.raises(ValueError, match=r"^attention: expected a random key in training, got"):
+        net.apply(params, {}, x, train=True)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_decoding_with_a_cache_gives_what_the_whole_sequence_gives(turned):
+    options = {"causal": True, "rotary": turned, "kv_heads": 1}
+    x = draw(2, 6, 8).astype("float32")
+    net, cached = fn.Attention(2, **options), fn.Attention(2, cache=7, **options)
+    params = moved(net, x)
+    fresh, state = cached.init(jax.random.key(0), x[:, :1])
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, params)
+    assert state["k"].shape == (2, 7, 1, 4)
+    assert state["index"] == 0
+    parts = []
+    for start, stop in ((0, 3), (3, 4), (4, 6)):
+        y, state = cached.apply(params, state, x[:, start:stop])
+        parts.append(y)
+    assert state["index"] == 6
+    close(np.concatenate(parts, axis=1), net(params, x))
+
+
+def test_a_full_cache_gives_nan_where_nobody_can_look_at_it():
+    net, x = fn.Attention(2, causal=True, cache=3), draw(1, 2, 4).astype("float32")
+    params, state = net.init(jax.random.key(0), x)
+    run = jax.jit(net.apply)
+    y, state = run(params, state, x)
+    assert np.isfinite(y).all()
+    assert np.isnan(run(params, state, x)[0]).all()
+
+
+def normalised(params, x):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * params[
+        "scale"
+    ] + params["shift"]
+
+
+def feed_forward(params, x):
+    z = x @ params["up"]["w"] + params["up"]["b"]
+    return z * special.ndtr(z) @ params["down"]["w"] + params["down"]["b"]
+
+
+def test_transformer_blocks():
+    x = draw(2, 4, 6).astype("float32")
+    first, last = fn.TransformerBlock(2), fn.TransformerBlock(2, norm_first=False)
+    p = jax.tree.map(np.asarray, moved(first, x))
+    assert p["mlp"]["up"]["w"].shape == (6, 24)
+    y = x + by_hand(p["attention"], normalised(p["norm1"], x))
+    close(first(p, x), y + feed_forward(p["mlp"], normalised(p["norm2"], y)), 1e-4)
+    y = normalised(p["norm1"], x + by_hand(p["attention"], x))
+    close(last(p, x), normalised(p["norm2"], y + feed_forward(p["mlp"], y)), 1e-4)
+    mask = np.array([True, True, False, False])
+    seen = fn.TransformerBlock(2)(p, x, mask)
+    assert abs(np.asarray(seen) - first(p, x)).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("activation", "curve"),
+    [("relu_squared", lambda z: np.maximum(z, 0) ** 2), (jnp.sin, np.sin)],
+)
+def test_feed_forward_with_other_activations(activation, curve):
+    net, x = fn.FeedForward(5, activation=activation, bias=False), draw(3, 4).astype("float32")
+    params = moved(net, x)
+    close(net(params, x), curve(x @ params["up"]["w"]) @ params["down"]["w"])
+
+
+def test_gated_feed_forward():
+    net, x = fn.FeedForward(5, activation="geglu"), draw(3, 4).astype("float32")
+    params = moved(net, x)
+    w = [params[name]["w"] for name in ("gate", "up", "down")]
+    close(net(params, x), gated(lambda g: g * special.ndtr(g))(x, *w))
+
+
+# Networks
+
+
+@pytest.fixture
+def ids():
+    return jnp.array([[1, 4, 0, 10, 3], [2, 2, 3, 9, 5]])
+
+
+def test_gpt_sees_no_token_ahead_and_ties_its_head(ids):
+    net = GPT()
+    params = moved(net, ids)
+    assert sorted(params) == ["block_0", "block_1", "norm", "positions", "tokens"]
+    logits = net(params, ids)
+    later = net(params, ids.at[:, 3].set(7))
+    close(later[:, :3], logits[:, :3])
+    assert (abs(later[:, 3:] - logits[:, 3:]).max(-1) > 1e-4).all()
+    features, table = GPT(logits=False)(params, ids)
+    assert table is params["tokens"]["table"]
+    close(features @ table.T, logits)
+    started = net.init(jax.random.key(0), ids)[0]["block_0"]
+    spread = [np.std(started["mlp"][name]["w"]) for name in ("up", "down")]
+    close(spread, [0.02, 0.02 / 2], 0.2)  # the branches of two blocks: four
+
+
+def test_gpt_with_stacked_blocks_is_the_same(ids):
+    net, stacked = GPT(), GPT(stacked=True)
+    params = moved(net, ids)
+    blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), params["block_0"], params["block_1"])
+    same = {name: params[name] for name in ("tokens", "positions", "norm")} | {"blocks": blocks}
+    close(stacked(same, ids), net(params, ids))
+
+
+def test_the_loss_without_logits_is_that_of_the_logits(ids):
+    labels = jnp.roll(ids, -1, axis=1)
+    params = moved(GPT(), ids)
+
+    def plain(params):
+        return fn.cross_entropy(GPT()(params, ids), labels)
+
+    def fused(params):
+        return lm_loss(GPT(logits=False)(params, ids), labels, chunk=4)
+
+    expected, got = (jax.jit(jax.value_and_grad(f))(params) for f in (plain, fused))
+    jax.tree.map(close, got, expected)
+
+
+@pytest.mark.parametrize("options", [{"rotary": True, "norm": fn.RMSNorm}, {"stacked": True}])
+def test_sampling_with_a_cache_gives_the_tokens_of_the_whole_sequence(ids, key, options):
+    net, cached = GPT(**options), GPT(cache=True, **options)
+    params = jax.tree.map(lambda p: 3 * p, moved(net, ids))  # so that the logits differ
+    for temperature in (0.0, 2.0):
+        got = sample(cached, params, ids[:, :4], 8, key, temperature=temperature)
+        sequence = ids[:, :4]
+        run = jax.jit(net)
+        for draw_key in jax.random.split(key, 8):
+            padded = jnp.pad(sequence, ((0, 0), (0, 12 - sequence.shape[1])))
+            logits = run(params, padded)[:, sequence.shape[1] - 1]
+            drawn = jax.random.categorical(draw_key, logits / max(temperature, 1))
+            token = drawn if temperature else logits.argmax(-1)
+            sequence = jnp.concatenate([sequence, token[:, None]], axis=1)
+        assert got.tolist() == sequence[:, 4:].tolist()
+        assert len(set(got.ravel().tolist())) > 1
+
+
+def test_sampling_from_the_likeliest(ids, key):
+    cached = GPT(cache=True, logits=False)
+    params = jax.tree.map(lambda p: 3 * p, moved(cached, ids))
+    likeliest = sample(cached, params, ids, 5, key, temperature=0)
+    assert sample(cached, params, ids, 5, key, top_k=1).tolist() == likeliest.tolist()
+    many = sample(cached, params, jnp.tile(ids[:1], (200, 1)), 1, key, temperature=9.0, top_k=3)
+    features, table = GPT(logits=False)(params, ids[:1])
+    order = np.argsort(-(features[0, -1] @ table.T))
+    assert set(many.ravel().tolist()) == set(order[:3].tolist())
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_vit_is_a_transformer_over_patches(pool):
+    options = {"patch": 4, "width": 8, "depth": 2, "heads": 2}
+    net, images = fn.ViT(3, pool=pool, **options), draw(2, 8, 12, 2).astype("float32")
+    p = moved(net, images)
+    tokens = images.reshape(2, 2, 4, 3, 4, 2).transpose(0, 1, 3, 2, 4, 5).reshape(2, 6, 32)
+    x = tokens @ p["patches"]["w"].reshape(32, 8) + p["patches"]["b"]
+    if pool == "token":
+        x = np.concatenate([np.tile(p["token"]["token"], (2, 1, 1)), x], axis=1)
+    x = x + p["positions"]["table"]
+    for name in ("block_0", "block_1"):
+        x = fn.TransformerBlock(2)(p[name], x)
+    x = normalised(p["norm"], np.asarray(x))
+    pooled = x[:, 0] if pool == "token" else x.mean(1)
+    close(net(p, images), pooled @ p["head"]["w"] + p["head"]["b"], 1e-4)

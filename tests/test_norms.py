@@ -1,0 +1,372 @@
+"""Normalisation, resizing, positions and glue, each against a formula written another way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import funcnet as fn
+
+from .values import assert_agrees, draw, ripple, values_of
+
+wide = pytest.mark.usefixtures("x64")
+
+
+def close(a, b, tolerance=1e-5):
+    np.testing.assert_allclose(a, b, tolerance, tolerance)
+
+
+def unit(v, eps):
+    """One vector with its mean taken off, over its spread."""
+    return (v - v.mean()) / (v.std() ** 2 + eps) ** 0.5
+
+
+def by_rows(one):
+    """`one` on every row of the last axis, then scale and shift."""
+
+    def whole(x, scale=None, shift=None, **static):
+        y = np.apply_along_axis(one, -1, x, **static) if x.size else x
+        return y * (1 if scale is None else scale) + (0 if shift is None else shift)
+
+    return whole
+
+
+@wide
+@values_of(fn.layer_norm)
+def test_layer_norm_is_each_row_by_itself():
+    rows = [
+        ((3 + draw(2, 2, 4), draw(4, seed=1), draw(4, seed=2)), {}),
+        ((draw(3, 4), None, draw(4, seed=2)), {"eps": 0.1}),
+        ((draw(4), draw(4, seed=1), None), {}),
+    ]
+    assert_agrees(fn.layer_norm, by_rows(lambda v, eps=1e-5: unit(v, eps)), rows)
+
+
+@wide
+@values_of(fn.rms_norm)
+def test_rms_norm_is_each_row_by_itself():
+    def one(v, eps=1e-6):
+        return v / (np.linalg.norm(v) ** 2 / len(v) + eps) ** 0.5
+
+    rows = [((1 + draw(2, 2, 4), draw(4, seed=1)), {}), ((draw(3, 4), None), {"eps": 0.1})]
+    assert_agrees(fn.rms_norm, by_rows(one), rows)
+
+
+def by_groups(x, scale=None, shift=None, *, groups, eps=1e-5):
+    y = np.empty_like(x)
+    size = x.shape[-1] // groups
+    for n, g in np.ndindex(len(x), groups):
+        own = slice(g * size, (g + 1) * size)
+        y[n, ..., own] = unit(x[n, ..., own], eps)
+    return y * (1 if scale is None else scale) + (0 if shift is None else shift)
+
+
+@wide
+@values_of(fn.group_norm)
+def test_group_norm_is_each_group_by_itself():
+    rows = [
+        ((2 + draw(2, 2, 2, 4), draw(4, seed=1), draw(4, seed=2)), {"groups": 2}),
+        ((draw(2, 6), None, draw(6, seed=2)), {"groups": 2, "eps": 0.1}),
+        ((draw(2, 3, 2), draw(2, seed=1), None), {"groups": 1}),
+    ]
+    assert_agrees(fn.group_norm, by_groups, rows)
+
+
+@wide
+@values_of(fn.instance_norm)
+def test_instance_norm_is_each_channel_by_itself():
+    def by_channels(x, scale=None, shift=None, **static):
+        return by_groups(x, scale, shift, groups=x.shape[-1], **static)
+
+    rows = [
+        ((2 + draw(2, 2, 3, 2), draw(2, seed=1), draw(2, seed=2)), {}),
+        ((draw(2, 5, 3), None, None), {"eps": 0.1}),
+    ]
+    assert_agrees(fn.instance_norm, by_channels, rows)
+
+
+@wide
+@values_of(fn.standardize)
+def test_standardize_is_the_z_score_along_axes():
+    rows: list = [
+        ((draw(3, 5),), {"eps": 0.0}),
+        ((draw(3, 2, 2),), {"axis": (0, 2), "eps": 0.0}),
+    ]
+
+    def z_score(x, axis=-1, eps=0.0):
+        if axis == -1:
+            return stats.zscore(x, -1)
+        columns = [np.reshape(stats.zscore(column.ravel()), (3, 2)) for column in x.swapaxes(0, 1)]
+        return np.array(columns).swapaxes(0, 1)
+
+    assert_agrees(fn.standardize, z_score, rows)
+    assert not np.asarray(fn.standardize(jnp.full((2, 3), 7.0))).any()
+
+
+@wide
+@values_of(fn.l2_normalize)
+def test_l2_normalize_has_length_one_and_leaves_zero_alone():
+    def by_length(x, axis=-1):
+        return x / np.linalg.norm(x, axis=axis, keepdims=True)
+
+    assert_agrees(fn.l2_normalize, by_length, [((draw(3, 4),), {}), ((draw(3, 4),), {"axis": 0})])
+    x = jnp.array([[0.0, 0.0], [3e-13, 4e-13], [3e-12, 4e-12]])
+    y, pull = jax.vjp(fn.l2_normalize, x)
+    close(y, [[0, 0], [0, 0], [0.6, 0.8]])
+    (dx,) = pull(jnp.ones_like(x))
+    assert not np.asarray(dx)[:2].any()
+    slope = jax.grad(lambda x: fn.l2_normalize(x)[:, 0].sum())
+    assert np.isfinite(jax.grad(lambda x: (slope(x) ** 2).sum())(x)).all()
+
+
+NORMS = {
+    "layer norm": lambda x: fn.layer_norm(x),
+    "group norm": lambda x: fn.group_norm(x, groups=2),
+    "instance norm": lambda x: fn.instance_norm(x),
+    "standardize": lambda x: fn.standardize(x),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_large_mean_costs_no_digits_in_float32(name):
+    x = (1e4 + draw(2, 16, 8)).astype(np.float32)
+    with jax.enable_x64(True):
+        truth, pull = jax.vjp(NORMS[name], jnp.asarray(x, "float64"))
+        (slope,) = pull(jnp.asarray(ripple(x.shape)))
+    plain = NORMS[name](x)
+    y, pull = jax.vjp(NORMS[name], x)
+    close(y, truth)
+    close(plain, truth)
+    close(pull(jnp.asarray(ripple(x.shape), "float32"))[0], slope)
+
+
+# Resizing
+
+
+def by_pixel(x, *, shape, method):
+    """Along one axis after the other, one output pixel at a time."""
+    for axis, m in enumerate(shape, 1):
+        n, columns = x.shape[axis], []
+        for i in range(m):
+            if method == "bilinear":
+                place = min(max((i + 0.5) * n / m - 0.5, 0), n - 1)
+                low, high = int(place), min(int(place) + 1, n - 1)
+                part = place - low
+                columns.append(x.take(low, axis) * (1 - part) + x.take(high, axis) * part)
+            else:
+                shift = 0.5 if method == "nearest-exact" else 0.0
+                columns.append(x.take(int((i + shift) * n / m + 1e-9), axis))
+        x = np.stack(columns, axis)
+    return x
+
+
+@wide
+@values_of(fn.resize)
+@pytest.mark.parametrize("method", ["nearest", "nearest-exact", "bilinear"])
+def test_resize_is_pixel_by_pixel(method):
+    image, shapes = draw(1, 3, 4, 2), ((6, 3), (2, 4), (1, 9))
+    rows = [((image,), {"shape": shape, "method": method}) for shape in shapes]
+    assert_agrees(fn.resize, by_pixel, rows)
+    volume = draw(1, 2, 1, 3, 1)
+    everywhere = fn.resize(volume, shape=4, method=method)
+    close(everywhere, by_pixel(volume, shape=(4, 4, 4), method=method), 1e-12)
+
+
+def test_resize_follows_jax_image():
+    x = jnp.asarray(draw(2, 5, 4, 3), "float32")
+    names = {"nearest-exact": "nearest", "bilinear": "bilinear"}
+    for shape in ((10, 8), (3, 7)):
+        for method, name in names.items():
+            theirs = jax.image.resize(x, (2, *shape, 3), name, antialias=False)
+            close(fn.resize(x, shape=shape, method=method), theirs)
+
+
+def test_an_infinite_pixel_spoils_its_neighbours_alone():
+    x = jnp.zeros((1, 6, 1)).at[0, 0].set(jnp.inf)
+    y, pull = jax.vjp(lambda x: fn.resize(x, shape=12, method="bilinear"), x)
+    assert np.isfinite(np.asarray(y[0, 3:])).all()
+    (dx,) = pull(y)
+    assert np.isfinite(np.asarray(dx[0, 2:])).all()
+
+
+def shuffled(x, *, factor):
+    a, b = factor
+    batch, h, w, c = x.shape
+    y = np.zeros((batch, h * a, w * b, c // (a * b)))
+    for n, i, j, k in np.ndindex(y.shape):
+        y[n, i, j, k] = x[n, i // a, j // b, (k * a + i % a) * b + j % b]
+    return y
+
+
+@wide
+@values_of(fn.pixel_shuffle)
+def test_pixel_shuffle_lays_channels_out_as_blocks():
+    assert_agrees(fn.pixel_shuffle, shuffled, [((draw(1, 2, 2, 12),), {"factor": (2, 3)})])
+    line = fn.pixel_shuffle(jnp.arange(6.0).reshape(1, 1, 6), factor=3)
+    assert line.tolist() == [[[0, 3], [1, 4], [2, 5]]]
+
+
+@wide
+@values_of(fn.pixel_unshuffle)
+def test_pixel_unshuffle_is_its_inverse():
+    x = draw(2, 4, 6, 3)
+    y = fn.pixel_unshuffle(x, factor=(2, 3))
+    np.testing.assert_array_equal(shuffled(np.asarray(y), factor=(2, 3)), x)
+    gradient = jax.grad(lambda x: (fn.pixel_unshuffle(x, factor=(2, 3)) * y).sum())(x)
+    np.testing.assert_array_equal(gradient, x)
+
+
+# Products
+
+
+@wide
+@values_of(fn.einsum)
+def test_einsum_is_a_sum_over_all_letters():
+    def by_letter(x, w, *, equation):
+        inputs, output = equation.split("->")
+        first, second = inputs.split(",")
+        sizes = dict(zip(first + second, x.shape + w.shape, strict=True))
+        letters = list(sizes)
+        y = np.zeros([sizes[c] for c in output])
+        for index in np.ndindex(*sizes.values()):
+            at = dict(zip(letters, index, strict=True))
+            product = x[tuple(at[c] for c in first)] * w[tuple(at[c] for c in second)]
+            y[tuple(at[c] for c in output)] += product
+        return y
+
+    rows = [
+        ((draw(*a), draw(*b, seed=1)), {"equation": equation})
+        for equation, a, b in (
+            ("btd,dhk->bthk", (2, 2, 3), (3, 2, 2)),
+            ("bthk,hkd->bdt", (1, 2, 2, 3), (2, 3, 2)),
+            ("ngi,gio->ngo", (2, 2, 3), (2, 3, 2)),
+            ("abc,cde->da", (2, 2, 3), (3, 2, 2)),
+            ("ab,ba->", (2, 3), (3, 2)),
+        )
+    ]
+    assert_agrees(fn.einsum, by_letter, rows)
+
+
+# Layers
+
+
+def moved(net, key, *inputs):
+    """Parameters from `init`, each moved so that none is 0 or 1."""
+    params, _ = net.init(key, *inputs)
+    return jax.tree.map(lambda p: p + 0.1 * draw(*p.shape, seed=p.size).astype("float32"), params)
+
+
+def test_the_layers_pass_their_options_and_parameters_on(key):
+    x = draw(2, 3, 4).astype("float32")
+    pairs = [
+        (fn.LayerNorm(eps=0.1), fn.layer_norm, {"eps": 0.1}),
+        (fn.RMSNorm(eps=0.2), fn.rms_norm, {"eps": 0.2}),
+        (fn.GroupNorm(2, eps=0.3), fn.group_norm, {"groups": 2, "eps": 0.3}),
+        (fn.InstanceNorm(eps=0.4), fn.instance_norm, {"eps": 0.4}),
+    ]
+    for net, op, static in pairs:
+        params = moved(net, key, x)
+        names = ("scale",) if net.name == "rms_norm" else ("scale", "shift")
+        assert tuple(params) == names
+        close(net(params, x), op(x, *(params[name] for name in names), **static))
+        assert all((leaf == (name == "scale")).all() for name, leaf in net.init(key, x)[0].items())
+    for net, names in (
+        (fn.LayerNorm(scale=False), ["shift"]),
+        (fn.GroupNorm(2, shift=False), ["scale"]),
+        (fn.RMSNorm(scale=False), []),
+    ):
+        assert list(net.init(key, x)[0]) == names
+    shift = jnp.ones(4)
+    close(fn.LayerNorm(scale=False)({"shift": shift}, x), fn.layer_norm(x, None, shift))
+
+
+def test_resize_takes_a_shape_or_a_factor():
+    x = draw(1, 4, 5, 2)
+    assert fn.Resize((3, 2))({}, x).shape == (1, 3, 2, 2)
+    assert fn.Resize(factor=(0.5, 1.5))({}, x).shape == (1, 2, 7, 2)
+    close(fn.Resize(8, method="bilinear")({}, x), fn.resize(x, shape=8, method="bilinear"))
+
+
+def test_pad_leaves_batch_and_channels():
+    x = draw(1, 4, 5, 2)
+    close(fn.Pad(1, value=2.0)({}, x)[:, 1:-1, 1:-1], x)
+    close(fn.Pad(1, value=2.0)({}, x)[:, 0], np.full((1, 7, 2), 2.0))
+    y = fn.Pad([1, (2, -1)], mode="edge")({}, x)
+    close(y, np.pad(x[:, :, :-1], ((0, 0), (1, 1), (2, 0), (0, 0)), "edge"))
+
+
+def test_drop_path_drops_whole_examples(key):
+    x, net = 1 + abs(draw(400, 2, 3)), fn.DropPath(0.25)
+    assert net({}, x) is x
+    y = np.asarray(net.apply({}, {}, x, train=True, key=key)[0])
+    dropped = (y == 0).all((1, 2))
+    assert 0.18 < dropped.mean() < 0.32
+    close(y[~dropped], x[~dropped] / 0.75)
+
+
+def test_einsum_draws_by_what_it_sums_over(key):
+    x = jax.ShapeDtypeStruct((2, 8, 20), "float32")
+    for equation, inputs in (("bhk,hkd->bd", 160), ("bgi,gio->bgo", 20)):
+        params, _ = fn.Einsum(equation, (None, None, 90)).init(key, x)
+        assert params["w"].shape == (8, 20, 90)
+        assert abs(np.asarray(params["w"]).std() * inputs**0.5 - 1) < 0.03
+
+
+def test_einsum_adds_its_bias_along_its_axes(key):
+    x = draw(2, 3, 4).astype("float32")
+    net = fn.Einsum("btd,dhk->bhtk", (None, 2, 3), bias_axes="kh")
+    params = moved(net, key, x)
+    y = np.einsum("btd,dhk->bhtk", x, params["w"]) + np.asarray(params["b"])[:, None]
+    assert params["b"].shape == (2, 3)
+    close(net(params, x), y)
+
+
+def test_glue(key):
+    x = draw(2, 6).astype("float32")
+    assert fn.Identity()({}, x) is x
+    assert fn.Reshape(-1, 2)({}, x).tolist() == x.reshape(2, 3, 2).tolist()
+    assert fn.Reshape(2, -1)({}, jnp.zeros((0, 6))).shape == (0, 2, 3)
+    scale, bias, slopes = fn.Scale(), fn.Bias(), fn.PReLU()
+    close(scale(params := moved(scale, key, x), x), x * np.asarray(params["scale"]))
+    close(bias(params := moved(bias, key, x), x), x + np.asarray(params["b"]))
+    params = moved(slopes, key, x)
+    close(slopes(params, x), np.where(x > 0, x, x * np.asarray(params["slope"])))
+    one, _ = fn.PReLU(shared=True).init(key, x)
+    assert float(one["slope"]) == 0.25
+
+
+def test_learned_positions_start_at_the_offset(key):
+    net, x = fn.LearnedPositions(7), draw(2, 3, 4).astype("float32")
+    params = moved(net, key, x)
+    table = np.asarray(params["table"])
+    assert table.shape == (7, 4)
+    close(net(params, x), x + table[:3])
+    close(net(params, x, 4), x + table[4:7])
+    close(jax.jit(net)(params, x, 2), x + table[2:5])
+    close(net(params, x, jnp.array([0, 4])), x + np.stack([table[:3], table[4:7]]))
+    gradient = jax.grad(lambda p: net(p, x, jnp.array(1)).sum())(params)["table"]
+    close(gradient.sum(1), [0, 8, 8, 8, 0, 0, 0])
+
+
+@pytest.mark.parametrize("width", [4, 5])
+def test_sinusoidal_positions_are_waves(width):
+    x, expected = draw(2, 3, width), np.zeros((6, width))
+    for p, c in np.ndindex(6, width):
+        angle = p / 10000 ** (2 * (c // 2) / width)
+        expected[p, c] = np.cos(angle) if c % 2 else np.sin(angle)
+    net = fn.SinusoidalPositions()
+    close(net({}, x), x + expected[:3])
+    close(net({}, x, 3), x + expected[3:])
+    close(net({}, x, jnp.array([1, 2])), x + np.stack([expected[1:4], expected[2:5]]))
+
+
+def test_time_embedding_is_cosines_then_sines():
+    t, expected = np.array([0.0, 0.5, 700.0]), np.zeros((3, 6))
+    for row, i in np.ndindex(3, 3):
+        angle = t[row] / 10000 ** (i / 3)
+        expected[row, i], expected[row, 3 + i] = np.cos(angle), np.sin(angle)
+    close(fn.TimeEmbedding(6)({}, t), expected, 1e-4)
+    whole = fn.TimeEmbedding(6)({}, jnp.array([0, 700]))
+    assert whole.dtype == jnp.float32
+    close(whole, expected[[0, 2]], 1e-4)

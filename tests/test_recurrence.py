@@ -1,0 +1,453 @@
+"""Recurrent ops, layers and networks, text, auto-encoder and diffusion, against loops in NumPy."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import funcnet as fn
+from funcnet.layers import initializers
+
+from .values import assert_agrees, draw, values_of
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def walk(step, x, states, lengths=None, reverse=False):
+    """One sequence after another, one step after another: the outputs and the final states."""
+    batch, time, _ = x.shape
+    outputs = np.zeros((batch, time, states[0].shape[1]))
+    final = [state.copy() for state in states]
+    for n in range(batch):
+        length = time if lengths is None else lengths[n]
+        for t in range(length)[:: -1 if reverse else 1]:
+            new = step(x[n, t], *(state[n] for state in final))
+            for state, value in zip(final, new, strict=True):
+                state[n] = value
+            outputs[n, t] = new[0]
+    return outputs, *final
+
+
+def or_zeros(array, *shape):
+    return np.zeros(shape) if array is None else array
+
+
+def lstm_by_hand(x, w_in, w_hidden, b=None, h0=None, c0=None, lengths=None, *, reverse=False):
+    units = len(w_hidden)
+    b = or_zeros(b, 4 * units)
+
+    def step(x, h, c):
+        z = x @ w_in + h @ w_hidden + b
+        i, f, g, o = (z[k * units : (k + 1) * units] for k in range(4))
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(c), c
+
+    states = [or_zeros(s, len(x), units) for s in (h0, c0)]
+    return walk(step, x, states, lengths, reverse)
+
+
+def gru_by_hand(x, w_in, w_hidden, b=None, b_hn=None, h0=None, lengths=None, *, reverse=False):
+    units = len(w_hidden)
+    b, b_hn = or_zeros(b, 3 * units), or_zeros(b_hn, units)
+    r_gate, z_gate, n_gate = (slice(k * units, (k + 1) * units) for k in range(3))
+
+    def step(x, h):
+        a, u = x @ w_in + b, h @ w_hidden
+        r, z = sigmoid(a[r_gate] + u[r_gate]), sigmoid(a[z_gate] + u[z_gate])
+        n = np.tanh(a[n_gate] + r * (u[n_gate] + b_hn))
+        return ((1 - z) * n + z * h,)
+
+    return walk(step, x, [or_zeros(h0, len(x), units)], lengths, reverse)
+
+
+def elman_by_hand(
+    x, w_in, w_hidden, b=None, h0=None, lengths=None, *, activation="tanh", reverse=False
+):
+    units = len(w_hidden)
+    bend = np.tanh if activation == "tanh" else lambda z: z * (z > 0)
+
+    def step(x, h):
+        return (bend(x @ w_in + h @ w_hidden + or_zeros(b, units)),)
+
+    return walk(step, x, [or_zeros(h0, len(x), units)], lengths, reverse)
+
+
+def weights(gates, biases, states, batch=2, time=3):
+    shapes = [(batch, time, 2), (2, 2 * gates), (2, 2 * gates)]
+    shapes += [(2 * n,) for n in biases] + [(batch, 2)] * states
+    return [draw(*shape, seed=i) for i, shape in enumerate(shapes)]
+
+
+LENGTHS = np.array([1, 3])
+
+
+def calls(given):
+    """Each mode once: all arguments, none that can be left out, lengths, from the end."""
+    nothing = [None] * (len(given) - 3)
+    return [
+        ((*given, None), {}),
+        ((*given[:3], *nothing, None), {}),
+        ((*given, LENGTHS), {}),
+        ((*given, LENGTHS), {"reverse": True}),
+    ]
+
+
+@values_of(fn.lstm)
+def test_lstm_is_the_loop_in_numpy(x64):
+    assert_agrees(fn.lstm, lstm_by_hand, calls(weights(4, (4,), 2)))
+
+
+@values_of(fn.gru)
+def test_gru_is_the_loop_in_numpy(x64):
+    assert_agrees(fn.gru, gru_by_hand, calls(weights(3, (3, 1), 1)))
+
+
+@values_of(fn.elman)
+def test_elman_is_the_loop_in_numpy(x64):
+    given = weights(1, (1,), 1)
+    assert_agrees(
+        fn.elman, elman_by_hand, [*calls(given), ((*given, None), {"activation": "relu"})]
+    )
+
+
+OPS = {"lstm": (fn.lstm, (4, (4,), 2)), "gru": (fn.gru, (3, (3, 1), 1))}
+OPS["elman"] = (fn.elman, (1, (1,), 1))
+every_op = pytest.mark.parametrize("name", OPS)
+
+
+@every_op
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_lies_beyond_a_length_may_be_anything(name, reverse, x64):
+    op, sizes = OPS[name]
+    x, *rest = weights(*sizes)
+    junk = x.copy()
+    junk[0, 1:] = np.nan
+
+    @jax.jit
+    def everything(x):
+        def loss(x, *rest):
+            outputs, *final = op(x, *rest, LENGTHS, reverse=reverse)
+            return (outputs**2).sum() + sum((f**3).sum() for f in final), outputs
+
+        return jax.value_and_grad(loss, argnums=range(len(rest) + 1), has_aux=True)(x, *rest)
+
+    (loss, outputs), gradients = everything(junk)
+    jax.tree.map(np.testing.assert_array_equal, ((loss, outputs), gradients), everything(x))
+    assert not outputs[0, 1:].any()
+    assert not gradients[0][0, 1:].any()
+
+
+@every_op
+def test_pieces_with_the_state_carried_on_are_the_whole(name, x64):
+    op, sizes = OPS[name]
+    x, *rest = weights(*sizes, time=5)
+    biases, states = rest[: 2 + len(sizes[1])], rest[2 + len(sizes[1]) :]
+
+    @jax.jit
+    def everything(x, states):
+        first, *between = op(x[:, :2], *biases, *states)
+        second, *final = op(x[:, 2:], *biases, *between)
+        return (jnp.concatenate([first, second], 1), *final), op(x, *biases, *states)
+
+    joined, whole = everything(x, states)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-13), joined, whole)
+
+
+@every_op
+def test_the_weights_meet_the_inputs_outside_the_loop(name):
+    """The loops hold one matrix product each, the state's; the others stand before and after."""
+    op, sizes = OPS[name]
+
+    def loss(*arrays):
+        return op(*arrays)[0].sum()
+
+    arrays = [jnp.asarray(a, jnp.float32) for a in weights(*sizes)]
+    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=range(len(arrays))))(*arrays).jaxpr
+    loops = [eqn.params["jaxpr"] for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
+    inside = [str(loop).count("dot_general") for loop in loops]
+    assert inside == [1, 1]
+    assert str(jaxpr).count("dot_general") > 4
+
+
+def test_recurrence_inside_shard_map():
+    """The state starts from an array that is the same on each device, and then differs."""
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec
+    x, w_in, w_hidden = (jnp.asarray(a, jnp.float32) for a in weights(4, (), 0))
+
+    def loss(x, w_in):
+        return (fn.lstm(x, w_in, w_hidden)[0] ** 2).sum()[None]
+
+    over_devices = jax.shard_map(loss, mesh=mesh, in_specs=(spec("d"), spec()), out_specs=spec("d"))
+    split = jax.jit(jax.grad(lambda w: over_devices(x, w).sum()))(w_in)
+    np.testing.assert_allclose(split, jax.grad(lambda w: loss(x, w).sum())(w_in), rtol=1e-5)
+
+
+# Layers
+
+X = jnp.asarray(draw(2, 4, 3), jnp.float32)
+
+
+@pytest.mark.parametrize("make", [fn.LSTM, fn.GRU, fn.RNN])
+def test_recurrent_layers_draw_each_gate_by_itself(make, key):
+    params, _ = make(5).init(key, X)
+    gates = params["w_in"].shape[1] // 5
+    for k in range(gates):
+        block = params["w_hidden"][:, 5 * k : 5 * (k + 1)]
+        np.testing.assert_allclose(block @ block.T, np.eye(5), atol=1e-5)
+    bound = math.sqrt(6 / (3 + 5))
+    assert bound * 0.5 < float(jnp.abs(params["w_in"]).max()) <= bound
+    assert sorted(make(5, bias=False).init(key, X)[0]) == ["w_hidden", "w_in"]
+
+
+def test_forget_bias_is_drawn_and_no_more(key):
+    for options, expected in (({}, 1), ({"forget_bias": 3.0}, 3), ({"forget_bias": 0}, 0)):
+        b = fn.LSTM(2, **options).init(key, X)[0]["b"]
+        assert b.tolist() == [0, 0, expected, expected, 0, 0, 0, 0]
+    pytorchs = {"w_init": initializers.torch_linear(2), "b_init": initializers.torch_linear(2)}
+    params, _ = fn.LSTM(2, forget_bias=0, **pytorchs).init(key, X)
+    assert 0 < float(jnp.abs(params["b"]).max()) <= 1 / math.sqrt(2)
+
+
+@pytest.mark.parametrize(("make", "op"), [(fn.LSTM, fn.lstm), (fn.GRU, fn.gru), (fn.RNN, fn.elman)])
+def test_recurrent_layers_take_lengths_and_carry_their_state(make, op, key):
+    net = make(3, return_final=True)
+    params, _ = net.init(key, X)
+    biases = [params[name] for name in ("b", "b_hn") if name in params]
+    lengths = jnp.array([4, 2])
+    turned = make(3, reverse=True)
+
+    @jax.jit
+    def everything(params, X):
+        by_op = op(X, params["w_in"], params["w_hidden"], *biases, lengths=lengths)
+        first, state = net(params, X[:, :1])
+        rest, _ = net(params, X[:, 1:], None, state)
+        joined = jnp.concatenate([first, rest], 1)
+        flipped = turned(params, X[:, ::-1])[:, ::-1]
+        return by_op, net(params, X, lengths), make(3)(params, X), joined, flipped
+
+    (outputs, *final), by_layer, whole, *others = everything(params, X)
+    expected = outputs, tuple(final) if len(final) == 2 else final[0]
+    jax.tree.map(np.testing.assert_array_equal, by_layer, expected)
+    for same in others:
+        np.testing.assert_allclose(same, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_bidirectional_reads_from_both_ends(key):
+    net, one_way = fn.Bidirectional(fn.LSTM(3, return_final=True)), fn.LSTM(3, return_final=True)
+    back = fn.LSTM(3, return_final=True, reverse=True)
+    params, _ = net.init(key, X)
+
+    @jax.jit
+    def everything(params, X):
+        cases = []
+        for lengths in (None, jnp.array([4, 2])):
+            two = one_way(params["forward"], X, lengths), back(params["backward"], X, lengths)
+            cases.append((net(params, X, lengths), two))
+        final = cases[0][0][1]
+        again, _ = net(params, X, None, final)
+        from_there = one_way(params["forward"], X, None, final[0])
+        return cases, (again[..., :3], from_there[0]), fn.Bidirectional(fn.LSTM(3))(params, X)
+
+    cases, (again, expected), plain = everything(params, X)
+    for (outputs, final), (ahead, behind) in cases:
+        both = jnp.concatenate([ahead[0], behind[0]], -1)
+        np.testing.assert_allclose(outputs, both, rtol=1e-5, atol=1e-6)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+        jax.tree.map(close, final, (ahead[1], behind[1]))
+    np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(plain, cases[0][0][0])
+
+
+# Networks
+
+
+def test_char_rnn_in_pieces(key):
+    tokens = jax.random.randint(key, (2, 6), 0, 9)
+    net = fn.CharRNN(9, width=4, depth=2, embed=3, return_final=True)
+    params, _ = net.init(key, tokens)
+    assert sorted(params) == ["embed", "head", "lstm0", "lstm1"]
+
+    @jax.jit
+    def everything(params, tokens):
+        logits, state = net(params, tokens[:, :4])
+        more, _ = net(params, tokens[:, 4:], state)
+        whole = fn.CharRNN(9, width=4, depth=2, embed=3)(params, tokens)
+        return jnp.concatenate([logits, more], 1), whole
+
+    joined, whole = everything(params, tokens)
+    np.testing.assert_allclose(joined, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", ["gru", "rnn"])
+def test_char_rnn_of_other_cells(cell, key):
+    tokens = jax.ShapeDtypeStruct((2, 6), "int32")
+    params, _ = jax.eval_shape(fn.CharRNN(9, cell=cell, width=4).init, key, tokens)
+    gates = {"gru": 3, "rnn": 1}[cell]
+    assert params[f"{cell}0"]["w_in"].shape == (64, 4 * gates)
+
+
+def test_sampling_draws_from_the_logits_of_what_was_drawn(key):
+    net = fn.CharRNN(5, width=8, embed=4, return_final=True)
+    prompt = jnp.array([[1, 2], [0, 3]])
+    params, _ = net.init(key, prompt)
+    params["head"]["w"] = 9 * params["head"]["w"]
+    drawn = fn.sample_recurrent(net, params, prompt, 4, key, temperature=1e-3)
+    logits, _ = jax.jit(net)(params, jnp.concatenate([prompt, drawn], 1))
+    np.testing.assert_array_equal(drawn, logits[:, 1:-1].argmax(-1))
+    many = fn.sample_recurrent(net, params, jnp.zeros((4000, 1), jnp.int32), 1, key)
+    chances = jax.nn.softmax(jax.jit(net)(params, jnp.zeros((1, 1), jnp.int32))[0][0, 0])
+    np.testing.assert_allclose(np.bincount(many[:, 0], minlength=5) / 4000, chances, atol=0.03)
+
+
+def test_vae_draws_codes_in_training_and_takes_the_mean_in_use(key):
+    x = jax.random.uniform(key, (4, 3, 2, 1))
+    net, decoder = (fn.VAE(2, (3, 2, 1), widths=(5,), decode=d) for d in (False, True))
+    params, _ = net.init(key, x)
+    logits, mean, log_var = jax.jit(net)(params, x)
+    np.testing.assert_allclose(jax.jit(decoder)(params, mean), logits, rtol=1e-5, atol=1e-6)
+    train = jax.jit(lambda params, x: net.apply(params, {}, x, train=True, key=key)[0])
+    drawn, *same = train(params, x)
+    for given, expected in zip(same, (mean, log_var), strict=True):
+        np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-6)
+    assert float(jnp.abs(drawn - logits).max()) > 1e-3
+    code = fn.serial(fn.pure(lambda codes: codes))  # what is drawn, seen through an identity
+    seen = fn.VAE(2, (2,), encoder=fn.Flatten(), decoder=code)
+    params = {"code": {"w": jnp.zeros((2, 4)), "b": jnp.array([1.0, 2.0, 0.0, math.log(4)])}}
+    (codes, _, _), _ = seen.apply(params, {}, jnp.zeros((5000, 2)), train=True, key=key)
+    np.testing.assert_allclose(codes.mean(0), [1, 2], atol=0.1)
+    np.testing.assert_allclose(codes.std(0), [1, 2], atol=0.1)
+
+
+def test_negative_elbo_is_the_sum_of_its_parts(x64):
+    logits, x = draw(3, 4), np.abs(np.sin(draw(3, 4, seed=1)))
+    mean, log_var = draw(3, 2, seed=2), draw(3, 2, seed=3)
+    p = sigmoid(logits)
+    coins = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(1)
+    kl = (mean**2 + np.exp(log_var) - 1 - log_var).sum(1) / 2
+    for beta in (1.0, 0.25):
+        loss = fn.negative_elbo((logits, mean, log_var), x, beta=beta)
+        np.testing.assert_allclose(loss, (coins + beta * kl).mean(), rtol=1e-12)
+
+
+def test_noise_schedules():
+    linear = fn.noise_schedule(1000)
+    np.testing.assert_allclose(linear[[0, 499, -1]], [1e-4, 0.01004, 0.02], rtol=1e-3)
+    for steps in (100, 1000):
+        left = np.cumprod(1 - fn.noise_schedule(steps, "linear"))
+        assert 1e-5 < left[-1] < 1e-4
+        cosine = np.cumprod(1 - fn.noise_schedule(steps, "cosine").astype(float))
+        half = math.cos((0.5 + 0.008) / 1.008 * math.pi / 2) ** 2
+        np.testing.assert_allclose(cosine[steps // 2 - 1], half / 0.99984, rtol=1e-3)
+        assert cosine[-1] < 1e-4
+
+
+def test_ddpm_adds_the_noise_it_tells(key):
+    betas = fn.noise_schedule(50)
+    seen = {}
+
+    def watch(x, t):
+        seen.update(x=x, t=t)
+        return x
+
+    x = jax.random.normal(jax.random.key(3), (64, 2))
+    for train in (True, False):
+        options = {"train": True, "key": key} if train else {}
+        (predicted, noise), _ = fn.DDPM(watch, betas).apply({}, {}, x, **options)
+        left = np.cumprod(1 - betas)[seen["t"]][:, None]
+        assert set(np.asarray(seen["t"]).tolist()) <= set(range(50))
+        assert len(set(np.asarray(seen["t"]).tolist())) > 20
+        expected = np.sqrt(left) * x + np.sqrt(1 - left) * noise
+        np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
+        assert abs(float(noise.std()) - 1) < 0.2
+
+
+def test_sampler_is_the_papers_loop(key):
+    """With no limit on the guess, the mean is 1/√α (x - β/√(1 - ᾱ) ε), line 4 of algorithm 2."""
+    betas = np.array([0.1, 0.3, 0.5])
+
+    def denoise(x, t):
+        return jnp.sin(x) + t[:, None]
+
+    first, rest = jax.random.split(key)
+    x = np.asarray(jax.random.normal(first, (4, 2), "float32"))
+    for t in (2, 1, 0):
+        left, before = np.prod(1 - betas[: t + 1]), np.prod(1 - betas[:t])
+        mean = x - betas[t] / np.sqrt(1 - left) * (np.sin(x) + t)
+        noise = np.asarray(jax.random.normal(jax.random.fold_in(rest, t), (4, 2), "float32"))
+        deviation = np.sqrt(betas[t] * (1 - before) / (1 - left))
+        x = mean / np.sqrt(1 - betas[t]) + deviation * noise
+    net = fn.pure(denoise)
+    np.testing.assert_allclose(
+        fn.sample_ddpm(net, {}, betas, (4, 2), key, clip=None), x, rtol=1e-4, atol=1e-5
+    )
+    held = jnp.abs(fn.sample_ddpm(net, {}, betas, (4, 2), key, clip=0.1))
+    assert float(held.max()) <= np.float32(0.1)
+
+
+def test_a_perfect_denoiser_samples_the_data(key):
+    """For data that are all 0.5 the noise in x_t is known, and the sampler finds the 0.5."""
+    betas = fn.noise_schedule(40, "cosine")
+    left = jnp.asarray(np.cumprod(1 - betas.astype(float)), jnp.float32)
+
+    def perfect(x, t):
+        share = left[t][:, None]
+        return (x - jnp.sqrt(share) * 0.5) / jnp.sqrt(1 - share)
+
+    drawn = fn.sample_ddpm(fn.pure(perfect), {}, betas, (8, 3), key)
+    np.testing.assert_allclose(drawn, 0.5, atol=1e-3)
+
+
+def test_a_recurrent_network_learns_what_came_first(key):
+    """The answer is the first of 12 signs, so that the gradient has to go through all steps."""
+    x = jnp.sign(jax.random.normal(key, (64, 12, 1)))
+    y = (x[:, 0, 0] > 0).astype(jnp.int32)
+    net = fn.serial(fn.LSTM(8), lambda h: h[:, -1], fn.Dense(2))
+    step = fn.make_step(net, fn.cross_entropy, optax.adam(0.03))
+    state = step.init(key, x)
+    for _ in range(60):
+        state, values = step.update(state, (x, y))
+    assert values["loss"] < 0.1
+
+
+# Text
+
+
+def test_text_goes_there_and_back(tmp_path):
+    text = fn.load_text()
+    assert text.alphabet == "".join(sorted(set(text.alphabet)))
+    assert text.tokens.dtype == np.int32
+    assert set(range(len(text.alphabet))) == set(text.tokens.tolist())
+    assert text.decode(text.encode("for x in sequence:")) == "for x in sequence:"
+    np.testing.assert_array_equal(np.concatenate([text.train, text.test]), text.tokens)
+    assert len(text.test) == pytest.approx(0.1 * len(text.tokens), abs=1)
+    assert "statement" in text.decode(text.tokens)
+    path = tmp_path / "short.txt"
+    path.write_text("naïve\n\x00b", encoding="utf-8")
+    short = fn.load_text(path, held_out=0.25)
+    assert short.alphabet == "\x00\nabenvï"
+    assert (short.decode(short.train), short.decode(short.test)) == ("naïve\n", "\x00b")
+
+
+def test_windows_are_followed_by_their_next_token():
+    tokens = np.arange(100)
+    x, y = fn.windows(tokens, 7)
+    assert x.shape == (14, 7)
+    np.testing.assert_array_equal(x.ravel(), tokens[:98])
+    np.testing.assert_array_equal(y, x + 1)
+    seen = set()
+    for step in range(40):
+        x, y = fn.windows(tokens, 7, 16, seed=3, step=step)
+        assert x.shape == (16, 7)
+        np.testing.assert_array_equal(y, x + 1)
+        np.testing.assert_array_equal(x, x[:, :1] + np.arange(7))
+        seen |= set(x[:, 0].tolist())
+    assert seen == set(range(93))
+    again, _ = fn.windows(tokens, 7, 16, seed=3, step=39)
+    np.testing.assert_array_equal(again, x)
