@@ -45,8 +45,6 @@ def layouts(leaves: Mapping[str, Shape], flattened: Shape | None = None) -> tupl
         return (_attention_joint(leaves), apart) if joint else (apart,)
     if {"w_in", "w_hidden"} <= names:
         return (_recurrent(leaves),)
-    if {"w_gate", "w_up", "w_down"} <= names:
-        return (_gated(leaves),)
     if "w" in names and len(leaves["w"]) > 2:
         return (_renamed(leaves, {"w": "weight", "b": "bias"}, {"w": _CONV}),)
     if "w" in names:
@@ -131,18 +129,6 @@ def _recurrent(leaves: Mapping[str, Shape]) -> Layout:
         if "b_hn" in leaves:
             hidden[-units:] = own["b_hn"]
         return {**theirs, "bias_ih": own["b"], "bias_hh": hidden}
-
-    return Layout(_shapes(write, leaves), read, write)
-
-
-def _gated(leaves: Mapping[str, Shape]) -> Layout:
-    parts = ("gate", "up", "down")
-
-    def read(theirs: Arrays) -> Arrays:
-        return {f"w_{part}": theirs[f"{part}_proj.weight"].T for part in parts}
-
-    def write(own: Arrays) -> Arrays:
-        return {f"{part}_proj.weight": own[f"w_{part}"].T for part in parts}
 
     return Layout(_shapes(write, leaves), read, write)
 

@@ -138,33 +138,40 @@ class _Group(NamedTuple):
 
 
 def _groups(net: Layer, inputs: tuple) -> tuple[Params, State, list[_Group]]:
-    """The network's layers that have parameters, in the order in which they are called."""
+    """The places of the tree that hold arrays, in the order in which their layers are called."""
     params, state, calls = calls_of(net, *inputs)
-    shapes = {path: leaf.shape for path, leaf in tree.flatten(params).items()}
-    kept = {path: leaf.shape for path, leaf in tree.flatten(state).items()}
-    groups: dict[str, _Group] = {}
-    for i, call in enumerate(calls):
-        path = "/".join(call.path)
-        inside = _below(shapes, path)
-        own = inside if _is_attention(inside) else {k: v for k, v in inside.items() if "/" not in k}
-        if own and path not in groups and not _is_inside_attention(path, groups):
-            averages = {k: v for k, v in _below(kept, path).items() if k in ("mean", "var")}
-            groups[path] = _Group(path, own | averages, _flattened(calls, i))
-    return params, state, list(groups.values())
+    turn = {"/".join(call.path): i for i, call in reversed(list(enumerate(calls)))}
+    groups: dict[str, dict[str, Shape]] = {}
+    for path, leaf in tree.flatten(params).items():
+        parent, _, name = path.rpartition("/")
+        whole, _, part = parent.rpartition("/")
+        if _is_attention(_below(params, whole)):
+            parent, name = whole, f"{part}/{name}"
+        groups.setdefault(parent, {})[name] = leaf.shape
+    for path, leaf in tree.flatten(state).items():
+        parent, _, name = path.rpartition("/")
+        if name in ("mean", "var") and parent in groups:
+            groups[parent][name] = leaf.shape
+    placed = sorted(groups, key=lambda path: turn[_deepest(path, turn)])
+    flats = {path: _flattened(calls, turn[path]) if path in turn else None for path in placed}
+    return params, state, [_Group(path, groups[path], flats[path]) for path in placed]
 
 
-def _is_attention(leaves: Mapping[str, Shape]) -> bool:
-    return {leaf.partition("/")[0] for leaf in leaves} == {"q", "k", "v", "out"}
+def _below(node: Any, path: str) -> Any:
+    for name in path.split("/") if path else []:
+        node = node[name]
+    return node
 
 
-def _is_inside_attention(path: str, groups: Mapping[str, _Group]) -> bool:
-    parent = groups.get(path.rpartition("/")[0])
-    return parent is not None and _is_attention(parent.leaves)
+def _is_attention(node: Any) -> bool:
+    return set(node) == {"q", "k", "v", "out"}
 
 
-def _below(leaves: Mapping[str, Shape], path: str) -> dict[str, Shape]:
-    start = f"{path}/" if path else ""
-    return {name[len(start) :]: leaf for name, leaf in leaves.items() if name.startswith(start)}
+def _deepest(path: str, calls: Collection[str]) -> str:
+    """The innermost layer that the path runs through."""
+    while path not in calls:
+        path = path.rpartition("/")[0]
+    return path
 
 
 def _flattened(calls: list[Call], i: int) -> Shape | None:
@@ -183,7 +190,7 @@ def _flattened(calls: list[Call], i: int) -> Shape | None:
 
 
 _RECURRENT = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh))_(l\d+(?:_reverse)?)")
-_PROJECTION = re.compile(r"(?:(.*)\.)?([qkvo]_proj\.\w+|out_proj\.\w+|(?:gate|up|down)_proj\.\w+)")
+_PROJECTION = re.compile(r"(?:(.*)\.)?([qkvo]_proj\.\w+|out_proj\.\w+)")
 
 
 def _modules(names: Iterator[str]) -> dict[str, dict[str, str]]:
@@ -195,7 +202,9 @@ def _modules(names: Iterator[str]) -> dict[str, dict[str, str]]:
         recurrent, projection = _RECURRENT.fullmatch(name), _PROJECTION.fullmatch(name)
         if recurrent:
             module, entry = _joined(recurrent[1] or "", recurrent[3]), recurrent[2]
-        elif projection and (not projection[2].startswith("out_") or projection[1] in joint):
+        elif projection and (
+            not projection[2].startswith("out_") or (projection[1] or "") in joint
+        ):
             module, entry = projection[1] or "", projection[2]
         else:
             module, _, entry = name.rpartition(".")

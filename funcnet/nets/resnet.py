@@ -1,5 +1,6 @@
 """Residual networks for images."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -28,7 +29,13 @@ SMALL = (8, 20, 32, 44, 56, 110)
 HE = initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def ResNet(depth: int, outputs: int = 1000, *, zero_init: bool = False) -> Layer:
+def ResNet(
+    depth: int,
+    outputs: int = 1000,
+    *,
+    zero_init: bool = False,
+    norm: Callable[[], Layer] = BatchNorm,
+) -> Layer:
     """A residual network of so many layers, to `outputs` logits.
 
     18, 34, 50, 101 and 152 are those for large images, with a 7x7 convolution and a max-pool first,
@@ -42,6 +49,7 @@ def ResNet(depth: int, outputs: int = 1000, *, zero_init: bool = False) -> Layer
         outputs: Number of logits.
         zero_init: Whether the last scale of each block starts from 0, so that each block starts as
             the identity.
+        norm: Makes each norm; `partial(BatchNorm, unbiased_running_var=True)` is PyTorch's.
 
     Returns:
         A layer named "resnet" on `(batch, height, width, channels)`.
@@ -71,19 +79,20 @@ def ResNet(depth: int, outputs: int = 1000, *, zero_init: bool = False) -> Layer
     counts = (depth // 6,) * 3 if small else STAGES[depth]
     grown = 4 if depth >= 50 and not small else 1
     first = 16 if small else 64
+    last = (lambda: _from_zero(norm())) if zero_init else norm
     stages: dict[str, Layer] = {}
     inputs = first
     for stage, count in enumerate(counts):
         blocks = {}
         for n in range(count):
             width, stride = first * 2**stage, 2 if stage and n == 0 else 1
-            blocks[str(n)] = _block(inputs, width, width * grown, stride, small, zero_init)
+            blocks[str(n)] = _block(inputs, width, width * grown, stride, small, last, norm)
             inputs = width * grown
         stages[f"layer{stage + 1}"] = serial(**blocks)
     stem = _conv(first, 3) if small else _conv(first, 7, 2)
     pool = {} if small else {"maxpool": MaxPool(3, 2, padding=1)}
     return serial(
-        conv1=stem, bn1=BatchNorm(), relu=relu, **pool, **stages,
+        conv1=stem, bn1=norm(), relu=relu, **pool, **stages,
         avgpool=GlobalPool(), fc=Dense(outputs),
     ).named("resnet")  # fmt: skip
 
@@ -93,8 +102,9 @@ def _conv(width: int, kernel: int, stride: int = 1) -> Layer:
 
 
 def _block(
-    inputs: int, width: int, outputs: int, stride: int, small: bool, zero_init: bool
-) -> Layer:
+    inputs: int, width: int, outputs: int, stride: int, small: bool,
+    last: Callable[[], Layer], norm: Callable[[], Layer],
+) -> Layer:  # fmt: skip
     """Convolutions with batch norm, around which the input goes."""
     if width == outputs:
         convs = [_conv(width, 3, stride), _conv(width, 3)]
@@ -102,11 +112,11 @@ def _block(
         convs = [_conv(width, 1), _conv(width, 3, stride), _conv(outputs, 1)]
     children: dict[str, Layer] = {}
     for n, conv in enumerate(convs, 1):
-        last = n == len(convs) and zero_init
-        children.update({f"conv{n}": conv, f"bn{n}": _from_zero() if last else BatchNorm()})
+        make = last if n == len(convs) else norm
+        children.update({f"conv{n}": conv, f"bn{n}": make()})
     same = inputs == outputs and stride == 1
     if not (same or small):
-        children["downsample"] = serial(**{"0": _conv(outputs, 1, stride), "1": BatchNorm()})
+        children["downsample"] = serial(**{"0": _conv(outputs, 1, stride), "1": norm()})
 
     @network(**children)
     def block(net: Bound, x: Array) -> Array:
@@ -128,9 +138,7 @@ def _shrunk(x: Array, outputs: int) -> Array:
     return jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (low, high)))
 
 
-def _from_zero() -> Layer:
-    norm = BatchNorm()
-
+def _from_zero(norm: Layer) -> Layer:
     def init(key: Key, x: Array) -> tuple[Params, State]:
         params, state = norm.init(key, x)
         return params | {"scale": jnp.zeros_like(params["scale"])}, state
