@@ -9,7 +9,7 @@ ResNet-20 of He et al., 2016, section 4.2, for images of 28x28 pixels:
     mean over all pixels, dense 10
 
 A block computes relu(x + f(x)), so the gradient reaches the first layer by way of the additions
-alone. Four thousand of the sixty thousand images are enough to see it work in a minute; where the
+alone. Three thousand of the sixty thousand images are enough to see it work in a minute; where the
 data set is not installed (Debian's package dataset-fashion-mnist), mnist5k takes its place.
 """
 
@@ -28,7 +28,7 @@ try:
 except ValueError as missing:
     print(f"{missing}\nUsing mnist5k instead.")
     data = fn.load_data("mnist5k")
-SHOWN, HELD, BATCH, EPOCHS = 4096, 1000, 64, 3
+SHOWN, HELD, BATCH, EPOCHS = 3072, 1000, 64, 3
 x, y = data.train[0][:SHOWN], data.train[1][:SHOWN]
 x_test, y_test = data.test[0][:HELD], data.test[1][:HELD]
 print(f"{data.name}: {len(x)} images to learn from, {len(x_test)} held out")

@@ -70,7 +70,8 @@ print(f"to the nearest training digit: {real:.2f} from held-out ones, {fake:.2f}
 figure = Figure(figsize=(8, 4.2), layout="constrained")
 figure.suptitle("Digits out of noise")
 axes = figure.subplots()
-rows = [np.concatenate(list(drawn[i : i + 16, ..., 0]), 1) for i in range(0, 128, 16)]
+framed = np.pad(drawn[..., 0], ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+rows = [np.concatenate(list(framed[i : i + 16]), 1) for i in range(0, 128, 16)]
 axes.imshow(np.concatenate(rows), cmap="gray_r")
 axes.axis("off")
 Path("runs").mkdir(exist_ok=True)

@@ -60,8 +60,7 @@ OPS = rows(
     "attention: expected drop from 0 to less than 1, and a key with it, got drop=0.1, no key. "
     "Pass key=jax.random.key(0), another one for each step.",
     partial(fn.attention, Q, Q, Q, chunk=0),
-    "attention: expected a chunk of 1 query or more, or None for all at once, got 0. 256 is a "
-    "good number.",
+    "attention: expected a chunk of 1 query or more, or None for all at once, got 0. Try 256.",
     partial(fn.rotary, Q[0]),
     "rotary: expected x of rank 4 (batch, time, heads, width) with an even width, got shape (3, "
     "4, 6). Its numbers are turned in pairs, head by head.",
@@ -72,7 +71,7 @@ OPS = rows(
     "rotary: expected positions of shape (3,) or (2, 3), got shape (4,). Pass None for 0, 1, 2, "
     "and so on.",
     partial(fn.rotary, Q, base=0),
-    "rotary: expected a base above 0, got 0. 10000 is the usual one.",
+    "rotary: expected a base above 0, got 0. The usual one is 10000.",
     partial(fn.swiglu, ROWS, ROWS, ROWS, ROWS),
     "swiglu: expected w_gate of shape (3, hidden), as x has shape (2, 3), got shape (2, 3). The "
     "inputs are the last axis of x and the first of a weight.",
@@ -92,7 +91,7 @@ OPS = rows(
     "linear_cross_entropy: expected labels of shape (2,), as x has shape (2, 3), got shape (1, "
     "2). One class belongs to each row of x.",
     partial(fn.linear_cross_entropy, ROWS, ROWS.T, IDS[0], chunk=0),
-    "linear_cross_entropy: expected a chunk of 1 token or more, got 0. 256 is a good number.",
+    "linear_cross_entropy: expected a chunk of 1 token or more, got 0. Try 256.",
     partial(fn.linear_cross_entropy, ROWS, ROWS.T, IDS[0], label_smoothing=1.0),
     "linear_cross_entropy: expected label_smoothing from 0 to below 1 and z_loss of 0 or more, "
     "got label_smoothing=1.0, z_loss=0.0. Smoothing is the share of each label that is spread "
@@ -206,5 +205,7 @@ LAYERS: dict[str, LayerCase] = {
     "transformer block": LayerCase(fn.TransformerBlock(2, causal=True), (SEQUENCE,)),
     "class token": LayerCase(fn.ClassToken(), (SEQUENCE,)),
     "gpt": LayerCase(fn.GPT(5, length=4, drop=0.1, **SMALL), (TOKENS,), needs_key=True),
-    "vit": LayerCase(fn.ViT(3, patch=4, drop_path=0.1, **SMALL), (image(2, 8, 8, 1),)),
+    "vit": LayerCase(
+        fn.ViT(3, patch=4, drop=0.1, drop_path=0.1, **SMALL), (image(2, 8, 8, 1),), needs_key=True
+    ),
 }

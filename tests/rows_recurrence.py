@@ -25,10 +25,6 @@ def plain(x):
     return x
 
 
-def plain_in_time(x, t):
-    return x + t[:, None]
-
-
 OPS = rows(
     ValueError,
     partial(fn.lstm, ROWS, W_IN, W_HIDDEN),
@@ -169,5 +165,4 @@ LAYERS: dict[str, LayerCase] = {
         needs_key=True,
     ),
     "char rnn": LayerCase(fn.CharRNN(5, width=2, embed=2, drop=0.1), (TOKENS,), needs_key=True),
-    "ddpm": LayerCase(fn.DDPM(fn.serial(plain_in_time, fn.Dense(3)), [0.1, 0.3]), (ROWS,)),
 }

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet.__main__ import NETS, main
+from funcnet.__main__ import main
+from funcnet.commands.recipes import NETS
 
 from .conftest import USERS_XLA_FLAGS
 
@@ -110,7 +111,7 @@ def test_training_that_diverges_is_saved_and_fails(tmp_path, capsys):
     assert (result["stopped"], result["loss"], result["r_squared"]) == ("not finite", None, None)
     assert (out / "params.npz").exists()
     last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert last.startswith("test r squared nan, loss nan: linear, own, 1 epochs, ")
+    assert last.startswith("test r squared nan, loss nan: linear, own, 1 epoch, ")
     assert last.endswith(" s, not finite")
 
 
@@ -140,7 +141,7 @@ def test_what_the_machine_refuses_is_one_line(error, capsys, monkeypatch, tmp_pa
 
     raised.add_note("For simplicity, JAX has removed frames.")
     raised.add_note("in layer serial/dense")
-    monkeypatch.setattr("funcnet.__main__.fit", fail)
+    monkeypatch.setattr("funcnet.commands.train.fit", fail)
     assert main(["train", "linear", "--data", "iris", "--out", str(tmp_path / "a/b")]) == 1
     assert capsys.readouterr().err == f"funcnet train: {text}\n  in layer serial/dense\n"
     assert not (tmp_path / "a").exists()
@@ -213,6 +214,39 @@ def test_check_fails_on_a_rule_that_raises(capsys, monkeypatch):
     assert "TypeError: dense backward: expected a tuple of 3" in capsys.readouterr().out
 
 
+JOBS = {
+    "vit": ("digits", 16, {"confusion.png"}, "test accuracy 0."),
+    "unet": ("digits", 8, {"samples.png"}, "test psnr "),
+    "vae": ("digits", 16, {"samples.png"}, "test loss "),
+    "ddpm": ("digits", 8, {"samples.png"}, "test loss "),
+    "gpt": ("letters", 16, {"sample.txt"}, "test perplexity "),
+    "rnn": ("letters", 16, {"sample.txt"}, "test perplexity "),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "net",
+    [pytest.param(net, marks=[pytest.mark.long] * (net in ("vit", "ddpm"))) for net in JOBS],
+)
+def test_every_kind_of_job_leaves_something_to_look_at(net, tmp_path, capsys):
+    data, width, files, closing = JOBS[net]
+    if data == "letters":
+        data = tmp_path / "letters.txt"
+        data.write_text("How doth the little crocodile improve his shining tail. " * 40)
+    out = tmp_path / "out"
+    widths = [str(width)] if net not in ("unet", "ddpm") else [str(width), "16"]
+    arguments = ["train", net, "--data", str(data), "--epochs", "1", "--out", str(out)]
+    assert main([*arguments, "--width", *widths]) == 0
+    assert {"params.npz", "history.jsonl", "curves.png", "result.json"} | files == {
+        path.name for path in out.iterdir()
+    }
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith(closing)
+    assert f": {net}, {data}, 1 epoch, " in last
+    assert np.isfinite(json.loads((out / "result.json").read_text())["loss"])
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_summary(net, capsys):
     assert main(["summary", net]) == 0
@@ -226,7 +260,7 @@ MISUSES = {
     ),
     "unknown op": (
         ["check", "dens"],
-        "funcnet check: check: expected the name of an op, got 'dens'. Did you mean dense?",
+        "funcnet check: check: expected the name of an op, got 'dens'. Did you mean dense, einsum?",
     ),
     "no epochs": (
         ["train", "mlp", "--epochs", "0"],

@@ -316,7 +316,7 @@ def test_pictures(network):
     assert dot.count("subgraph cluster_") >= 2 and '"v2" -> "v3";' in dot
     assert re.search(r'"v6" \[label="\{v6 = reduce_sum\|\{[\d.]+\|1\}\}"', dot)
     svg = network.svg()
-    assert svg.count("<rect class=\"n\"") == len(network.rows) and ">up</text>" in svg
+    assert svg.count('<rect class="n"') == len(network.rows) and ">up</text>" in svg
     assert network._repr_html_().startswith("<iframe srcdoc=")
 
 

@@ -235,9 +235,7 @@ def symbolic(x, y):
     return x * y
 
 
-symbolic.defvjp(
-    _symbolic_forward, lambda res, dy: (dy * res[1], dy * res[0]), symbolic_zeros=True
-)
+symbolic.defvjp(_symbolic_forward, lambda res, dy: (dy * res[1], dy * res[0]), symbolic_zeros=True)
 
 
 @row(V, V)
@@ -308,9 +306,7 @@ def root(x):
     def solve(f, y):
         return lax.fori_loop(0, 20, lambda i, y: y - f(y) / (3 * y**2), y)
 
-    return lax.custom_root(
-        lambda y: y**3 - x, 1.0, solve, lambda g, y: y / g(1.0)
-    )
+    return lax.custom_root(lambda y: y**3 - x, 1.0, solve, lambda g, y: y / g(1.0))
 
 
 @row(V)

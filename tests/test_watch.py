@@ -119,7 +119,9 @@ def test_one_compilation_serves_many_calls():
 def test_it_works_on_a_mesh():
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     loss, params, x = problem()
-    spread = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch")))
+    spread = jax.device_put(
+        x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    )
     one, two = (jax.jit(fn.watch(loss))(params, a) for a in (x, spread))
     jax.tree.map(close, one.seen, two.seen)
     jax.tree.map(close, one.gradients, two.gradients)

@@ -154,13 +154,14 @@ class Writer(NamedTuple):
     write: Callable
 
 
-def write_text(
-    build: Callable[[int, Sequence[int]], Writer], length: int, pieces: int, asked: Asked
-) -> Job:
-    """Guess each next character of a text, from pieces of `length`, and then write some."""
+def write_text(build: Callable[[int, Sequence[int]], Writer], length: int, asked: Asked) -> Job:
+    """Guess each next character of a text, from pieces of `length`, and then write some.
+
+    An epoch has pieces from so many random places that each character is seen two or three times.
+    """
     text = load_text(None if asked.data == "python-help" else asked.data)
     writer = build(len(text.alphabet), asked.width)
-    train = windows(text.train, length, pieces)
+    train = windows(text.train, length, max(1, 5 * len(text.train) // (2 * length)))
     test = tuple(part[:512] for part in windows(text.test, length))
     judge = partial(_judge_writer, writer, text, test)
     return Job(writer.net, writer.criterion, {}, asked.data, train, test, judge)
@@ -170,9 +171,9 @@ def _judge_writer(
     writer: Writer, text: Text, test: Arrays, out: Path, trained: TrainState
 ) -> Findings:
     loss = _mean_loss(writer.net, writer.criterion, trained, test)
-    prompt = text.encode("The ")[None]
-    drawn = writer.write(trained.params, prompt, 400, jax.random.key(1))
-    sample = "The " + text.decode(drawn[0])
+    prompt = text.test[:32]
+    drawn = writer.write(trained.params, jnp.asarray(prompt[None]), 400, jax.random.key(1))
+    sample = text.decode(prompt) + text.decode(drawn[0])
     write_whole("train", out / "sample.txt", (sample + "\n").encode())
     scores = {"perplexity": float(np.exp(loss)), "loss": loss}
     return Findings(scores, {"sample.txt"}, sample)

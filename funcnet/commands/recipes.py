@@ -79,7 +79,7 @@ def _char_rnn(cell: str, size: int, widths: Sequence[int]) -> Writer:
 
 
 def _writing(build: Callable, about: str, lr: float, width: int) -> Recipe:
-    job = partial(write_text, build, LENGTH, 16_000)
+    job = partial(write_text, build, LENGTH)
     return Recipe(job, about, "python-help", 1, lr, (width,), batch=32, clip=1.0)
 
 

@@ -67,6 +67,7 @@ def GPT(
     Raises:
         ValueError: If an option is out of range, or a sequence longer than `length`.
 
+    >>> import jax
     >>> ids = jnp.zeros((1, 5), jnp.int32)
     >>> net = GPT(11, width=8, depth=2, heads=2, length=16)
     >>> params, _ = net.init(jax.random.key(0), ids)

@@ -13,99 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from ..rules import Case, rule
-from ..types import Array, Key, require
-from .dropout import _check_dropout, _kept
-from .precision import floating, is_coarse, wide
-
-
-def _check_qkv(q: Array, k: Array, v: Array) -> None:
-    floating("attention", q)
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        require(
-            jnp.ndim(x) == 4,
-            "attention",
-            f"{name} of rank 4 (batch, time, heads, width)",
-            f"shape {jnp.shape(x)}",
-            "The heads come after the time: project to (batch, time, heads * width) and reshape.",
-        )
-        require(
-            jnp.issubdtype(jnp.result_type(x), jnp.floating),
-            "attention",
-            f"{name} of a floating dtype",
-            f"{jnp.result_type(x)}",
-            f"Convert it: {name}.astype(jnp.float32).",
-            TypeError,
-        )
-    require(
-        k.shape[:3] == v.shape[:3],
-        "attention",
-        f"v of the batch, keys and heads of k, whose shape is {k.shape}",
-        f"shape {v.shape}",
-        "One value belongs to each key.",
-    )
-    require(
-        q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3],
-        "attention",
-        f"k of the batch and width of q, whose shape is {q.shape}",
-        f"shape {k.shape}",
-        "Queries and keys have the same batch and the same width.",
-    )
-    require(
-        k.shape[2] > 0 and q.shape[2] % k.shape[2] == 0,
-        "attention",
-        f"a number of key heads that divides the {q.shape[2]} heads of q",
-        k.shape[2],
-        "Each head of k and v serves a group of heads of q.",
-    )
-
-
-def _check_pairs(name: str, x: Array | None, full: tuple[int, ...], kind: Any, word: str) -> None:
-    """Raise unless what is given for pairs of query and key has its dtype and can be broadcast."""
-    if x is None:
-        return
-    require(
-        jnp.issubdtype(jnp.result_type(x), kind),
-        "attention",
-        f"a {word} {name}",
-        f"{jnp.result_type(x)}",
-        "A mask is boolean, True where a query may attend; a bias is added to the scores.",
-        TypeError,
-    )
-    shape = (1,) * (4 - jnp.ndim(x)) + jnp.shape(x)
-    require(
-        len(shape) == 4 and all(n in (1, whole) for n, whole in zip(shape, full, strict=True)),
-        "attention",
-        f"a {name} that broadcasts to (batch, heads, queries, keys) = {full}",
-        f"shape {jnp.shape(x)}",
-        "Add axes of length 1: for the keys of each example, x[:, None, None, :].",
-    )
-
-
-def _check(
-    args: tuple, drop: float, chunk: int | None
-) -> tuple[Array, Array, Array, Array | None, Array | None, Key | None]:
-    q, k, v, mask, bias, key = args
-    _check_qkv(q, k, v)
-    full = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
-    _check_pairs("mask", mask, full, jnp.bool_, "boolean")
-    _check_pairs("bias", bias, full, jnp.floating, "floating")
-    require(
-        0 <= drop < 1 and (drop == 0 or key is not None),
-        "attention",
-        "drop from 0 to less than 1, and a key with it",
-        f"drop={drop}, {'no key' if key is None else 'a key'}",
-        "Pass key=jax.random.key(0), another one for each step.",
-    )
-    if drop and key is not None:
-        _check_dropout(q, key, drop, ())
-    require(
-        chunk is None or (isinstance(chunk, int) and chunk >= 1),
-        "attention",
-        "a chunk of 1 query or more, or None for all at once",
-        repr(chunk),
-        "Try 256.",
-    )
-    return q, k, v, mask, bias, key
+from ..types import Array, Key
+from .attention_checks import checked
+from .dropout import _kept
+from .precision import is_coarse, wide
 
 
 class _Rows(NamedTuple):
@@ -238,7 +149,7 @@ def _chunked(body: Callable[[Any, Any], tuple], carry: Any, rows: _Rows) -> tupl
 
 def _attend(args: tuple, options: dict[str, Any]) -> tuple[Array, Array]:
     """The output, and ln Σ eˢ of each query: +∞ for one that may attend to nothing."""
-    args = _check(args, options["drop"], options["chunk"])
+    args = checked(args, options["drop"], options["chunk"])
     rows = _rows(args, options)
     v = rows.v.swapaxes(-1, -2)
 
@@ -309,17 +220,14 @@ def _attention_backward(
         if bias is None:
             return (dk, dv, None), (dq, None)
         part = ds.sum(tuple(d for d, n in enumerate(bias.shape) if n == 1), keepdims=True)
-        return (
-            ((dk, dv, None), (dq, part)) if total is None else ((dk, dv, dbias + part), (dq, None))
-        )
+        if total is None:
+            return (dk, dv, None), (dq, part)
+        return (dk, dv, dbias + part), (dq, None)
 
     start = (jnp.zeros_like(rows.k), jnp.zeros_like(rows.v), total)
     (dk, dv, total), (dq, part) = _chunked(body, start, rows)
-    dbias = total
-    if part is not None:
-        dbias = part[:, :, :, : q.shape[1]]
-    if bias is not None and dbias is not None:
-        dbias = dbias.reshape(jnp.shape(args[4]))
+    dbias = total if part is None else part[:, :, :, : q.shape[1]]
+    dbias = None if dbias is None else dbias.reshape(jnp.shape(args[4]))
     dq = _by_time(dq, q.shape[1])
     dk, dv = (dk * rows.scale).transpose(0, 3, 1, 2), dv.transpose(0, 3, 1, 2)
     return dq, dk, dv, None, dbias, None

@@ -86,14 +86,14 @@ def _elman_backward(
     """
     (x, *weights), lengths, hs = res
     _, w_in, w_hidden, b, h0 = widened_all(x, *weights)
-    inside, dtype = steps_inside(x, lengths), hs.dtype
+    inside, dtype, back = steps_inside(x, lengths), hs.dtype, w_hidden.T
 
     def step(dh: Array, inputs: tuple) -> tuple[Array, Array]:
         dy, h, here = inputs
         slope = 1 - h * h if activation == "tanh" else h > 0
         dz = (dh + dy) * slope
         dz = chosen(here, dz, jnp.zeros_like(dz))
-        return chosen(here, dz @ w_hidden.T, dh), dz
+        return chosen(here, dz @ back, dh), dz
 
     inputs = (dy[0].astype(dtype).swapaxes(0, 1), hs, inside)
     dh0, dz = jax.lax.scan(step, dy[1].astype(dtype), inputs, reverse=not reverse)

@@ -87,6 +87,7 @@ def _gru_backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tupl
     inside, dtype, units = steps_inside(x, lengths), hs.dtype, len(w_hidden)
     (first,) = initial((h0,), x, w_hidden, w_in, b, b_hn, lengths)
     started = previous(hs, first, reverse)
+    back = w_hidden.T
 
     def step(dh: Array, inputs: tuple) -> tuple[Array, tuple]:
         dy, h, gates, here = inputs
@@ -97,7 +98,7 @@ def _gru_backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tupl
         da = jnp.concatenate([da_r, da_z, da_n], -1)
         da, dm = chosen(here, (da, dm), (jnp.zeros_like(da), jnp.zeros_like(dm)))
         du = jnp.concatenate([da[:, : 2 * units], dm], -1)
-        return chosen(here, at * z + du @ w_hidden.T, dh), (da, dm)
+        return chosen(here, at * z + du @ back, dh), (da, dm)
 
     inputs = (dy[0].astype(dtype).swapaxes(0, 1), started, gates, inside)
     dh0, (da, dm) = jax.lax.scan(step, dy[1].astype(dtype), inputs, reverse=not reverse)
