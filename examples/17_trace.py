@@ -29,7 +29,7 @@ trace = fn.trace(lecture, tangents=(1.0, 0.0))(2.0, 5.0)
 print(trace)
 assert [row.name for row in trace.rows] == ["v-1", "v0", "v1", "v2", "v3", "v4", "v5"]
 assert [c.total.text for c in trace["x2"].contributions] == ["-0.28366", "1.7163"]
-assert trace["y"].tangent.text == trace["x1"].adjoint.text == "5.5"
+assert [c.total.text for c in trace["x1"].contributions] == ["5", "5.5"]
 
 # 2. A network: rows carry their layer, the line they were written on and their local rule.
 net = fn.serial(fn.Dense(8), fn.tanh, head=fn.Dense(3))
@@ -61,4 +61,4 @@ print("\npictures: runs/17_trace.html, runs/17_trace.svg")
 true = jax.grad(loss)(params, x)
 gap = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), trace.gradients, true)
 assert max(jax.tree.leaves(gap)) < 1e-6
-assert trace.check().difference < 1e-6
+print(trace.check())

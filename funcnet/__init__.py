@@ -15,6 +15,10 @@ from .combine import remat as remat
 from .combine import repeat as repeat
 from .combine import residual as residual
 from .combine import serial as serial
+from .interop.safetensors import load_safetensors as load_safetensors
+from .interop.safetensors import save_safetensors as save_safetensors
+from .interop.torch import from_state_dict as from_state_dict
+from .interop.torch import to_state_dict as to_state_dict
 from .layer import Layer as Layer
 from .layer import pure as pure
 from .layer import stateless as stateless
@@ -55,13 +59,15 @@ from .layers.transformer import FeedForward as FeedForward
 from .layers.transformer import TransformerBlock as TransformerBlock
 from .nets.convnet import LeNet as LeNet
 from .nets.ddpm import DDPM as DDPM
-from .nets.ddpm import noise_schedule as noise_schedule
 from .nets.ddpm import sample_ddpm as sample_ddpm
 from .nets.gpt import GPT as GPT
+from .nets.gpt import lm_loss as lm_loss
 from .nets.mlp import MLP as MLP
+from .nets.noise import noise_schedule as noise_schedule
 from .nets.recurrent import CharRNN as CharRNN
 from .nets.recurrent import sample_recurrent as sample_recurrent
 from .nets.resnet import ResNet as ResNet
+from .nets.sampling import sample as sample
 from .nets.unet import UNet as UNet
 from .nets.vae import VAE as VAE
 from .nets.vae import negative_elbo as negative_elbo
@@ -155,6 +161,7 @@ from .train.fit import fit as fit
 from .train.history import History as History
 from .train.history import confusion as confusion
 from .train.history import plot_confusion as plot_confusion
+from .train.history import plot_images as plot_images
 from .train.metrics import accuracy as accuracy
 from .train.metrics import r_squared as r_squared
 from .train.step import Step as Step

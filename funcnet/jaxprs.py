@@ -114,6 +114,7 @@ def _is_jaxpr(value: object) -> bool:
 
 
 def look_up(known: dict[Var, Atom], atom: Atom) -> Atom:
+    """What stands in the place of an operand: itself, unless a variable is known as another."""
     return atom if isinstance(atom, Literal) else known.get(atom, atom)
 
 
@@ -237,7 +238,7 @@ def custom_key(eqn: JaxprEqn) -> Hashable | None:
 
     The shapes of operands are not part of it. None for any other equation.
     """
-    backward = eqn.params.get("bwd")
+    backward: Any = eqn.params.get("bwd")
     if eqn.primitive.name != "custom_vjp_call" or not hasattr(backward, "f"):
         return None
     body = eqn.params["call_jaxpr"]
@@ -312,8 +313,10 @@ def as_array(x: Any) -> Any:
 
 def is_alias(eqn: JaxprEqn) -> bool:
     """Whether an equation gives back its operand: a conversion to the dtype it has already."""
-    same = eqn.primitive.name == "convert_element_type"
-    return same and eqn.invars[0].aval.dtype == eqn.outvars[0].aval.dtype
+    if eqn.primitive.name != "convert_element_type":
+        return False
+    before: Any = eqn.invars[0].aval
+    return before.dtype == eqn.params["new_dtype"]
 
 
 def is_var(atom: Atom) -> bool:

@@ -105,7 +105,8 @@ def agrees(a, b):
 
 def test_it_loads_as_it_was_saved(slide, tmp_path):
     again = Trace.load(slide.json())
-    assert str(again) == str(slide) and again.json() == slide.json()
+    assert str(again) == str(slide)
+    assert again.json() == slide.json()
     assert again["x1"].adjoint.array == np.float32(5.5)
     path = tmp_path / "trace.json"
     path.write_text(slide.json())
@@ -118,7 +119,8 @@ def test_values_that_json_has_no_number_for():
 
     trace = fn.trace(f)(jnp.array([1.0, jnp.nan]), jnp.complex64(1 + 2j))
     text = trace.json()
-    assert "Infinity" in text and json.loads(text, parse_constant=pytest.fail)
+    assert "Infinity" in text
+    assert json.loads(text, parse_constant=pytest.fail)
     again = Trace.load(text)
     assert again.json() == text
     assert again["z"].value.array == 1 + 2j
@@ -149,14 +151,17 @@ def network():
 
 
 def test_rows_are_found_by_name_variable_layer_and_number(network):
-    assert network["up"].op == "dense" and network["up"].scope == "up"
+    assert network["up"].op == "dense"
+    assert network["up"].scope == "up"
     assert network["error"].expression == "v3 - 1"
     assert network["hidden"] is network["v2"]
     assert network["params['up']['w']"] is network["v-1"]
-    assert network[-1].name == "v6" and network[-1].value.shape == ()
+    assert network[-1].name == "v6"
+    assert network[-1].value.shape == ()
     assert [row.name for row in network.select("down")] == ["v3"]
     assert network["error"].source.code == "error = y - 1.0"
-    assert network["x"].active is False and network["x"].adjoint is None
+    assert network["x"].active is False
+    assert network["x"].adjoint is None
     with pytest.raises(KeyError, match="expected a row, a variable or a layer, got 'don'"):
         network["don"]
     with pytest.raises(KeyError, match="The nearest are down"):
@@ -165,7 +170,8 @@ def test_rows_are_found_by_name_variable_layer_and_number(network):
 
 def test_a_rule_shows_its_own_lines(network):
     row = network["down"]
-    assert row.kind == "rule" and row.kept == ("v2", "v-3", "v-4")
+    assert row.kind == "rule"
+    assert row.kept == ("v2", "v-3", "v-4")
     assert row.inside[0].expression == "v2 @ v-3"
     codes = {line.source.code for line in row.backward}
     assert codes == {"return dy @ w.T, rows.T @ drows, None if b is None else drows.sum(0)"}
@@ -179,10 +185,12 @@ def test_gradients_have_the_structure_asked_for():
     true = jax.grad(loss)(params, x)
     assert jax.tree.structure(one.gradients) == jax.tree.structure(true)
     both = fn.trace(loss)(params, x).gradients
-    assert len(both) == 2 and both[1].shape == x.shape
+    assert len(both) == 2
+    assert both[1].shape == x.shape
     jax.tree.map(np.testing.assert_allclose, one.gradients, true)
     check = one.check()
-    assert check.difference <= 1e-6 < check.scale and check.against == "jax.vjp"
+    assert check.difference <= 1e-6 < check.scale
+    assert check.against == "jax.vjp"
 
 
 def test_loops_name_their_iterations():
@@ -195,13 +203,16 @@ def test_loops_name_their_iterations():
         return h + jnp.sum(ys)
 
     trace = fn.trace(f)(0.5, jnp.arange(1.0, 6.0))
-    assert trace["v2[3]"].expression == "v1[3] * v0[3]" and trace["v2[3]"].variable == "h"
+    assert trace["v2[3]"].expression == "v1[3] * v0[3]"
+    assert trace["v2[3]"].variable == "h"
     assert trace["v2[3]"].within == ("scan", "iteration 3")
     assert [c.source for c in trace["v2[3]"].contributions] == ["v1[4]", "v3[3]"]
     assert trace["v4"].expression == "stack(v3[0], ..., v3[4])"
     assert trace["xs"].contributions[0].formula == "stack(v0[0]', ..., v0[4]')"
     shown = str(trace)
-    assert "\nv2[4]" in shown and "\nv2[3]" not in shown and "contributions are not shown" in shown
+    assert "\nv2[4]" in shown
+    assert "\nv2[3]" not in shown
+    assert "contributions are not shown" in shown
 
 
 def test_sampled_loops_are_as_right():
@@ -215,7 +226,7 @@ def test_sampled_loops_are_as_right():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), trace.gradients, true)
     opened = {r.name.partition("[")[2] for r in trace.rows if r.op == "tanh"}
     assert opened == {"0]", "20]", "39]"} or opened == {"0]", "19]", "39]"}
-    assert any(r.op.startswith("scan[1:") for r in trace.rows)
+    assert any(r.op == "scan" and "[1:" in r.name for r in trace.rows)
 
 
 def grown(x):
@@ -230,7 +241,8 @@ def grown(x):
 def test_reverse_through_a_dynamic_while_loop(sample):
     trace = fn.trace(grown, sample=sample)(2.0)
     assert trace.gradients[0] == pytest.approx(jax.jacfwd(grown)(2.0))
-    assert trace.check().against == "jax.jvp" and trace.check().difference < 1e-3
+    assert trace.check().against == "jax.jvp"
+    assert trace.check().difference < 1e-3
     with pytest.raises(ValueError, match="Reverse-mode"):
         jax.grad(grown)(2.0)
 
@@ -245,7 +257,9 @@ def test_branches_and_remat_are_named():
     assert [r.within for r in trace.rows if r.op == "sin"] == [("branch 1 of 2",)]
     assert not [r for r in trace.rows if r.op == "cos"]
     memory = {r.op: r.memory for r in trace.rows}
-    assert memory["tanh"] == "recomputed" and memory["dense"] == "saved" and memory["sin"] == ""
+    assert memory["tanh"] == "recomputed"
+    assert memory["dense"] == "saved"
+    assert memory["sin"] == ""
 
 
 def test_seeds_choose_what_is_differentiated():
@@ -254,7 +268,8 @@ def test_seeds_choose_what_is_differentiated():
 
     trace = fn.trace(f, seed=(jnp.ones(2), {"aux": None, "count": None}))(jnp.ones(2))
     np.testing.assert_allclose(trace.gradients[0], jnp.cos(jnp.ones(2)), rtol=1e-6)
-    assert trace.output[1]["count"] == 3 and trace.check().difference == 0
+    assert trace.output[1]["count"] == 3
+    assert trace.check().difference == 0
 
 
 def test_it_runs_inside_transformations():
@@ -277,7 +292,8 @@ def test_a_new_primitive_and_one_without_a_derivative_fail_nothing():
 
     trace = fn.trace(f, seed=(1.0, None))(jnp.ones(3))
     row = next(r for r in trace.rows if r.op == "pure_callback")
-    assert row.note.startswith("no derivative: ") and not row.active
+    assert row.note.startswith("no derivative: ")
+    assert not row.active
     np.testing.assert_allclose(trace.gradients[0], 2 * jnp.ones(3))
 
 
@@ -287,11 +303,14 @@ def test_low_precision_and_large_values():
 
     x = jnp.linspace(-1, 1, 50, dtype=jnp.bfloat16)
     trace = fn.trace(f)(x)
-    assert trace["x"].value.array is None and trace["x"].value.stats.high == 1
-    assert trace["x"].value.text.startswith("norm ") and trace.gradients[0].dtype == x.dtype
+    assert trace["x"].value.array is None
+    assert trace["x"].value.stats.high == 1
+    assert trace["x"].value.text.startswith("norm ")
+    assert trace.gradients[0].dtype == x.dtype
     assert fn.trace(f, keep="all")(x)["v1"].value.array.shape == (50,)
     bad = fn.trace(lambda x: jnp.sum(jnp.sqrt(x)))(jnp.linspace(-1, 1, 50))
-    assert bad["v1"].value.stats.nonfinite == pytest.approx(0.5) and "not finite" in str(bad)
+    assert bad["v1"].value.stats.nonfinite == pytest.approx(0.5)
+    assert "not finite" in str(bad)
 
 
 def test_symbolic_traces_pair_by_line():
@@ -302,7 +321,8 @@ def test_symbolic_traces_pair_by_line():
     pair = next(p for p in symbolic.pairs if p.source.code == "error = y - 1.0")
     assert [e.text for e in pair.forward] == ["v9 = v8 - 1"] or pair.forward
     squared = next(p for p in symbolic.pairs if "error**2" in p.source.code)
-    assert squared.reverse and squared.kept[0].type == "float32[2,2]"
+    assert squared.reverse
+    assert squared.kept[0].type == "float32[2,2]"
     assert {p.scope.split("/")[0] for p in symbolic.pairs} >= {"up", "down"}
     assert "Kept between the passes" in str(symbolic)
     trace = fn.trace(loss, wrt=0)(params, x)
@@ -313,10 +333,12 @@ def test_symbolic_traces_pair_by_line():
 
 def test_pictures(network):
     dot = network.dot()
-    assert dot.count("subgraph cluster_") >= 2 and '"v2" -> "v3";' in dot
+    assert dot.count("subgraph cluster_") >= 2
+    assert '"v2" -> "v3";' in dot
     assert re.search(r'"v6" \[label="\{v6 = reduce_sum\|\{[\d.]+\|1\}\}"', dot)
     svg = network.svg()
-    assert svg.count('<rect class="n"') == len(network.rows) and ">up</text>" in svg
+    assert svg.count('<rect class="n"') == len(network.rows)
+    assert ">up</text>" in svg
     assert network._repr_html_().startswith("<iframe srcdoc=")
 
 
@@ -327,7 +349,8 @@ def test_large_pages_are_packed():
         return jnp.sum(x)
 
     page = fn.trace(deep)(jnp.ones(8)).html()
-    assert 'type="application/gzip"' in page and len(page) < 100_000
+    assert 'type="application/gzip"' in page
+    assert len(page) < 100_000
 
 
 def effect(x):
@@ -348,20 +371,20 @@ MESSAGES = [
      "it would be given stands in the trace."),
     (lambda: fn.trace(jnp.sin)(jnp.ones(2)), ValueError,
      "trace: expected one real number as output, or a seed, got float32 of shape (2,). Pass seed=, "
-     "the adjoint of the output: an array of its shape, or a pytree like it with None where nothing "
-     "starts."),
+     "the adjoint of the output: an array of its shape, or a pytree like it with None where "
+     "nothing starts."),
     (lambda: fn.trace(lambda x: (x, x))(1.0), ValueError,
      "trace: expected one real number as output, or a seed, got 2 outputs. Pass seed=, the adjoint "
      "of the output: an array of its shape, or a pytree like it with None where nothing starts."),
     (lambda: fn.trace(lambda x: (x, x), seed=1.0)(1.0), ValueError,
-     "trace: expected a seed like the output, PyTreeDef((*, *)), got PyTreeDef(*). Write None where "
-     "nothing starts."),
+     "trace: expected a seed like the output, PyTreeDef((*, *)), got PyTreeDef(*). Write None "
+     "where nothing starts."),
     (lambda: fn.trace(jnp.sin, seed=jnp.ones(3))(jnp.ones(2)), ValueError,
      "trace: expected a seed of shape (2,) for an output of float32, got one of shape (3,). It is "
      "the adjoint of the output."),
     (lambda: fn.trace(lambda x, n: x * n, wrt=1)(1.0, 2), TypeError,
-     "trace: expected wrt to name arguments of a floating dtype, got argument 1 of int32. An integer "
-     "has no gradient."),
+     "trace: expected wrt to name arguments of a floating dtype, got argument 1 of int32. An "
+     "integer has no gradient."),
     (lambda: fn.trace(lambda x: x, wrt=(0, 2))(1.0), ValueError,
      "trace: expected wrt among the arguments 0 to 0, got 2. It counts positional arguments, as "
      "argnums of jax.grad does."),
@@ -375,8 +398,8 @@ MESSAGES = [
      "trace: expected arrays that are still there, got a deleted one of float32[2]. It was donated "
      "to a jitted function: pass what that returned, or a copy made before."),
     (lambda: fn.trace(lecture, tangents=1.0)(2.0, 5.0), ValueError,
-     "trace: expected tangents for 2 arguments, got float. Give one for each argument, None for one "
-     "that does not move."),
+     "trace: expected tangents for 2 arguments, got float. Give one for each argument, None for "
+     "one that does not move."),
     (lambda: Trace.load('{"schema": "other"}'), ValueError,
      "Trace.load: expected a document of the schema funcnet.trace/1, got 'other'. Write one with "
      "trace.json()."),
@@ -387,4 +410,5 @@ MESSAGES = [
 def test_bad_input_is_one_sentence(call, error, message):
     with pytest.raises(error) as caught:
         call()
-    assert str(caught.value).startswith(message) and type(caught.value) is error
+    assert str(caught.value).startswith(message)
+    assert type(caught.value) is error

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..layer import Layer
-from ..nets.ddpm import DDPM, noise_schedule, sample_ddpm
+from ..nets.ddpm import DDPM, sample_ddpm
+from ..nets.noise import noise_schedule
 from ..nets.vae import VAE, negative_elbo
 from ..ops.loss import binary_cross_entropy, squared_error
 from ..ops.multiclass import cross_entropy

@@ -1,7 +1,6 @@
 """A decoder-only language model, and its loss without the logits."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -112,15 +111,26 @@ def _tokens_before(state: State | None) -> Array | int:
     return 0 if state is None else jnp.ravel(state["attention"]["index"])[0]
 
 
-def lm_loss(output: tuple[Array, Array], labels: Array, **options: Any) -> Array:
+def lm_loss(
+    output: tuple[Array, Array],
+    labels: Array,
+    *,
+    chunk: int = 256,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> Array:
     """The mean cross-entropy of the next token, from what `GPT(..., logits=False)` returns.
 
-    The logits of all tokens never exist at one time; see `linear_cross_entropy`, whose options it
-    takes.
+    The logits of all tokens never exist at one time; see `linear_cross_entropy`, whose options
+    these are.
 
     >>> features, table = jnp.zeros((1, 3, 8)), jnp.ones((4, 8))
     >>> print(f"{lm_loss((features, table), jnp.array([[1, 2, 3]])):.4f}")  # ln 4
     1.3863
     """
     features, table = output
-    return linear_cross_entropy(features, table, labels, transposed=True, **options)
+    return linear_cross_entropy(
+        features, table, labels, transposed=True, chunk=chunk, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, z_loss=z_loss,
+    )  # fmt: skip

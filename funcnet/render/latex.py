@@ -59,7 +59,7 @@ def value(shown: str) -> str:
     return shown
 
 
-def tabular(title: str, rows: Sequence[Sequence[str]]) -> str:
+def table(title: str, rows: Sequence[Sequence[str]]) -> str:
     """Rows of formulas as a table with a title, every cell in mathematics."""
     width = max((len(row) for row in rows), default=1)
     head = f"\\multicolumn{{{width}}}{{l}}{{\\textbf{{{title}}}}} \\\\"

@@ -10,7 +10,8 @@ COLORS = {"argument": "#dbeafe", "constant": "#e5e7eb", "rule": "#fef3c7"}
 
 STYLE = """text{font:11px system-ui,Helvetica,Arial,sans-serif;fill:#0f172a}
 .t{font-weight:600}.g{fill:#b91c1c}.s{fill:#64748b;font-size:10px}
-.e{fill:none;stroke:#94a3b8}.n{stroke:#475569}.c{fill:#64748b0d;stroke:#94a3b8;stroke-dasharray:4 3}"""
+.e{fill:none;stroke:#94a3b8}.n{stroke:#475569}
+.c{fill:#64748b0d;stroke:#94a3b8;stroke-dasharray:4 3}"""
 
 
 class Spot(NamedTuple):
@@ -117,7 +118,7 @@ def drawn(node: Node, spot: Spot) -> str:
     x, y = spot
     middle = y + HEIGHT / 2
     return (
-        f'<g><title>{escape(f"{node.name}: {node.title} {node.value} | {node.gradient}")}</title>'
+        f"<g><title>{escape(f'{node.name}: {node.title} {node.value} | {node.gradient}')}</title>"
         f'<rect class="n" x="{x:.0f}" y="{y:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="4" '
         f'fill="{color}"/><path class="e" d="M{x:.0f} {middle:.0f}h{WIDTH}m-{WIDTH / 2:.0f} 0v'
         f'{HEIGHT / 2:.0f}"/>'

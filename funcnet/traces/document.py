@@ -69,7 +69,7 @@ def _value(value: Value) -> dict[str, Any]:
     return fields
 
 
-def _numbers(array: np.ndarray) -> Any:
+def _numbers(array: Any) -> Any:
     if np.iscomplexobj(array):
         return {"real": _numbers(array.real), "imag": _numbers(array.imag)}
     if array.dtype.kind in "biu":

@@ -135,7 +135,7 @@ def negated(x: Expr) -> Expr:
     """`-x`."""
     if x.op == "neg":
         return x.args[0]
-    return Expr(f"-{within(x, PRODUCT)}", SIGN if x.binds != SUM else SIGN, "neg", (x,))
+    return Expr(f"-{within(x, PRODUCT)}", SIGN, "neg", (x,))
 
 
 def within(x: Expr, binds: int) -> str:

@@ -92,7 +92,7 @@ def holds_jaxprs(closed: Any) -> bool:
 
 def tokens(step: steps.Step) -> list[Expr]:
     """The operands of a step: variables as tokens, literals as they are."""
-    pairs = enumerate(step.operands)
+    pairs: Any = enumerate(step.operands)
     return [Expr(f"<o{i}>") if jaxprs.is_var(atom) else constant(atom.val) for i, atom in pairs]
 
 
@@ -204,7 +204,7 @@ def _formulas(
     ahead = expressions(forward, inputs, known=results)
     kept = ahead[len(inexact) : len(ahead) - len(others)]
     cotangents = [Expr(f"<c{i}>") for i in inexact]
-    if unit.key is None and holds_jaxprs(unit.closed):
+    if holds_jaxprs(unit.closed):
         given = ", ".join(x.text for x in cotangents)
         back = [Expr(f"vjp({unit.label})({given})")] * len(active)
         kept = [Expr("")] * len(kept)
@@ -230,8 +230,8 @@ def tangent(unit: Unit, operands: Sequence[Any], tangents: Sequence[Any]) -> lis
         results = jaxprs.evaluate(plain, *filled)
         return [results[i] for i in inexact]
 
-    ahead = [operands[i] for i in moving], [tangents[i] for i in moving]
-    _, moved = jax.jvp(of_moving, *map(tuple, ahead))
+    points, ways = (tuple(values[i] for i in moving) for values in (operands, tangents))
+    _, moved = jax.jvp(of_moving, points, ways)
     found = dict(zip(inexact, moved, strict=True))
     return [found.get(i) for i in range(len(results))]
 
@@ -264,7 +264,7 @@ _PLAIN_MODULES = ("numpy", "jax", "jaxlib", "ml_dtypes", "builtins", "enum")
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
-    if callable(value) and not isinstance(value, type) or jaxprs.holds_jaxpr(value):
+    if (callable(value) and not isinstance(value, type)) or jaxprs.holds_jaxpr(value):
         return False
     return type(value).__module__.split(".")[0] in _PLAIN_MODULES
 

@@ -224,10 +224,13 @@ def _segment(
     tape: Tape, scan: jaxprs.Scan, given: list[Cell], start: int, stop: int, at: At, eqn: Any
 ) -> list[Cell]:
     """Several iterations of a loop as one step, compiled."""
-    closed = _compiled_scan(scan, stop - start, tuple(given))
+    types = tuple(str(jax.typeof(cell.value)) for cell in given)
+    key = "segment", id(scan.body), stop - start, types
+    if key not in tape.rules:  # segments of one length are compiled once
+        tape.rules[key] = _compiled_scan(scan, stop - start, tuple(given))
     slots = tuple(range(len(given)))
-    label = f"scan[{start}:{stop}]"
-    unit = local.Unit(closed, slots, local.placeholders(len(given)), label, None)
+    texts = local.placeholders(len(given))
+    unit = local.Unit(tape.rules[key], slots, texts, "scan", key, private=True)
     where = ",".join([*map(str, at.iterations), f"{start}:{stop}"])
     name = f"v{tape.numbers[at.path]}[{where}]"
     return run_leaf(tape, unit, given, at, eqn, name)

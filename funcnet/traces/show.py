@@ -103,10 +103,10 @@ def latex_tables(trace: Any) -> str:
         said = "1" if c.formula == "seed" and c.value.text == "1" else latex.math(c.formula)
         name = latex.math(c.target + "'")
         adjoint.append((name, f"= {before}{said}", f"= {latex.value(c.total.text)}"))
-    parts = [latex.tabular("Forward primal trace", primal)]
+    parts = [latex.table("Forward primal trace", primal)]
     if moved:
-        parts.append(latex.tabular("Forward tangent trace", moved))
-    parts.append(latex.tabular("Reverse adjoint trace", adjoint))
+        parts.append(latex.table("Forward tangent trace", moved))
+    parts.append(latex.table("Reverse adjoint trace", adjoint))
     return "\n\n".join(parts) + "\n"
 
 

@@ -92,7 +92,8 @@ def _results(
         if ends[i] and var in moving:
             name = f"v{numbers[at.path]}" + (f".{i}" if many else "")
             said = variable(at.places)
-            shape, dtype = tuple(var.aval.shape), var.aval.dtype
+            aval: Any = var.aval
+            shape, dtype = tuple(aval.shape), aval.dtype
             yield Site(name, op, at.scope, said, shape, dtype, at.loops, at.path, i, at.entered)
 
 

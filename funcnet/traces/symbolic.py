@@ -224,9 +224,10 @@ def _paired(
         stored.setdefault(owner.get(k.name.partition(".")[0]), []).append(k)
     pairs = []
     for place in dict.fromkeys([*ahead, *back]):
-        own = ahead.get(place, []), stored.get(place, []), back.get(place, [])
-        lead = (own[0] or own[2])[0]
-        pairs.append(Pair(lead.source, lead.scope, *map(tuple, own)))
+        first, last = tuple(ahead.get(place, ())), tuple(back.get(place, ()))
+        lead = (first or last)[0]
+        between = tuple(stored.get(place, ()))
+        pairs.append(Pair(lead.source, lead.scope, first, between, last))
     return tuple(pairs)
 
 

@@ -35,7 +35,8 @@ class Cell:
         self.value, self.name, self.draft = value, name, draft
         self.shape, self.dtype = tuple(jnp.shape(value)), getattr(value, "dtype", None)
         self.active = False
-        self.tangent = self.adjoint = None
+        self.tangent: Any = None
+        self.adjoint: Any = None
 
     def note(self, **changes: Any) -> None:
         """Say more about the row of this value."""

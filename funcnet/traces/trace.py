@@ -149,8 +149,9 @@ class Trace:
         Raises:
             ValueError: If it is something else.
         """
-        is_file = isinstance(source, Path) or not source.lstrip().startswith("{")
-        fields = json.loads(Path(source).read_text() if is_file else source)
+        written = str(source)
+        is_file = not written.lstrip().startswith("{")
+        fields = json.loads(Path(source).read_text() if is_file else written)
         found = fields.get("schema") if isinstance(fields, dict) else None
         require(
             found == SCHEMA,
@@ -201,7 +202,34 @@ def trace(
     max_iterations: int = 1000,
     sample: int | None = None,
 ) -> "Tracer":
-    """Open a function: call what this returns as you would call `f`, and read the `Trace`."""
+    """`f`, opened: a call runs it and its reverse pass equation by equation and gives a `Trace`.
+
+    `f` may be any JAX function of any library, jitted or not, with loops, branches and custom
+    rules. Positional arguments are data, but for bools, strings and functions; keyword arguments
+    are handed on as they are.
+
+    Args:
+        f: A function whose output is one real number (else give `seed`).
+        wrt: The arguments to differentiate, counted as by `jax.grad`; None for all.
+        seed: The adjoint of the output: a pytree like it, None where nothing starts.
+        tangents: A direction for each argument (None for one that stays), for the tangent trace.
+        keep: "summary" keeps arrays of up to 32 elements and figures of larger ones; "all" keeps
+            every array.
+        max_iterations: The longest loop that is opened in full.
+        sample: Open this many iterations of each longer loop; the others run compiled.
+
+    Returns:
+        A function of the arguments of `f`. Its method `abstract` takes shapes and gives the
+        equations alone.
+
+    Raises:
+        ValueError: When called, if the output is not one number and there is no seed, a loop is
+            too long, `f` has side effects, or an argument was deleted.
+        TypeError: When called, if `wrt` names an argument without floating numbers.
+
+    >>> trace(lambda x1, x2: jnp.log(x1) + x1 * x2 - jnp.sin(x2))(2.0, 5.0)["x1"].adjoint.text
+    '5.5'
+    """
     return Tracer(f, wrt, seed, tangents, keep, max_iterations, sample)
 
 
@@ -217,7 +245,7 @@ class Tracer:
     max_iterations: int
     sample: int | None
 
-    def abstract(self, *args: Any, **kwargs: Any) -> Symbolic:
+    def abstract(self, *args: Any) -> Symbolic:
         """The equations alone, forward and reverse, from arrays or `jax.ShapeDtypeStruct`s.
 
         >>> shape = jax.ShapeDtypeStruct((3,), "float32")
@@ -225,7 +253,7 @@ class Tracer:
         >>> [e.text for pair in symbolic.pairs for e in pair.reverse]
         ["b1 = broadcast(v3')", 'b2 = b1 * v2']
         """
-        return symbolic(Call("trace", self.f, args, kwargs), self.wrt)
+        return symbolic(Call("trace", self.f, args, {}), self.wrt)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Trace:
         """Run the function and its reverse pass on these arguments."""

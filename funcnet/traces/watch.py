@@ -25,12 +25,14 @@ def _in_two(reduce: Callable, x: Array) -> Array:
     """A reduction over all axes, the leading ones first.
 
     On the CPU the first is then a loop over whole vectors; all at once would go number by number,
-    and take three to ten times as long.
+    and take four times as long. The barrier keeps XLA from making it one reduction again.
     """
     last = x.ndim
-    while last > 0 and math.prod(x.shape[last:]) < 256:
+    while last > 0 and math.prod(x.shape[last:]) < 32:
         last -= 1
-    return reduce(reduce(x, axis=tuple(range(last)))) if 0 < last < x.ndim else reduce(x)
+    if last in (0, x.ndim):
+        return reduce(x)
+    return reduce(jax.lax.optimization_barrier(reduce(x, axis=tuple(range(last)))))
 
 
 def _total(x: Array) -> Array:
@@ -163,13 +165,13 @@ def watch(
     ...         h = jnp.tanh(w * x)
     ...     return jnp.sum(h**2)
     >>> seen = jax.jit(watch(f))(0.5, jnp.ones(4))["layer"]
-    >>> float(seen.value["mean"]), float(seen.adjoint["norm"])
-    (0.462117..., 1.84846...)
+    >>> round(float(seen.value["mean"]), 4), round(float(seen.adjoint["norm"]), 4)
+    (0.4621, 1.8485)
     """
     chosen = _statistics(stats)
     keeps_values = keep == "values"
 
-    def watched(*args: Any, **kwargs: Any) -> Watched:
+    def run(*args: Any, **kwargs: Any) -> Watched:
         call = Call("watch", f, args, kwargs)
         active = call.active(call.chosen(wrt))
         closed, tree = call.opened()
@@ -207,7 +209,7 @@ def watch(
         }
         return Watched(tree.unflatten(outputs), call.gradients(found, wrt), seen, tuple(seen))
 
-    return watched
+    return run
 
 
 def chosen_sites(where: str, sites: Sequence[Site], select: Select) -> dict[str, list[Site]]:
