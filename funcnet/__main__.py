@@ -1,4 +1,4 @@
-"""The command line: `funcnet train`, `funcnet check`, `funcnet summary`."""
+"""The command line: `funcnet train`, `check`, `summary` and `trace`."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from .commands.inspect import add_check, add_summary
+from .commands.trace import add_trace
 from .commands.train import add_train
 
 REFUSALS = (ValueError, TypeError, OSError, ImportError, OverflowError, MemoryError)
@@ -48,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         "  funcnet check\n  funcnet check conv max_pool --dtype bfloat16")  # fmt: skip
     _add(commands, "summary", add_summary, "print a network's layers, output shapes and parameters",
         "  funcnet summary lenet\n  funcnet summary mlp --width 64 64")  # fmt: skip
+    _add(commands, "trace", add_trace, "print a function's primal, tangent and adjoint traces",
+        "  funcnet trace\n"
+        "  funcnet trace model.py:loss --args 0.5 '[1.0, 2.0]' --html loss.html")  # fmt: skip
     return parser
 
 

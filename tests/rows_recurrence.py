@@ -164,5 +164,10 @@ LAYERS: dict[str, LayerCase] = {
         (image(5, 6),),
         needs_key=True,
     ),
+    "ddpm": LayerCase(
+        fn.DDPM(fn.UNet(1, (4,), groups=2, time_width=4), fn.noise_schedule(5)),
+        (image(2, 4, 4, 1),),
+        needs_key=True,
+    ),
     "char rnn": LayerCase(fn.CharRNN(5, width=2, embed=2, drop=0.1), (TOKENS,), needs_key=True),
 }

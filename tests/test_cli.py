@@ -1,5 +1,6 @@
 """The commands, as a person types them."""
 
+import colorsys
 import json
 import os
 import signal
@@ -247,6 +248,25 @@ def test_every_kind_of_job_leaves_something_to_look_at(net, tmp_path, capsys):
     assert np.isfinite(json.loads((out / "result.json").read_text())["loss"])
 
 
+def test_trace_without_arguments_is_the_lectures_example(capsys):
+    assert main(["trace"]) == 0
+    assert "v-1 * v2'" in capsys.readouterr().out
+    assert main(["trace", "--latex"]) == 0
+    assert "\\begin{tabular}" in capsys.readouterr().out
+
+
+def test_trace_of_a_function_in_a_file(tmp_path, capsys):
+    model = tmp_path / "model.py"
+    model.write_text("def loss(scale, x):\n    return (scale * x).sum()\n")
+    files = [tmp_path / name for name in ("a.html", "a.svg", "a.json")]
+    wanted = [word for file in files for word in (f"--{file.suffix[1:]}", str(file))]
+    assert main(["trace", f"{model}:loss", "--args", "2.0", "[1.0, 3.0]", *wanted]) == 0
+    assert "Reverse adjoint trace" in capsys.readouterr().out
+    assert files[0].read_text().startswith("<!DOCTYPE html>")
+    assert files[1].read_text().startswith("<svg")
+    assert json.loads(files[2].read_text())["function"] == "loss"
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_summary(net, capsys):
     assert main(["summary", net]) == 0
@@ -281,6 +301,50 @@ MISUSES = {
         "funcnet train: fit: expected seed to be a whole number, 0 to 4294967295, "
         "got 99999999999999999999. Give it as a keyword.\n",
     ),
+    "no choice of widths": (
+        ["train", "lenet", "--width", "8"],
+        "funcnet: expected no --width for lenet, which has no choice of widths, got --width 8. "
+        "Leave it out.",
+    ),
+    "too many widths": (
+        ["train", "gpt", "--width", "8", "16"],
+        "funcnet: expected one --width for gpt, got 2 of them. Write --width 128.",
+    ),
+    "no text": (
+        ["train", "lstm", "--data", "missing.txt"],
+        "load_text: expected a file in UTF-8 at missing.txt, got No such file or directory. "
+        "Check the path.",
+    ),
+    "no images": (
+        ["train", "vae", "--data", "iris"],
+        "train: expected images (n, height, width, channels) for this network, got iris of shape "
+        "(120, 4). Choose digits, mnist5k, fashion-mnist or a folder of IDX files.",
+    ),
+    "no function": (
+        ["trace", "model.py"],
+        "trace: expected a file and a function in it, FILE.py:FUNCTION, got 'model.py'. Write "
+        "model.py:loss.",
+    ),
+    "no file": (["trace", "model.py:loss"], "expected a Python file, got model.py. Check the"),
+    "another name": (
+        ["trace", f"{colorsys.__file__}:rgb_to_hs"],
+        "got 'rgb_to_hs'. It has rgb_to_hsv, rgb_to_hls",
+    ),
+    "missing values": (
+        ["trace", f"{colorsys.__file__}:rgb_to_hsv", "--args", "1.0", "0.5"],
+        ":rgb_to_hsv(r, g, b), got 2 of them (missing a required argument: 'b'). Give a value for "
+        "each parameter.",
+    ),
+    "no value": (
+        ["trace", f"{colorsys.__file__}:rgb_to_hsv", "--args", "1.0", "a", "b"],
+        "trace: expected a value as Python writes it, got 'a'. Write 2.0, or '[1.0, 2.0]' for an "
+        "array.",
+    ),
+    "values alone": (
+        ["trace", "--args", "2.0"],
+        "trace: expected --args after a FILE.py:FUNCTION, got --args 2.0 alone. Name the function "
+        "first.",
+    ),
     "images wanted": (
         ["summary", "lenet", "--data", "iris"],
         "conv: expected",
@@ -300,7 +364,7 @@ def test_misuse_is_one_sentence(misuse, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["check"], ["summary"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["check"], ["summary"], ["trace"]])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

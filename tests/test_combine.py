@@ -12,7 +12,16 @@ import funcnet as fn
 
 from .cases import LAYERS, ROWS
 
-every_layer = pytest.mark.parametrize("name", LAYERS)
+NETS = {"char rnn", "ddpm", "gpt", "resnet", "unet", "vae", "vit"}
+"""Whole networks take long to compile: some properties are left to the layers they are made of."""
+every_layer_and_net = pytest.mark.parametrize("name", LAYERS)
+every_layer = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name in NETS))
+        for name in LAYERS
+    ],
+)
 
 
 def built(name, key):
@@ -80,7 +89,7 @@ def test_evaluation_needs_no_key_and_is_deterministic(name, key):
     assert_same(after, state, rtol=0, atol=0)
 
 
-@every_layer
+@every_layer_and_net
 def test_training_without_a_key_is_one_sentence(name, key):
     layer, inputs, params, state = built(name, key)
     if LAYERS[name].needs_key:
@@ -95,7 +104,7 @@ def test_training_without_a_key_is_one_sentence(name, key):
         layer.apply(params, state, *inputs, train=True)
 
 
-@every_layer
+@every_layer_and_net
 def test_gradient_equals_that_of_the_primals(name, key):
     layer, inputs, params, state = built(name, key)
 

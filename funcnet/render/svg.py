@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from .forms import Graph, Node
 
-WIDTH, HEIGHT, GAP, DROP = 150, 40, 22, 34
+WIDTH, HEIGHT, GAP, DROP = 190, 40, 22, 34
 COLORS = {"argument": "#dbeafe", "constant": "#e5e7eb", "rule": "#fef3c7"}
 
 STYLE = """text{font:11px system-ui,Helvetica,Arial,sans-serif;fill:#0f172a}
@@ -122,10 +122,10 @@ def drawn(node: Node, spot: Spot) -> str:
         f'<rect class="n" x="{x:.0f}" y="{y:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="4" '
         f'fill="{color}"/><path class="e" d="M{x:.0f} {middle:.0f}h{WIDTH}m-{WIDTH / 2:.0f} 0v'
         f'{HEIGHT / 2:.0f}"/>'
-        f'<text class="t" x="{x + 6:.0f}" y="{y + 14:.0f}">{escape(short(node.title, 22))}</text>'
-        f'<text x="{x + 6:.0f}" y="{y + 34:.0f}">{escape(short(node.value, 11))}</text>'
+        f'<text class="t" x="{x + 6:.0f}" y="{y + 14:.0f}">{escape(short(node.title, 28))}</text>'
+        f'<text x="{x + 6:.0f}" y="{y + 34:.0f}">{escape(short(node.value, 14))}</text>'
         f'<text class="g" x="{x + WIDTH / 2 + 6:.0f}" y="{y + 34:.0f}">'
-        f"{escape(short(node.gradient, 11))}</text></g>"
+        f"{escape(short(node.gradient, 14))}</text></g>"
     )
 
 

@@ -83,10 +83,9 @@ def _rows(
             source=names.source(at.places),
             memory=_memory(eqn, at.remat),
         )
-    variable = names.variable(at.places)
-    if cells and variable:
+    if cells:
         assert cells[-1].draft is not None
-        tape.variables[at.path[:-1], at.iterations, at.places[0]] = cells[-1].draft, variable
+        tape.written.append((cells[-1].draft, at.iterations, at.calls))
     return cells
 
 

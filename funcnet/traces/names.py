@@ -4,6 +4,7 @@ import ast
 import functools
 import itertools
 import linecache
+from collections.abc import Hashable, Sequence
 
 from .. import jaxprs, steps
 from .places import Place
@@ -43,13 +44,27 @@ def source(places: tuple[Place, ...]) -> Source | None:
     return Source(place.file, place.line, place.function, code)
 
 
-def variable(places: tuple[Place, ...]) -> str:
-    """The variable that the expression at this place is assigned to, or ""."""
-    if not places:
-        return ""
-    place = places[0]
-    spans = _assignments(place.file)
-    return spans.get((place.line, place.column, place.end_line, place.end_column), "")
+def variables(chains: Sequence[tuple[Hashable, tuple[Place, ...]]]) -> list[str]:
+    """The variable that each of some equations gives its value to, or "".
+
+    A call that is assigned to a variable gives it what its last equation computes. Of several
+    variables, an equation has that of the outermost call.
+
+    Args:
+        chains: For each equation in order, the iteration it is of, and the calls it stands in,
+            the innermost first.
+    """
+    last: dict[Hashable, tuple[int, int, str]] = {}
+    for n, (iteration, places) in enumerate(chains):
+        for depth, place in enumerate(places):
+            span = place.line, place.column, place.end_line, place.end_column
+            name = _assignments(place.file).get(span)
+            if name:
+                last[iteration, places[depth:]] = len(places) - depth, n, name
+    found = [""] * len(chains)
+    for _, n, name in sorted(last.values(), key=lambda item: -item[0]):
+        found[n] = name
+    return found
 
 
 @functools.lru_cache(maxsize=256)

@@ -23,6 +23,7 @@ class Place(NamedTuple):
 _STDLIB = sysconfig.get_paths()["stdlib"]
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(__file__))
+_HERE = os.path.dirname(__file__) + os.sep
 _PLUMBING = tuple(os.path.join(_OURS, name) for name in ("ops", "layers", "nets"))
 
 
@@ -36,8 +37,13 @@ def places_of(eqn: Any) -> tuple[Place, ...]:
     if traceback is None:
         return ()
     codes, instructions = traceback.raw_frames()
-    pairs = zip(codes, instructions, strict=True)
-    return tuple(_place(code, at) for code, at in pairs if not _is_plumbing(code.co_filename))
+    found = []
+    for code, at in zip(codes, instructions, strict=True):
+        if code.co_filename.startswith(_HERE):
+            break  # what lies further out called the tracer, not the function
+        if not _is_plumbing(code.co_filename):
+            found.append(_place(code, at))
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..render import forms, latex
 from .record import Row
+from .values import Value
 
 LONG = 48
 """Formulas in the tables of a terminal are cut after this many characters."""
@@ -110,6 +111,10 @@ def latex_tables(trace: Any) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _brief(value: Value) -> str:
+    return value.text.partition(" in [")[0]
+
+
 def graph(trace: Any) -> forms.Graph:
     """The trace as a graph: a node for each row with its value and its adjoint, layers around."""
     rows = [row for row in trace.rows if not _between(row.name, trace)]
@@ -118,8 +123,8 @@ def graph(trace: Any) -> forms.Graph:
         forms.Node(
             row.name,
             f"{row.variable or row.name}" + ("" if row.kind == "argument" else f" = {row.op}"),
-            row.value.text,
-            "" if row.adjoint is None else row.adjoint.text,
+            _brief(row.value),
+            "" if row.adjoint is None else _brief(row.adjoint),
             row.within,
             row.kind,
         )

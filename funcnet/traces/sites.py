@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .. import jaxprs, steps
-from .names import numbered, variable
+from .names import numbered, variables
 from .places import Place, places_of
 
 
@@ -55,16 +55,19 @@ class Around(NamedTuple):
 
 def sites_of(closed: Any, active: Sequence[bool], wanted: Sequence[bool]) -> list[Site]:
     """Every place of a program that depends on an active input and that a wanted output reads."""
-    found: list[Site] = []
+    found: list[tuple[Site, tuple[Place, ...]]] = []
     numbers = numbered(closed)
     _walk(closed, list(active), list(wanted), Around(), numbers, found)
     order = {path: i for i, path in enumerate(numbers)}
-    return sorted(found, key=lambda site: (order[site.path], site.result))
+    found.sort(key=lambda item: (order[item[0].path], item[0].result))
+    named = variables([(site.path[1:-1], calls) for site, calls in found])
+    pairs = zip(found, named, strict=True)
+    return [site._replace(variable=name) for (site, _), name in pairs]
 
 
 def _walk(
     jaxpr: Any, active: list[bool], wanted: list[bool], around: Around,
-    numbers: dict, found: list[Site],
+    numbers: dict, found: list[tuple[Site, tuple[Place, ...]]],
 ) -> None:  # fmt: skip
     opened, _ = jaxprs.open_jaxpr(jaxpr)
     moving = _moving(opened, active)
@@ -85,13 +88,12 @@ def _walk(
 
 def _results(
     step: steps.Step, ends: list[bool], moving: set, at: Around, numbers: dict
-) -> Iterator[Site]:
+) -> Iterator[tuple[Site, tuple[Place, ...]]]:
     many = len(step.results) > 1
     op = "refs" if len(step.eqns) > 1 else jaxprs.label(step.eqn)
     for i, var in enumerate(step.results):
         if ends[i] and var in moving:
             name = f"v{numbers[at.path]}" + (f".{i}" if many else "")
-            said = variable(at.places)
             aval: Any = var.aval
             shape, dtype = tuple(aval.shape), aval.dtype
             yield Site(name, op, at.scope, said, shape, dtype, at.loops, at.path, i, at.entered)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from .names import variables
 from .places import Place
 from .record import Row
 from .values import Value, value_of
@@ -81,6 +82,12 @@ class At:
     remat: tuple | None = None
     library: bool = False
 
+    @property
+    def calls(self) -> tuple[Place, ...]:
+        """The calls it stands in. What a jitted function has inside may have been traced for
+        another call, so that only its own line counts."""
+        return self.places if len(self.path) == 1 else self.places[:1]
+
     def down(self, child: int, *within: str, **changes: Any) -> "At":
         """The place of a jaxpr inside this equation."""
         path = (*self.path, child)
@@ -105,7 +112,7 @@ class Tape:
     entries: list[Entry] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
     constants: dict[int, Cell] = field(default_factory=dict)
-    variables: dict[Hashable, tuple[Draft, str]] = field(default_factory=dict)
+    written: list[tuple[Draft, tuple[int, ...], tuple[Place, ...]]] = field(default_factory=list)
     rules: dict[Hashable, Any] = field(default_factory=dict)
     lines: dict[int, Any] = field(default_factory=dict)
 
@@ -136,6 +143,7 @@ class Tape:
 
     def rows(self) -> tuple[Row, ...]:
         """All rows, finished."""
-        for draft, variable in self.variables.values():
+        named = variables([(iterations, calls) for _, iterations, calls in self.written])
+        for (draft, _, _), variable in zip(self.written, named, strict=True):
             draft.changes["variable"] = variable
         return tuple(draft.finished() for draft in self.drafts)
