@@ -340,7 +340,7 @@ def _named(
 
 def _many(where: str, layer: Layer | Callable, n: int) -> Layer:
     require(
-        isinstance(n, int) and n >= 1,
+        hasattr(n, "__index__") and n >= 1,
         where,
         "a whole number of copies, 1 or more",
         repr(n),

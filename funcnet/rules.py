@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from . import jaxprs
@@ -294,7 +295,8 @@ def _hashable(name: str, argument: str, value: Any) -> Any:
             f"{name}: expected `{argument}` to be a plain Python value, since it is static, "
             f"got {type(value).__name__}. Pass a number, string, tuple or function."
         )
-    return value
+    # NumPy's own numbers are no weak types: a float64 among them would widen what it multiplies.
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _kind(value: Any) -> Any:

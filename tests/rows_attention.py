@@ -162,6 +162,9 @@ OTHERS = rows(
     lambda: CAUSAL.apply(*full()),
     "attention: expected room for 2 more in the cache of 4 tokens, got 3 taken. Make the cache "
     "longer, or start anew from net.init(key, x)[1].",
+    lambda: CAUSAL.apply(*CAUSAL.init(KEY, SEQUENCE), SEQUENCE[:, :3], jnp.ones((3, 3), bool)),
+    "attention: expected a mask over all 4 keys of the cache, got shape (3, 3). Those after the "
+    "last token are never seen: fill it up with True.",
     lambda: CAUSAL(CAUSAL.init(KEY, SEQUENCE[:, :3])[0], SEQUENCE),
     "attention: expected state k, v, index, got none. Call `output, state = net.apply(params, "
     "state, x)` with the state from net.init(key, x).",
@@ -169,6 +172,11 @@ OTHERS = rows(
     "feed_forward: expected an activation among gelu, gelu_tanh, relu, relu_squared, silu, "
     "swiglu, geglu, or a function, got 'gelo'. Pass any function of an array by itself: "
     "activation=jnp.tanh.",
+    lambda: fn.FeedForward(-1, activation="swiglu"),
+    "feed_forward: expected hidden to be a whole number of 1 or more, or None, got -1. None is "
+    "four times the features.",
+    lambda: fn.GPT(5, width=8, depth=0, heads=2, length=8),
+    "GPT: expected a depth that is a whole number of 1 or more, got 0. It is the number of blocks.",
     lambda: fn.ViT(10, patch=4, pool="max", **SMALL),
     'ViT: expected pool to be "token" or "mean", got \'max\'. The class token is the first '
     "paper's choice.",
@@ -190,6 +198,13 @@ OTHERS = rows(
     lambda: sample(fn.GPT(5, length=8, cache=True, **SMALL), {}, IDS, 8, KEY),
     "sample: expected a cache with room for 9 tokens: GPT(..., cache=True), got room for 8. Its "
     "`length` bounds the prompt and what is drawn together.",
+)
+
+OTHERS += rows(
+    TypeError,
+    lambda: fn.lm_loss(jnp.zeros((2, 3, 5)), IDS),
+    "lm_loss: expected the pair (features, table), got ArrayImpl. Make the net with GPT(..., "
+    "logits=False); from logits, cross_entropy is the loss.",
 )
 
 

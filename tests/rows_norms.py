@@ -86,6 +86,9 @@ OTHERS = rows(
     lambda: fn.LearnedPositions(6)({"table": jnp.zeros((6, 2))}, SIGNAL, jnp.array([0, 2])),
     "learned_positions: expected positions from 0 to 5, got 5 of them from [0 2]. Make the table "
     "longer, or the sequence shorter.",
+    lambda: fn.SinusoidalPositions()({}, jnp.zeros((2, 5, 2)), jnp.zeros(3, int)),
+    "sinusoidal_positions: expected an integer offset, or integers of shape (2,), got int32 of "
+    "shape (3,). It is the position of each sequence's first token.",
     lambda: fn.SinusoidalPositions()({}, ROW),
     "sinusoidal_positions: expected x of rank 2 or more (..., time, width), got shape (3,). Add "
     "the missing axes: x[None].",

@@ -1,6 +1,7 @@
 """The protocol and its combinators: every layer of the table, then what each of them promises."""
 
 import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 import funcnet as fn
+from funcnet.check import cast
 
 from .cases import LAYERS, ROWS
 
@@ -95,9 +97,9 @@ def test_training_without_a_key_is_one_sentence(name, key):
     if LAYERS[name].needs_key:
         with pytest.raises(
             ValueError,
-            match=r"^(dropout|drop_path|vae|ddpm): expected a random key in training, got key=None\. Call "
-            r"net\.apply\(params, state, x, train=True, key=jax\.random\.key\(0\)\), with another "
-            r"key for each step\.",
+            match=r"^(dropout|drop_path|vae|ddpm): expected a random key in training, got "
+            r"key=None\. Call net\.apply\(params, state, x, train=True, "
+            r"key=jax\.random\.key\(0\)\), with another key for each step\.",
         ):
             layer.apply(params, state, *inputs, train=True)
     else:
@@ -130,6 +132,62 @@ def test_under_vmap_scan_and_remat(name, key):
     assert_same(jax.tree.map(lambda y: y[1], stacked), expected, rtol=1e-5, atol=1e-5)
     _, scanned = jax.lax.scan(lambda c, x: (c, jax.checkpoint(run)(x)), None, jnp.stack([x, x]))
     assert_same(jax.tree.map(lambda y: y[1], scanned), expected, rtol=1e-5, atol=1e-5)
+
+
+def member(tree, i):
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+@every_layer
+def test_each_member_of_an_ensemble_is_the_layer(name, key):
+    layer, inputs, _, _ = built(name, key)
+    many = fn.ensemble(layer, 2)
+    params, state = many.init(key, *inputs)
+    outputs, _ = jax.jit(many.apply)(params, state, *inputs)
+    single = jax.jit(layer.apply)
+    for i in range(2):
+        expected, _ = single(member(params, i), member(state, i), *inputs)
+        assert_same(member(outputs, i), expected, rtol=1e-5, atol=1e-5)
+
+
+@every_layer
+def test_repeated_it_is_applied_again_and_again(name, key):
+    layer, inputs, params, state = built(name, key)
+    output, _ = jax.eval_shape(layer.apply, params, state, *inputs)
+    x, *rest = inputs
+    if rest or not isinstance(output, jax.ShapeDtypeStruct) or output.shape != x.shape:
+        return
+    twice = fn.repeat(layer, 2)
+    params, state = twice.init(key, x)
+    once = jax.jit(layer.apply)
+    for i in range(2):
+        x, _ = once(member(params, i), member(state, i), x)
+    assert_same(jax.jit(twice.apply)(params, state, *inputs)[0], x, rtol=1e-5, atol=1e-5)
+
+
+@every_layer
+def test_gradient_of_the_gradient_equals_that_of_the_primals(name, key, x64):
+    layer, *arrays = built(name, key)
+    inputs, params, state = cast(arrays, "float64")
+    whole = [i for i, x in enumerate(inputs) if not jnp.issubdtype(x.dtype, jnp.floating)]
+    floats = [x for i, x in enumerate(inputs) if i not in whole]
+
+    def squared_gradient(moved, wrap):
+        def loss(params, floats):
+            given = iter(floats)
+            filled = [x if i in whole else next(given) for i, x in enumerate(inputs)]
+            output, _ = layer.apply(params, state, *filled, train=True, key=key)
+            return sum((leaf**2).sum() for leaf in jax.tree.leaves(output))
+
+        gradients = jax.grad(wrap(loss), (0, 1))(*moved)
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves(gradients))
+
+    by_hand, derived = (
+        jax.jit(jax.grad(partial(squared_gradient, wrap=wrap)))((params, floats))
+        for wrap in (lambda loss: loss, fn.autodiff)
+    )
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(derived))
+    assert_same(by_hand, derived, rtol=0, atol=1e-9 * largest)
 
 
 @every_layer

@@ -139,6 +139,27 @@ def test_what_does_not_fit_is_listed(theirs, message):
         from_state_dict(NET, drawn(theirs), IMAGES)
 
 
+def test_what_cannot_be_written_is_one_sentence(key):
+    x, net = jnp.ones((1, 3)), fn.serial(fn.Dense(3), fn.Dense(3))
+    params, state = net.init(key, x)
+    with pytest.raises(
+        ValueError, match=r"^to_state_dict: .*, got none at dense_1/b, dense_1/w\. "
+    ):
+        to_state_dict(net, {"dense": params["dense"]}, state, x)
+    with pytest.raises(ValueError, match=r"^to_state_dict: .*, got two arrays named a\.weight\. "):
+        to_state_dict(net, params, state, x, names={"dense": "a", "dense_1": "a"})
+    stacked = fn.repeat(fn.Dense(3), 2)
+    with pytest.raises(ValueError, match=r"^state_dict: .*, got b of several layers stacked\. "):
+        to_state_dict(stacked, *stacked.init(key, x), x)
+
+
+def test_one_name_to_ignore_is_not_its_letters(key):
+    theirs = to_state_dict(fn.Dense(2), *fn.Dense(2).init(key, jnp.ones((1, 3))), jnp.ones((1, 3)))
+    extra = {**theirs, "a.weight": np.ones(1)}
+    params, _ = from_state_dict(fn.Dense(2), extra, jnp.ones((1, 3)), ignore="a.weight")
+    np.testing.assert_array_equal(params["w"], theirs["weight"].T)
+
+
 def test_safetensors_keep_names_shapes_and_dtypes(tmp_path):
     path = tmp_path / "weights.safetensors"
     tensors = {

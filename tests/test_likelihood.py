@@ -200,3 +200,19 @@ def test_what_does_not_count_may_be_anything(op):
     nothing, gradients = pull(*dirty, np.zeros(4, bool))
     assert nothing == 0
     assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("op", [fn.nll, fn.cross_entropy, fn.linear_cross_entropy])
+def test_a_cotangent_of_what_is_ignored_may_be_anything(op):
+    labels, w = jnp.array([0, 1]), (jnp.eye(2),) if op is fn.linear_cross_entropy else ()
+    options = {"ignore_index": 0, "reduction": "none"}
+    _, pull = jax.vjp(lambda x: op(x, *w, labels, **options), -jnp.ones((2, 2)))
+    (dx,) = pull(jnp.array([jnp.inf, 1.0]))
+    assert dx[0].tolist() == [0, 0]
+    assert np.isfinite(dx).all()
+
+
+def test_gaussian_nll_of_a_hit_is_finite_at_a_tiny_variance():
+    zero, log_var = jnp.zeros(1, jnp.float32), jnp.full(1, -150, jnp.float32)
+    value, grads = jax.value_and_grad(fn.gaussian_nll, argnums=(0, 1, 2))(zero, log_var, zero)
+    assert (value, [float(g[0]) for g in grads]) == (-75, [0, 0.5, 0])

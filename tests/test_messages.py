@@ -325,9 +325,10 @@ def test_an_op_of_floats_refuses_integers(rule, key):
     case = next(iter(rule.cases.values()))
     x, *others = case.make(key)
     whole = jnp.zeros(x.shape, jnp.int32)
+    name = rule.arguments[0]
     message = (
-        f"{rule.name}: expected x of a floating dtype, got int32. Convert it: "
-        "x.astype(jnp.float32)."
+        f"{rule.name}: expected {name} of a floating dtype, got int32. Convert it: "
+        f"{name}.astype(jnp.float32)."
     )
     check(lambda: rule.op(whole, *others, **case.static), TypeError, message)
     options = rule.options(case.static)

@@ -239,6 +239,13 @@ def test_recurrent_layers_take_lengths_and_carry_their_state(make, op, key):
         np.testing.assert_allclose(same, whole, rtol=1e-5, atol=1e-6)
 
 
+def test_bidirectional_takes_lengths_out_of_range_as_the_nearest(key):
+    net = fn.Bidirectional(fn.RNN(3))
+    params, _ = net.init(key, X)
+    beyond = jax.jit(lambda lengths: net(params, X, lengths))(jnp.array([9, -2]))
+    np.testing.assert_allclose(beyond, net(params, X, jnp.array([4, 0])), rtol=1e-5, atol=1e-6)
+
+
 def test_bidirectional_reads_from_both_ends(key):
     net, one_way = fn.Bidirectional(fn.LSTM(3, return_final=True)), fn.LSTM(3, return_final=True)
     back = fn.LSTM(3, return_final=True, reverse=True)

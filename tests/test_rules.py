@@ -58,6 +58,16 @@ def test_static_arguments_may_be_lists():
     np.testing.assert_allclose(jax.grad(lambda x: shaped(x, shape=[3, 1]).sum())(X), [1.0] * 3)
 
 
+def test_static_arguments_may_be_numpys_numbers(x64):
+    x, half = jnp.ones((1, 4, 2), jnp.float32), np.float64(0.5)
+    w, labels = jnp.ones((2, 3), jnp.float32), jnp.zeros((1, 4), int)
+    head = functools.partial(fn.linear_cross_entropy, chunk=np.int64(2), z_loss=half)
+    assert jax.grad(head)(x, w, labels).dtype == jnp.float32
+    assert fn.standardize(x, axis=np.int64(1)).shape == x.shape
+    assert fn.conv(x, jnp.ones((2, 1, 2), jnp.float32), groups=np.int64(2)).shape == (1, 3, 2)
+    assert fn.Attention(np.int64(2), cache=np.int64(4), causal=True).init(jax.random.key(0), x)
+
+
 def test_registry_holds_module_level_ops_only():
     assert RULES["scale"] is scale.rule
     assert scale.rule.arguments == ("x", "w", "mask")

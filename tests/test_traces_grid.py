@@ -519,7 +519,14 @@ def reference(f, args):
     return y, pull(jnp.ones_like(y))
 
 
-@pytest.mark.parametrize("name", GRID)
+SLOW = frozenset({"ode", "own_ops", "curvature", "solved", "factored"})
+
+
+def marked(name):
+    return pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+@pytest.mark.parametrize("name", map(marked, GRID))
 def test_gradients_contributions_and_adjoints(name, x64):
     f, args = GRID[name]
     trace = fn.trace(f, keep="all")(*args)

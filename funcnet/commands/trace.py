@@ -12,18 +12,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..traces.lecture import example
 from ..traces.trace import trace
 from ..train.history import write_whole
 from ..types import require
-
-
-def lecture(x1: Any, x2: Any) -> Any:
-    """The function of the lecture on automatic differentiation."""
-    v1 = jnp.log(x1)
-    v2 = x1 * x2
-    v3 = jnp.sin(x2)
-    v4 = v1 + v2
-    return v4 - v3
 
 
 def add_trace(command: Any) -> None:
@@ -50,12 +42,12 @@ def run(options: argparse.Namespace) -> int:
             not options.args, "trace", "--args after a FILE.py:FUNCTION",
             f"--args {' '.join(options.args)} alone", "Name the function first.",
         )  # fmt: skip
-        f, args = lecture, (2.0, 5.0)
+        found = example()
     else:
         f = _function(options.function)
         args = tuple(_value(word) for word in options.args)
         _check_count(f, options.function, args)
-    found = trace(f)(*args)
+        found = trace(f)(*args)
     for path, make in (
         (options.html, found.html),
         (options.svg, found.svg),

@@ -48,7 +48,8 @@ def from_state_dict(
         as a cache, is as `net.init` leaves it.
 
     Raises:
-        ValueError: If an array is missing, extra or of another shape; all of them are listed.
+        ValueError: If an array is missing, extra or of another shape; all of them are listed. If
+            layers are stacked, as `repeat` and `ensemble` have them.
 
     >>> from funcnet.layers.linear import Dense
     >>> theirs = {"weight": np.array([[1.0, 2.0, 3.0]]), "bias": np.array([4.0])}
@@ -57,7 +58,8 @@ def from_state_dict(
     ([[1.0], [2.0], [3.0]], [4.0])
     """
     params, state, groups = _groups(net, inputs)
-    modules = _modules(name for name in state_dict if name not in ignore)
+    ignored = {ignore} if isinstance(ignore, str) else set(ignore)
+    modules = _modules(name for name in state_dict if name not in ignored)
     pairs = _pairs("from_state_dict", groups, modules, names)
     found, faults, used = {}, [], set()
     for group, module in pairs:
@@ -111,6 +113,9 @@ def to_state_dict(
         Each array under its name, in the order in which layers are called. PyTorch takes it as
         `module.load_state_dict({k: torch.tensor(v) for k, v in arrays.items()})`.
 
+    Raises:
+        ValueError: If an array is missing, two would have one name, or layers are stacked.
+
     >>> from funcnet.layers.linear import Dense
     >>> params = {"w": jnp.ones((3, 1)), "b": jnp.zeros(1)}
     >>> {k: v.shape for k, v in to_state_dict(Dense(1), params, {}, jnp.ones((1, 3))).items()}
@@ -118,12 +123,31 @@ def to_state_dict(
     """
     _, _, groups = _groups(net, inputs)
     leaves = tree.flatten(params) | tree.flatten(state)
+    missing = [
+        path for group in groups for leaf in group.leaves
+        if (path := _joined(group.path, leaf, "/")) not in leaves
+    ]  # fmt: skip
+    require(
+        not missing,
+        "to_state_dict",
+        "the parameters and state of this network",
+        f"none at {', '.join(missing)}",
+        "Both come from net.init, or from training.",
+    )
     written: dict[str, np.ndarray] = {}
     for group in groups:
         module = _renamed(group.path, names or {})
         own = {leaf: np.asarray(leaves[_joined(group.path, leaf, "/")]) for leaf in group.leaves}
         for entry, array in _layout_for(group, {}).write(own).items():
-            written[_with_layer(module, entry)] = np.ascontiguousarray(array)
+            name = _with_layer(module, entry)
+            require(
+                name not in written,
+                "to_state_dict",
+                "another module for each layer",
+                f"two arrays named {name}",
+                "Give each its own in `names`.",
+            )
+            written[name] = np.ascontiguousarray(array)
         if "var" in own:
             written[_joined(module, COUNTER)] = np.array(0, np.int64)
     return written
@@ -241,7 +265,19 @@ def _renamed(path: str, names: Mapping[str, str]) -> str:
     return ".".join(parts)
 
 
+_RANKS = {"b": 1, "scale": 1, "shift": 1, "w_hidden": 2, "q/w": 3}
+"""The ranks that some leaves have in any layer that is not stacked."""
+
+
 def _layout_for(group: _Group, entries: Mapping[str, str]) -> Layout:
+    deep = [leaf for leaf, rank in _RANKS.items() if len(group.leaves.get(leaf, ())) > rank]
+    require(
+        not deep,
+        "state_dict",
+        "layers with parameters of their own",
+        f"{_joined(group.path, deep[0], '/') if deep else ''} of several layers stacked",
+        "Convert the net with its layers one by one, and stack them with tree.stack.",
+    )
     choices = layouts(group.leaves, group.flattened)
     return next((c for c in choices if c.entries.keys() <= entries.keys()), choices[0])
 

@@ -40,12 +40,13 @@ def Attention(
     Inputs are `(x)`, `(x, mask)`, `(x, context)` or `(x, context, mask)`: x `(batch, time,
     features)` attends to itself or to `context` `(batch, keys, any features)`; `mask` is boolean,
     True where a query may attend, and broadcasts to `(batch, heads, queries, keys)`. A second
-    input that is boolean is a mask, a floating one is a context.
+    input that is boolean is a mask, a floating one is a context, and None is left out.
 
     With `cache` the layer decodes: its state holds the keys and values of up to `cache` tokens and
-    how many there are, and each call appends the tokens of x and attends to all so far. The
-    parameters are those of the same layer without it. A call with no room left is an error; inside
-    `jax.jit`, where the number of tokens cannot be looked at, its output is NaN.
+    how many there are, and each call appends the tokens of x and attends to all so far; the keys
+    of a mask are all `cache` of them. The parameters are those of the same layer without it. A call
+    with no room left is an error; inside `jax.jit`, where the number of tokens cannot be looked at,
+    its output is NaN.
 
     Args:
         heads: Number of heads; it divides the width.
@@ -124,7 +125,7 @@ def Attention(
         full = None
         if cache:
             k, v, seen, full, state = _appended(state, k, v)
-            mask = seen if mask is None else mask & seen
+            mask = seen if mask is None else _cache_mask(mask, seen)
         random = need_key("attention", key) if train and drop else None
         y = attention_op.attention(
             q, k, v, mask, None, random,
@@ -140,14 +141,15 @@ def _check_options(
     heads: int, kv_heads: int | None, causal: bool, drop: float, cache: int | None
 ) -> None:
     require(
-        isinstance(heads, int) and heads >= 1,
+        hasattr(heads, "__index__") and heads >= 1,
         "attention",
         "a number of heads of 1 or more",
         repr(heads),
         "It divides the width.",
     )
     require(
-        kv_heads is None or (isinstance(kv_heads, int) and kv_heads >= 1 and heads % kv_heads == 0),
+        kv_heads is None
+        or (hasattr(kv_heads, "__index__") and kv_heads >= 1 and heads % kv_heads == 0),
         "attention",
         f"kv_heads that divide {heads}, the number of heads",
         repr(kv_heads),
@@ -161,7 +163,7 @@ def _check_options(
         "It is the probability of dropping a pair of query and key.",
     )
     require(
-        cache is None or (isinstance(cache, int) and cache >= 1 and causal),
+        cache is None or (hasattr(cache, "__index__") and cache >= 1 and causal),
         "attention",
         "cache to be a number of tokens of 1 or more, and causal=True with it",
         f"cache={cache!r}, causal={causal}",
@@ -171,6 +173,7 @@ def _check_options(
 
 def _sorted(inputs: tuple) -> _Inputs:
     """The inputs by what they are: x, a context, a mask."""
+    inputs = tuple(given for given in inputs if given is not None)
     kinds = ["mask" if jnp.result_type(given) == jnp.bool_ else "floating" for given in inputs]
     require(
         kinds in (["floating"], ["floating"] * 2, ["floating", "mask"], ["floating"] * 2 + ["mask"])
@@ -210,6 +213,17 @@ def _merge(params: Params, y: Array) -> Array:
     heads, each, outputs = w.shape
     rows = y.reshape(*y.shape[:-2], heads * each)
     return linear.dense(rows, w.reshape(heads * each, outputs), params.get("b"))
+
+
+def _cache_mask(mask: Array, seen: Array) -> Array:
+    require(
+        jnp.ndim(mask) == 0 or mask.shape[-1] in (1, seen.shape[-1]),
+        "attention",
+        f"a mask over all {seen.shape[-1]} keys of the cache",
+        f"shape {mask.shape}",
+        "Those after the last token are never seen: fill it up with True.",
+    )
+    return mask & seen
 
 
 def _appended(state: State, k: Array, v: Array) -> tuple[Array, Array, Array, Any, State]:

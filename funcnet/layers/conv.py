@@ -165,7 +165,7 @@ def _check_width(where: str, width: int) -> None:
 
 def _check_groups(where: str, groups: int, count: int, what: str) -> None:
     require(
-        isinstance(groups, int) and groups >= 1 and count % groups == 0,
+        hasattr(groups, "__index__") and groups >= 1 and count % groups == 0,
         where,
         f"a number of groups that divides {count}, the number of {what}",
         f"groups={groups!r}",

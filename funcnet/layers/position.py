@@ -63,7 +63,7 @@ def LearnedPositions(length: int, *, init: Callable = initializers.normal(0.02))
         time, entries = x.shape[-2], len(table)
         start = 0 if is_traced(offset) else np.asarray(offset)
         require(
-            np.min(start) >= 0 and np.max(start) + time <= entries,
+            np.size(start) == 0 or (np.min(start) >= 0 and np.max(start) + time <= entries),
             "learned_positions",
             f"positions from 0 to {entries - 1}",
             f"{time} of them from {offset}",
@@ -71,7 +71,7 @@ def LearnedPositions(length: int, *, init: Callable = initializers.normal(0.02))
         )
         if isinstance(offset, int):
             return x + table[offset : offset + time]
-        return x + linear.embed(table, _positions(x, offset))
+        return x + linear.embed(table, _positions("learned_positions", x, offset))
 
     return stateless(draw, learned_positions)
 
@@ -95,7 +95,8 @@ def SinusoidalPositions() -> Layer:
         _check_sequence("sinusoidal_positions", x)
         x = floating("sinusoidal_positions", x)
         width = x.shape[-1]
-        angles = _angles(_positions(x, offset), (width + 1) // 2, 2 / width)
+        at = _positions("sinusoidal_positions", x, offset)
+        angles = _angles(at, (width + 1) // 2, 2 / max(width, 1))
         waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1)
         waves = waves.reshape(*angles.shape[:-1], -1)[..., :width]
         return x + waves.astype(x.dtype)
@@ -152,8 +153,16 @@ def _check_sequence(where: str, x: Array) -> None:
     )
 
 
-def _positions(x: Array, offset: Array | int) -> Array:
+def _positions(where: str, x: Array, offset: Array | int) -> Array:
     """`(time,)`, or `(batch, time)` where there is an offset for each sequence."""
+    offset = jnp.asarray(offset)
+    require(
+        jnp.issubdtype(offset.dtype, jnp.integer) and offset.shape in ((), x.shape[:-2]),
+        where,
+        f"an integer offset, or integers of shape {x.shape[:-2]}",
+        f"{offset.dtype} of shape {offset.shape}",
+        "It is the position of each sequence's first token.",
+    )
     return jnp.asarray(offset, jnp.int32)[..., None] + jnp.arange(x.shape[-2], dtype=jnp.int32)
 
 

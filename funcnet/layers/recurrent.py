@@ -239,7 +239,8 @@ def _turned(x: Array, lengths: Array | None) -> Array:
     """Each sequence from its last step to its first; what lies beyond its length stays."""
     if lengths is None:
         return jnp.flip(x, 1)
-    time, length = jnp.arange(x.shape[1]), lengths[:, None]
+    time = jnp.arange(x.shape[1])
+    length = jnp.minimum(lengths, x.shape[1])[:, None]
     places = jnp.where(time < length, length - 1 - time, time)
     return jnp.take_along_axis(x, places[..., None], axis=1)
 

@@ -67,7 +67,7 @@ def FeedForward(
         A layer named "feed_forward", with `up` and `down`, and `gate` if gated: each as `Dense`.
 
     Raises:
-        ValueError: If the activation has an unknown name.
+        ValueError: If the activation has an unknown name, or `hidden` is no number of units.
 
     >>> import jax.numpy as jnp
     >>> net = FeedForward(16, activation="swiglu")
@@ -84,6 +84,13 @@ def FeedForward(
         f"an activation among {', '.join((*PLAIN, *GATED))}, or a function",
         repr(activation),
         "Pass any function of an array by itself: activation=jnp.tanh.",
+    )
+    require(
+        hidden is None or (hasattr(hidden, "__index__") and hidden >= 1),
+        "feed_forward",
+        "hidden to be a whole number of 1 or more, or None",
+        repr(hidden),
+        "None is four times the features.",
     )
     last = out_init or w_init
     if isinstance(activation, str) and activation in GATED:

@@ -14,7 +14,7 @@ from ..layers.position import LearnedPositions
 from ..layers.transformer import TransformerBlock
 from ..ops.linear import dense
 from ..ops.linear_cross_entropy import linear_cross_entropy
-from ..types import Array, State
+from ..types import Array, State, require
 
 
 def GPT(
@@ -64,7 +64,7 @@ def GPT(
         do not change the parameters.
 
     Raises:
-        ValueError: If an option is out of range, or a sequence longer than `length`.
+        ValueError: If an option is out of range, or a sequence too long for positions or cache.
 
     >>> import jax
     >>> ids = jnp.zeros((1, 5), jnp.int32)
@@ -76,6 +76,13 @@ def GPT(
     Reference: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019,
     section 2.3.
     """
+    require(
+        hasattr(depth, "__index__") and depth >= 1,
+        "GPT",
+        "a depth that is a whole number of 1 or more",
+        repr(depth),
+        "It is the number of blocks.",
+    )
     draw = initializers.normal(0.02)
     block = TransformerBlock(
         heads, hidden=hidden, activation=activation, norm=norm, drop=drop, kv_heads=kv_heads,
@@ -107,7 +114,7 @@ def GPT(
 
 
 def _tokens_before(state: State | None) -> Array | int:
-    """How many tokens the cache of a block holds, or of the first of stacked ones."""
+    """How many tokens the first block's cache holds."""
     return 0 if state is None else jnp.ravel(state["attention"]["index"])[0]
 
 
@@ -129,6 +136,14 @@ def lm_loss(
     >>> print(f"{lm_loss((features, table), jnp.array([[1, 2, 3]])):.4f}")  # ln 4
     1.3863
     """
+    require(
+        isinstance(output, tuple) and len(output) == 2,
+        "lm_loss",
+        "the pair (features, table)",
+        type(output).__name__,
+        "Make the net with GPT(..., logits=False); from logits, cross_entropy is the loss.",
+        TypeError,
+    )
     features, table = output
     return linear_cross_entropy(
         features, table, labels, transposed=True, chunk=chunk, ignore_index=ignore_index,

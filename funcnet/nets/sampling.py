@@ -73,7 +73,7 @@ def _sample(
 
     def draw(key: Key, logits: Array) -> Array:
         if top_k is not None:
-            least = jax.lax.top_k(logits, top_k)[0][:, -1:]
+            least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][:, -1:]
             logits = jnp.where(logits < least, -jnp.inf, logits)
         drawn = jax.random.categorical(key, logits / jnp.where(temperature == 0, 1, temperature))
         return jnp.where(temperature == 0, logits.argmax(-1), drawn).astype(prompt.dtype)
@@ -106,14 +106,14 @@ def _check_sample(
         "Write prompt[None] for a batch of one.",
     )
     require(
-        isinstance(length, int) and length >= 1,
+        hasattr(length, "__index__") and length >= 1,
         "sample",
         "a length of 1 token or more",
         repr(length),
         "It is the number of tokens to draw after the prompt.",
     )
     require(
-        temperature >= 0 and (top_k is None or (isinstance(top_k, int) and top_k >= 1)),
+        temperature >= 0 and (top_k is None or (hasattr(top_k, "__index__") and top_k >= 1)),
         "sample",
         "a temperature of 0 or more and top_k of 1 or more, or None",
         f"temperature={temperature}, top_k={top_k}",

@@ -123,7 +123,7 @@ def _block(
 def _check_widths(widths: Sequence[int], blocks: int, groups: int) -> None:
     fits = isinstance(widths, Sequence) and len(widths) > 0 and all(w % groups == 0 for w in widths)
     require(
-        fits and isinstance(blocks, int) and blocks >= 1,
+        fits and hasattr(blocks, "__index__") and blocks >= 1,
         "UNet",
         f"widths that are multiples of the {groups} groups, and 1 or more blocks for each",
         f"widths={widths!r}, blocks={blocks!r}",

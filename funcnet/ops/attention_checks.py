@@ -10,7 +10,6 @@ from .precision import floating
 
 
 def _check_qkv(q: Array, k: Array, v: Array) -> None:
-    floating("attention", q)
     for name, x in (("q", q), ("k", k), ("v", v)):
         require(
             jnp.ndim(x) == 4,
@@ -19,14 +18,7 @@ def _check_qkv(q: Array, k: Array, v: Array) -> None:
             f"shape {jnp.shape(x)}",
             "The heads come after the time: project to (batch, time, heads * width) and reshape.",
         )
-        require(
-            jnp.issubdtype(jnp.result_type(x), jnp.floating),
-            "attention",
-            f"{name} of a floating dtype",
-            f"{jnp.result_type(x)}",
-            f"Convert it: {name}.astype(jnp.float32).",
-            TypeError,
-        )
+        floating("attention", x, name)
     require(
         k.shape[:3] == v.shape[:3],
         "attention",

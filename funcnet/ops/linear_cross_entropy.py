@@ -179,7 +179,8 @@ def _gradients(
     head, zeta, eps = _head(x, w, labels, options), options.z_loss, options.label_smoothing
     weight = head.weight
     if dlosses is not None:
-        weight = weight * _in_chunks(dlosses.reshape(-1).astype(weight.dtype), options)
+        dlosses = masked(dlosses.astype(weight.dtype), _counts(labels, options))
+        weight = weight * _in_chunks(dlosses.reshape(-1), options)
     vocabulary = head.w.shape[1]
     back = head.w.T
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from ..types import Array, require
 
 
-def floating(where: str, x: Any) -> Array:
-    """`x` as an array.
+def floating(where: str, x: Any, name: str = "x") -> Array:
+    """The argument `name` of `where` as an array.
 
     Raises:
         TypeError: If it is not floating: an op with a gradient has none among the integers.
@@ -16,9 +16,9 @@ def floating(where: str, x: Any) -> Array:
     require(
         jnp.issubdtype(jnp.result_type(x), jnp.floating),
         where,
-        "x of a floating dtype",
+        f"{name} of a floating dtype",
         f"{jnp.result_type(x)}",
-        "Convert it: x.astype(jnp.float32).",
+        f"Convert it: {name}.astype(jnp.float32).",
         TypeError,
     )
     return jnp.asarray(x)

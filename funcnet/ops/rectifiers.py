@@ -22,7 +22,9 @@ def _with_kinks(*values: float) -> dict[str, Case]:
 
 
 def _relu_forward(x: Array) -> tuple[Array, Array]:
-    y = jnp.maximum(floating("relu", x), 0)
+    # Not jnp.maximum, whose slope at 0 is a half: gradients of gradients would see it.
+    x = floating("relu", x)
+    y = jnp.where(x <= 0, 0, x)
     return y, y
 
 
@@ -49,7 +51,8 @@ def relu(x: Array) -> Array:
 
 
 def _relu6_forward(x: Array) -> tuple[Array, Array]:
-    y = jnp.clip(floating("relu6", x), 0, 6)
+    x = floating("relu6", x)
+    y = jnp.where(x <= 0, 0, jnp.where(x >= 6, 6, x))
     return y, y
 
 
@@ -266,7 +269,8 @@ def selu(x: Array) -> Array:
 
 
 def _hard_tanh_forward(x: Array) -> tuple[Array, Array]:
-    y = jnp.clip(floating("hard_tanh", x), -1, 1)
+    x = floating("hard_tanh", x)
+    y = jnp.where(x <= -1, -1, jnp.where(x >= 1, 1, x))
     return y, y
 
 

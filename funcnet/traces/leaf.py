@@ -171,7 +171,8 @@ def run_lines(
         inner = _body(step)
         if inner is not None:
             values, texts = [v for v, _ in found], [t for _, t in found]
-            results, ends = run(inner, values, texts, sources.get(id(step.eqn), here))
+            own = sources.get(id(step.eqn), here) or names.source(places_of(step.eqn))
+            results, ends = run(inner, values, texts, own)
             return list(zip(results, ends, strict=True))
         unit, said, where = _prepared(tape, step)
         results = jaxprs.evaluate(unit.closed, *(found[i][0] for i in unit.slots))

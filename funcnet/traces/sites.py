@@ -96,7 +96,9 @@ def _results(
             name = f"v{numbers[at.path]}" + (f".{i}" if many else "")
             aval: Any = var.aval
             shape, dtype = tuple(aval.shape), aval.dtype
-            yield Site(name, op, at.scope, said, shape, dtype, at.loops, at.path, i, at.entered)
+            loops = at.loops, at.path, i, at.entered
+            calls = at.places if len(at.path) == 1 else at.places[:1]
+            yield Site(name, op, at.scope, "", shape, dtype, *loops), calls
 
 
 def _moving(jaxpr: Any, active: list[bool]) -> set:

@@ -150,9 +150,18 @@ class Writer:
         self.numbers = itertools.count(1)
 
     def walk(
-        self, jaxpr: Any, names: Sequence[str], scope: str, places: tuple[Place, ...]
+        self,
+        jaxpr: Any,
+        names: Sequence[str],
+        scope: str,
+        places: tuple[Place, ...],
+        library: bool = False,
     ) -> list[str]:
-        """Write a jaxpr whose inputs have these names; the names of its outputs."""
+        """Write a jaxpr whose inputs have these names; the names of its outputs.
+
+        What a function of JAX has inside may have been traced for another call: it counts as
+        written where the function is called.
+        """
         opened, consts = jaxprs.open_jaxpr(jaxpr)
         env = dict(zip(opened.constvars, (constant(c).text for c in consts), strict=True))
         env.update(zip(opened.invars, names, strict=True))
@@ -162,17 +171,24 @@ class Writer:
 
         for eqn in opened.eqns:
             own = "/".join(filter(None, (scope, jaxprs.scope(eqn))))
-            where = places_of(eqn) or places
+            where = (() if library else places_of(eqn)) or places
             operands = [read(atom) for atom in eqn.invars]
-            env.update(zip(eqn.outvars, self._write(eqn, operands, own, where), strict=True))
+            written = self._write(eqn, operands, own, where, library)
+            env.update(zip(eqn.outvars, written, strict=True))
         return [read(atom) for atom in opened.outvars]
 
     def _write(
-        self, eqn: Any, operands: list[str], scope: str, places: tuple[Place, ...]
+        self,
+        eqn: Any,
+        operands: list[str],
+        scope: str,
+        places: tuple[Place, ...],
+        library: bool,
     ) -> list[str]:
         inside = jaxprs.structure(eqn)
         if isinstance(inside, jaxprs.Call):
-            return self.walk(inside.body, operands, scope, places)
+            library = library or jaxprs.is_library(inside.body)
+            return self.walk(inside.body, operands, scope, places, library)
         if jaxprs.is_alias(eqn):
             return operands
         self._bodies(inside, operands, scope, places)
