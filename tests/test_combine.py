@@ -165,7 +165,9 @@ def test_repeated_it_is_applied_again_and_again(name, key):
     assert_same(jax.jit(twice.apply)(params, state, *inputs)[0], x, rtol=1e-5, atol=1e-5)
 
 
-@every_layer
+@pytest.mark.slow
+@pytest.mark.long
+@every_layer_and_net
 def test_gradient_of_the_gradient_equals_that_of_the_primals(name, key, x64):
     layer, *arrays = built(name, key)
     inputs, params, state = cast(arrays, "float64")

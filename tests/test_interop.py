@@ -149,7 +149,9 @@ def test_what_cannot_be_written_is_one_sentence(key):
     with pytest.raises(ValueError, match=r"^to_state_dict: .*, got two arrays named a\.weight\. "):
         to_state_dict(net, params, state, x, names={"dense": "a", "dense_1": "a"})
     stacked = fn.repeat(fn.Dense(3), 2)
-    with pytest.raises(ValueError, match=r"^state_dict: .*, got b of several layers stacked\. "):
+    with pytest.raises(
+        ValueError, match=r"^state_dict: .*, got several layers stacked at the top\. "
+    ):
         to_state_dict(stacked, *stacked.init(key, x), x)
 
 

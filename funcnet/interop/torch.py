@@ -265,17 +265,23 @@ def _renamed(path: str, names: Mapping[str, str]) -> str:
     return ".".join(parts)
 
 
-_RANKS = {"b": 1, "scale": 1, "shift": 1, "w_hidden": 2, "q/w": 3}
+_RANKS = {"scale": 1, "shift": 1, "w_hidden": 2, "q/w": 3}
 """The ranks that some leaves have in any layer that is not stacked."""
 
 
+def _is_stacked(leaves: Mapping[str, Shape]) -> bool:
+    b, w = leaves.get("b", ()), leaves.get("w", ())
+    # The bias of an einsum may be of rank 2 too, but has the last lengths of w, not the first.
+    deep = len(b) > 1 and b[:1] == w[:1]
+    return deep or any(len(leaves.get(leaf, ())) > rank for leaf, rank in _RANKS.items())
+
+
 def _layout_for(group: _Group, entries: Mapping[str, str]) -> Layout:
-    deep = [leaf for leaf, rank in _RANKS.items() if len(group.leaves.get(leaf, ())) > rank]
     require(
-        not deep,
+        not _is_stacked(group.leaves),
         "state_dict",
         "layers with parameters of their own",
-        f"{_joined(group.path, deep[0], '/') if deep else ''} of several layers stacked",
+        f"several layers stacked at {group.path or 'the top'}",
         "Convert the net with its layers one by one, and stack them with tree.stack.",
     )
     choices = layouts(group.leaves, group.flattened)

@@ -50,8 +50,7 @@ def GPT(
         norm: Makes each norm.
         rotary: Whether positions turn queries and keys; otherwise they are learned vectors.
         bias: Whether projections add one.
-        drop: Probability of dropping in training: what enters the first block, weights of
-            attention, and what each branch adds.
+        drop: Probability of dropping in training: tokens, attention's weights, branches' numbers.
         chunk: How many queries to look at together.
         stacked: Whether the blocks' parameters are stacked, as `repeat` has them, so that the time
             to compile does not grow with the depth; they are `blocks`, not `block_0`, `block_1`.
