@@ -41,7 +41,7 @@ loss = float(step.evaluate(state, held_out)["loss"])
 print(f"held out: the LSTM leaves {loss:.2f} nats a character")
 
 writer = fn.CharRNN(size, cell="lstm", width=256, embed=48, return_final=True)
-prompt = text.encode("The statement ")[None]
+prompt = jax.numpy.asarray(text.encode("The statement ")[None])
 drawn = fn.sample_recurrent(writer, state.params, prompt, 400, jax.random.key(1), temperature=0.7)
 print("The statement " + text.decode(drawn[0]))
 

@@ -31,19 +31,24 @@ RULES = [rule for rule in fn.RULES.values() if rule.primal.__module__.startswith
 """The ops of the package; a test may have added its own to the registry."""
 
 
-def _op_cases(*marks: pytest.MarkDecorator) -> list:
-    """A row for every case of every op; those after an op's first carry the marks."""
+def _op_cases(usual: int) -> list:
+    """A row for every case of every op; those after so many are left out of the usual form."""
+    slow, long = pytest.mark.slow, pytest.mark.long
     return [
-        pytest.param(OpCase(rule, name, case), id=f"{rule.name}-{name}", marks=marks if i else ())
+        pytest.param(
+            OpCase(rule, name, case),
+            id=f"{rule.name}-{name}",
+            marks=[slow] * (i > 0) + [long] * (i >= usual),
+        )
         for rule in RULES
         for i, (name, case) in enumerate(rule.cases.items())
     ]
 
 
-CASES = _op_cases(pytest.mark.slow)
+CASES = _op_cases(usual=3)
 """To be proved in float64."""
 
-OPS = _op_cases(pytest.mark.slow, pytest.mark.long)
+OPS = _op_cases(usual=1)
 """To be transformed, and proved in other dtypes."""
 
 ROWS, IMAGES, IDS = image(5, 6), image(2, 8, 8, 3), jnp.array([[1, 4, 0], [2, 2, 3]])

@@ -106,7 +106,7 @@ def test_training_without_a_key_is_one_sentence(name, key):
         layer.apply(params, state, *inputs, train=True)
 
 
-@every_layer_and_net
+@every_layer
 def test_gradient_equals_that_of_the_primals(name, key):
     layer, inputs, params, state = built(name, key)
 
@@ -138,6 +138,8 @@ def member(tree, i):
     return jax.tree.map(lambda leaf: leaf[i], tree)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @every_layer
 def test_each_member_of_an_ensemble_is_the_layer(name, key):
     layer, inputs, _, _ = built(name, key)
@@ -150,6 +152,8 @@ def test_each_member_of_an_ensemble_is_the_layer(name, key):
         assert_same(member(outputs, i), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @every_layer
 def test_repeated_it_is_applied_again_and_again(name, key):
     layer, inputs, params, state = built(name, key)

@@ -13,13 +13,13 @@ from .conftest import USERS_XLA_FLAGS
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 QUICK = frozenset({"02_network_331", "08_gradient_descent", "10_cost_of_backprop"})
 """The stems of those that take a few seconds at most and so stay in the quick form."""
-LONG = frozenset({"11_resnet", "12_vit", "13_gpt", "14_char_lstm", "15_vae", "16_ddpm"})
-"""Those that train for half a minute or more and so are left out of the usual form."""
+USUAL = frozenset({"01_one_unit", "05_regression", "06_why_nonlinear", "17_trace", *QUICK})
+"""Those, and a few more, that the usual form runs: the others train longer."""
 
 
 def row(path: Path):
     marks = [] if path.stem in QUICK else [pytest.mark.slow]
-    marks += [pytest.mark.long] if path.stem in LONG else []
+    marks += [] if path.stem in USUAL else [pytest.mark.long]
     return pytest.param(path, id=path.stem, marks=marks)
 
 
@@ -47,4 +47,4 @@ def test_example_is_short_and_asserts_its_result(path):
 
 
 def test_the_examples_named_here_exist():
-    assert {path.stem for path in EXAMPLES} >= QUICK | LONG
+    assert {path.stem for path in EXAMPLES} >= USUAL

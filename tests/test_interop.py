@@ -60,12 +60,17 @@ def test_there_and_back_is_the_same():
     assert again["batch_norm.num_batches_tracked"].dtype == np.int64
 
 
+def filled(leaf):
+    return np.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape)
+
+
 def test_every_network_goes_there_and_back(key):
     skipped = {"repeat", "ensemble", "repeat with dropout"}
     for name, (layer, inputs, _) in LAYERS.items():
-        params, state = layer.init(key, *inputs)
-        if not params or skipped & set(name.split(", ")):
+        shapes = jax.eval_shape(layer.init, key, *inputs)
+        if not shapes[0] or name in skipped:
             continue
+        params, state = jax.tree.map(filled, shapes)
         theirs = to_state_dict(layer, params, state, *inputs)
         back, _ = from_state_dict(layer, theirs, *inputs)
         assert jax.tree.structure(back) == jax.tree.structure(params), name

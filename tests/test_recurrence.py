@@ -275,6 +275,8 @@ def test_bidirectional_reads_from_both_ends(key):
 # Networks
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_char_rnn_in_pieces(key):
     tokens = jax.random.randint(key, (2, 6), 0, 9)
     net = fn.CharRNN(9, width=4, depth=2, embed=3, return_final=True)
@@ -292,6 +294,8 @@ def test_char_rnn_in_pieces(key):
     np.testing.assert_allclose(joined, whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("cell", ["gru", "rnn"])
 def test_char_rnn_of_other_cells(cell, key):
     tokens = jax.ShapeDtypeStruct((2, 6), "int32")
@@ -300,6 +304,8 @@ def test_char_rnn_of_other_cells(cell, key):
     assert params[f"{cell}0"]["w_in"].shape == (64, 4 * gates)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_sampling_draws_from_the_logits_of_what_was_drawn(key):
     net = fn.CharRNN(5, width=8, embed=4, return_final=True)
     prompt = jnp.array([[1, 2], [0, 3]])

@@ -526,7 +526,7 @@ def marked(name):
     return pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
 
 
-@pytest.mark.parametrize("name", map(marked, GRID))
+@pytest.mark.parametrize("name", [marked(name) for name in GRID])
 def test_gradients_contributions_and_adjoints(name, x64):
     f, args = GRID[name]
     trace = fn.trace(f, keep="all")(*args)
