@@ -44,11 +44,11 @@ def test_both_steps_of_the_benchmark_compute_the_same():
 
 
 def number_from(program: str) -> float:
-    """What a Python program prints, run with the user's own XLA flags."""
+    """What a Python program prints, run as a user's: with their XLA flags, and with bytecode."""
     run = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": USERS_XLA_FLAGS},
+        env={**os.environ, "XLA_FLAGS": USERS_XLA_FLAGS, "PYTHONDONTWRITEBYTECODE": ""},
         capture_output=True,
         text=True,
         check=True,
