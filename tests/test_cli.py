@@ -149,6 +149,7 @@ def test_what_the_machine_refuses_is_one_line(error, capsys, monkeypatch, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("net", "data", "least"), [("mlp", "digits", 0.97), ("linear", "breast_cancer", 0.95)]
 )
@@ -229,7 +230,7 @@ JOBS = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "net",
-    [pytest.param(net, marks=[pytest.mark.long] * (net not in ("vae", "rnn"))) for net in JOBS],
+    [pytest.param(net, marks=[pytest.mark.long] * (net != "rnn")) for net in JOBS],
 )
 def test_every_kind_of_job_leaves_something_to_look_at(net, tmp_path, capsys):
     data, width, files, closing = JOBS[net]

@@ -13,7 +13,7 @@ from .conftest import USERS_XLA_FLAGS
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 QUICK = frozenset({"02_network_331", "08_gradient_descent", "10_cost_of_backprop"})
 """The stems of those that take a few seconds at most and so stay in the quick form."""
-USUAL = frozenset({"01_one_unit", "05_regression", "06_why_nonlinear", "17_trace", *QUICK})
+USUAL = frozenset({"01_one_unit", "17_trace", *QUICK})
 """Those, and a few more, that the usual form runs: the others train longer."""
 
 
