@@ -188,16 +188,14 @@ def test_an_interrupt_raised_elsewhere_is_kept_too():
 
 
 def test_an_interrupt_that_cost_the_state_is_raised(monkeypatch):
-    def lose(net, *rest, **more):
-        step = make_step(net, *rest, **more)
-
-        def update(state, batch):
-            step.update(state, batch)
+    def lose(update):
+        def interrupted(state, batch):
+            update(state, batch)
             raise KeyboardInterrupt
 
-        return step._replace(update=update)
+        return interrupted
 
-    monkeypatch.setattr("funcnet.train.fit.make_step", lose)
+    monkeypatch.setattr("funcnet.train.fit.outermost", lose)
     with pytest.raises(KeyboardInterrupt):
         fit(NET, nll, optax.sgd(0.1), (X, Y), epochs=2, **QUIET)
 

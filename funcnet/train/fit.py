@@ -25,7 +25,7 @@ from .checks import arrays_of, check_labels, check_metrics, check_settings
 from .data import batches
 from .history import VALIDATION, History
 from .progress import LIVE_EVERY, Show, progress_line
-from .step import Step, TrainState, make_step, own
+from .step import Step, TrainState, make_step, outermost, own
 
 IN_FLIGHT = 8
 """Steps handed out ahead of the one whose figures are read."""
@@ -107,6 +107,7 @@ def fit(
     check_settings(epochs, batch, patience, seed, arrays, held)
     check_metrics(metrics or {})
     step = make_step(net, criterion, optimizer, metrics=metrics)
+    step = step._replace(update=outermost(step.update))
     state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
     for part in (arrays, held) if held else (arrays,):
         check_labels(net, criterion, state, part)

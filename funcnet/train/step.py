@@ -8,7 +8,6 @@
 Everything a run depends on stands in the state, so a state and the batches decide the result.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..jaxprs import is_traced
 from ..layer import Layer, child_key
 from ..types import Array, Key, Params, State, require
 
@@ -133,7 +131,7 @@ def make_step(
     def evaluate(carry: TrainState, batch: tuple) -> dict[str, Array]:
         return run(carry.params, carry.state, batch)[1][0]
 
-    return Step(init, _Compiled(update, donate_argnums=0), jax.jit(evaluate))
+    return Step(init, jax.jit(update, donate_argnums=0), jax.jit(evaluate))
 
 
 CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
@@ -142,27 +140,17 @@ computes again with what the forward pass computed, and so from keeping the latt
 rules that recompute would save no memory."""
 
 
-class _Compiled:
-    """`jax.jit` with `CPU_OPTIONS`, where the CPU is the backend and no other jit is around it.
+def outermost(update: Callable) -> Callable:
+    """An update compiled as a program of its own: on the CPU with `CPU_OPTIONS`.
 
-    `lower`, `trace` and so on are those of the jitted function.
+    JAX takes such options at the outermost `jax.jit` alone, so `Step.update`, which may be called
+    inside another, has none.
+
+    >>> outermost(lambda state, batch: (state + batch, {}))(jnp.zeros(()), jnp.ones(()))[0].item()
+    1.0
     """
-
-    def __init__(self, f: Callable, **options: Any) -> None:
-        functools.update_wrapper(self, f)
-        on_cpu = jax.default_backend() == "cpu"
-        self._inside = jax.jit(f, **options)
-        self._alone = (
-            jax.jit(f, compiler_options=CPU_OPTIONS, **options) if on_cpu else self._inside
-        )
-
-    def __call__(self, carry: TrainState, batch: tuple) -> Any:
-        if is_traced(carry.step) or any(map(is_traced, batch)):
-            return self._inside(carry, batch)
-        return self._alone(carry, batch)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_alone"), name)
+    options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
+    return jax.jit(update, donate_argnums=0, compiler_options=options)
 
 
 def refuse_tied(where: str, tree: Any) -> None:
