@@ -64,6 +64,7 @@ class Rule(NamedTuple):
     backward: Callable
     nodiff: tuple[str, ...]
     cases: Mapping[str, Case]
+    fast: bool
     op: Callable
 
     @property
@@ -83,6 +84,9 @@ class Rule(NamedTuple):
         """The backward pass as formulas: the docstring of `backward`."""
         return inspect.cleandoc(self.backward.__doc__ or "")
 
+
+UNDIFFERENTIATED = "undifferentiated"
+"""What the jaxpr calls the forward pass of a `fast` rule where nothing is differentiated."""
 
 RULES: dict[str, Rule] = {}
 """Every op with a hand-written rule, by name, in order of definition."""
@@ -111,6 +115,7 @@ def rule(
     *,
     nodiff: Sequence[str] = (),
     cases: Mapping[str, Case] = NO_CASES,
+    fast: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Give a function a backward pass written by hand.
 
@@ -123,6 +128,8 @@ def rule(
         nodiff: Names of floating arguments that are constants: they get no gradient of any order.
             The primal says so too, with `jax.lax.stop_gradient`, for it is the oracle.
         cases: What proves the rule; see `Case`.
+        fast: Whether `forward` is the faster way to the output: then a call that is not
+            differentiated runs it too, and drops what it keeps. Otherwise that runs the primal.
 
     Returns:
         A decorator. The op it makes takes keyword-only arguments as static, runs under the scope
@@ -154,7 +161,7 @@ def rule(
                 return _with_closure(record, static, operands)
             return build(static, tuple(map(_kind, static)))(*operands)
 
-        record = Rule(name, primal, forward, backward, tuple(nodiff), cases, op)
+        record = Rule(name, primal, forward, backward, tuple(nodiff), cases, fast, op)
         build = functools.lru_cache(lambda static, kinds: _differentiable(record, static))
         local = "<locals>" in primal.__qualname__
         op.rule = record  # pyright: ignore[reportAttributeAccessIssue]  # a function takes attributes
@@ -213,7 +220,8 @@ def autodiff(f: Callable) -> Callable:
 
 
 def _primal_of(eqn: Any) -> Any:
-    return eqn.params["call_jaxpr"] if eqn.primitive.name in jaxprs.CUSTOM_RULES else None
+    body = jaxprs.custom_body(eqn)
+    return None if body is not None and jaxprs.label(eqn) == UNDIFFERENTIATED else body
 
 
 def _is_array(leaf: object) -> bool:
@@ -336,6 +344,7 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
     forward = functools.partial(record.forward, **accepted(record.forward, options))
     backward = functools.partial(record.backward, **accepted(record.backward, options))
     takes_gradient = [argument not in record.nodiff for argument in record.arguments]
+    value = _undifferentiated(primal, forward) if record.fast else primal
 
     def held(operands: tuple) -> tuple:
         pairs = zip(operands, takes_gradient, strict=True)
@@ -343,7 +352,7 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
 
     def plain(*operands: Any) -> Any:
         with jax.named_scope(name):
-            return _tag(primal(*held(operands)), name)
+            return _tag(value(*held(operands)), name)
 
     def keep(*operands: Any) -> tuple[Any, Any]:
         with jax.named_scope(name):
@@ -361,6 +370,19 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
     op = jax.custom_vjp(plain)
     op.defvjp(keep, pull_back)
     return op
+
+
+def _undifferentiated(primal: Callable, forward: Callable) -> Callable:
+    """The output as `forward` makes it, whose derivatives are the primal's own: `autodiff` leaves
+    this one in its place, for forward mode goes through."""
+
+    def output(*operands: Any) -> Any:
+        return forward(*operands)[0]
+
+    output.__name__ = output.__qualname__ = UNDIFFERENTIATED
+    fast = jax.custom_jvp(output)
+    fast.defjvp(lambda operands, tangents: jax.jvp(primal, operands, tangents))
+    return fast
 
 
 def accepted(f: Callable, options: Mapping[str, Any]) -> dict[str, Any]:

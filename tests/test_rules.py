@@ -409,6 +409,35 @@ def test_hessian_of_a_network(x64, key):
             np.testing.assert_allclose(a, b, atol=1e-10)
 
 
+def _tripled_forward(x, n):
+    return jnp.sinh(x) * n, (x, n)
+
+
+def _tripled_backward(res, dy):
+    x, n = res
+    return jnp.cosh(x) * n * dy, None
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_an_undifferentiated_call_runs_the_faster_way(fast, x64):
+    @rule(_tripled_forward, _tripled_backward, fast=fast)
+    def tripled(x, n):
+        return (jnp.exp(x) - jnp.exp(-x)) / 2 * n
+
+    x, n = jnp.linspace(0.1, 1.0, 3), jnp.arange(3)
+    for wrap in (lambda f: f, jax.jit, jax.vmap, jax.checkpoint):
+        call = wrap(tripled)
+        text = str(jax.make_jaxpr(call)(x, n))
+        assert ("sinh" in text, "exp" in text) == (fast, not fast)
+        np.testing.assert_allclose(call(x, n), np.sinh(x) * n, rtol=1e-12)
+        np.testing.assert_allclose(
+            jax.grad(lambda x, call=call: call(x, n).sum())(x), np.cosh(x) * n, rtol=1e-12
+        )
+    plain = fn.autodiff(jax.jit(lambda x: tripled(x, n).sum()))
+    np.testing.assert_allclose(jax.hessian(plain)(x), np.diag(np.sinh(x) * n), atol=1e-12)
+    assert "sinh" not in str(jax.make_jaxpr(lambda x: jax.jvp(plain, (x,), (x,))[1])(x))
+
+
 def test_autodiff_leaves_static_arguments_alone():
     slope = jax.jvp(lambda x: fn.autodiff(fn.leaky_relu)(x, slope=0.3), (X,), (jnp.ones(3),))[1]
     np.testing.assert_allclose(slope, [1.0, 0.3, 1.0])

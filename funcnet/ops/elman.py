@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from ..rules import rule
 from ..types import Array, require
 from .recurrence import (
-    back_projected,
     by_batch,
+    by_block,
     by_time,
     cases_of,
     check_recurrent,
@@ -17,12 +16,13 @@ from .recurrence import (
     drawn,
     initial,
     previous,
-    product,
     projected,
-    rows_of,
     scan_cell,
+    step_by_step,
     steps_inside,
+    summed,
     widened_all,
+    zeros_of,
 )
 
 
@@ -70,9 +70,12 @@ def _elman_forward(
         h = chosen(here, _activated(z + h @ w_hidden, activation), h)
         return h, h
 
+    def block(h: Array, part: tuple) -> tuple[Array, Array]:
+        xs, here = part
+        return step_by_step(step, h, (projected(xs, w_in, b), here), reverse=reverse)
+
     (first,) = initial((h0,), x, w_hidden, w_in, b, lengths)
-    inputs = (projected(steps, w_in, b), inside)
-    h, hs = jax.lax.scan(step, first, inputs, reverse=reverse)
+    h, hs = by_block(block, first, (steps, inside), reverse=reverse)
     outputs = by_batch(chosen(inside, hs, jnp.zeros_like(hs)), x.dtype)
     return (outputs, h.astype(x.dtype)), (given, lengths, hs)
 
@@ -82,36 +85,37 @@ def _elman_backward(
 ) -> tuple:
     """From the last step to the first:  dz = φ'(z) dh, which is (1 − h²) dh for tanh and
     [h > 0] dh for relu;  dh' = dz w_hiddenᵀ + dy', with h' the state a step started from;
-    and then once:  dw_in = Σ xᵀ dz;  dw_hidden = Σ h'ᵀ dz;  db = Σ dz;  dx = dz w_inᵀ
+    and for a block of steps at once:  dw_in += xᵀ dz;  dw_hidden += h'ᵀ dz;  db += Σ dz;
+    dx = dz w_inᵀ
     """
     (x, *weights), lengths, hs = res
     _, w_in, w_hidden, b, h0 = widened_all(x, *weights)
     inside, dtype, back = steps_inside(x, lengths), hs.dtype, w_hidden.T
 
     def step(dh: Array, inputs: tuple) -> tuple[Array, Array]:
-        dy, h, here = inputs
-        slope = 1 - h * h if activation == "tanh" else h > 0
+        dy, slope, here = inputs
         dz = (dh + dy) * slope
         dz = chosen(here, dz, jnp.zeros_like(dz))
         return chosen(here, dz @ back, dh), dz
 
-    inputs = (dy[0].astype(dtype).swapaxes(0, 1), hs, inside)
-    dh0, dz = jax.lax.scan(step, dy[1].astype(dtype), inputs, reverse=not reverse)
+    def block(carry: tuple, part: tuple) -> tuple[tuple, Array]:
+        (dh, sums), (xs, started, h, dy, here) = carry, part
+        slope = 1 - h * h if activation == "tanh" else (h > 0).astype(dtype)
+        dh, dz = step_by_step(step, dh, (dy, slope, here), reverse=not reverse)
+        return (dh, summed(sums, xs, started, dz)), projected(dz, w_in.T, None)
+
     (first,) = initial((h0,), x, w_hidden, w_in, b, lengths)
-    started = previous(hs, first, reverse)
-    return (
-        back_projected(dz, w_in, dtype),
-        product(by_time(x, inside, dtype), dz),
-        product(started, dz),
-        None if b is None else rows_of(dz).sum(0),
-        None if h0 is None else dh0,
-        None,
-    )
+    doutputs, dh = (d.astype(dtype) for d in dy)
+    sums = zeros_of((w_in, w_hidden, b), res, dy)
+    parts = by_time(x, inside, dtype), previous(hs, first, reverse), hs, doutputs.swapaxes(0, 1)
+    (dh0, sums), dx = by_block(block, (dh, sums), (*parts, inside), reverse=not reverse)
+    return by_batch(dx, dtype), *sums, None if h0 is None else dh0, None
 
 
 @rule(
     _elman_forward,
     _elman_backward,
+    fast=True,
     cases=cases_of(1, (1,)) | {"relu": drawn(1, biases=(1,), activation="relu")},
 )
 def elman(

@@ -95,6 +95,7 @@ def _group_norm_backward(res: tuple, dy: Array) -> tuple[Array, Array | None, Ar
 @rule(
     _group_norm_forward,
     _group_norm_backward,
+    fast=True,
     cases={
         "image": normal_case((2, 3, 2, 6), (6,), (6,), groups=2),
         "rows": normal_case((3, 8), (8,), (8,), groups=2),
@@ -157,6 +158,7 @@ def _instance_norm_backward(res: tuple, dy: Array) -> tuple[Array, Array | None,
 @rule(
     _instance_norm_forward,
     _instance_norm_backward,
+    fast=True,
     cases={
         "image": normal_case((2, 3, 2, 4), (4,), (4,)),
         "line": normal_case((2, 5, 3), (3,), None),

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from ..rules import rule
 from ..types import Array
 from .recurrence import (
-    back_projected,
     by_batch,
+    by_block,
     by_time,
     cases_of,
     check_recurrent,
@@ -20,8 +20,10 @@ from .recurrence import (
     projected,
     rows_of,
     scan_cell,
+    step_by_step,
     steps_inside,
     widened_all,
+    zeros_of,
 )
 
 
@@ -68,9 +70,12 @@ def _gru_forward(
         h = chosen(here, n + z * (h - n), h)
         return h, (h, jnp.concatenate([r, z, n, scaled], -1))
 
+    def block(h: Array, part: tuple) -> tuple[Array, tuple]:
+        xs, here = part
+        return step_by_step(step, h, (projected(xs, w_in, b), here), reverse=reverse)
+
     (first,) = initial((h0,), x, w_hidden, w_in, b, b_hn, lengths)
-    inputs = (projected(steps, w_in, b), inside)
-    h, (hs, gates) = jax.lax.scan(step, first, inputs, reverse=reverse)
+    h, (hs, gates) = by_block(block, first, (steps, inside), reverse=reverse)
     outputs = by_batch(chosen(inside, hs, jnp.zeros_like(hs)), x.dtype)
     return (outputs, h.astype(x.dtype)), (given, lengths, hs, gates)
 
@@ -79,42 +84,46 @@ def _gru_backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tupl
     """From the last step to the first, with h' the state a step started from, m = h' w_n + b_hn:
     da_n = (1 − z)(1 − n²) dh;  dm = r da_n;  da_r = m r(1 − r) da_n;  da_z = (h' − n) z(1 − z) dh
     dh' = z dh + (da_r, da_z, dm) w_hiddenᵀ + dy'
-    and then once:  dw_in = Σ xᵀ da;  dw_hidden = Σ h'ᵀ (da_r, da_z, dm);  db = Σ da;
-    db_hn = Σ dm;  dx = da w_inᵀ
+    and for a block of steps at once:  dw_in += xᵀ da;  dw_hidden += h'ᵀ (da_r, da_z, dm);
+    db += Σ da;  db_hn += Σ dm;  dx = da w_inᵀ
     """
     (x, *weights), lengths, hs, gates = res
     _, w_in, w_hidden, b, b_hn, h0 = widened_all(x, *weights)
     inside, dtype, units = steps_inside(x, lengths), hs.dtype, len(w_hidden)
     (first,) = initial((h0,), x, w_hidden, w_in, b, b_hn, lengths)
-    started = previous(hs, first, reverse)
+    doutputs, dh = (d.astype(dtype) for d in dy)
     back = w_hidden.T
 
     def step(dh: Array, inputs: tuple) -> tuple[Array, tuple]:
-        dy, h, gates, here = inputs
-        r, z, n, m = jnp.split(gates, 4, -1)
+        dy, slopes, z, here = inputs
         at = dh + dy
-        da_n = at * (1 - z) * (1 - n * n)
-        da_r, da_z, dm = da_n * m * r * (1 - r), at * (h - n) * z * (1 - z), r * da_n
-        da = jnp.concatenate([da_r, da_z, da_n], -1)
-        da, dm = chosen(here, (da, dm), (jnp.zeros_like(da), jnp.zeros_like(dm)))
-        du = jnp.concatenate([da[:, : 2 * units], dm], -1)
-        return chosen(here, at * z + du @ back, dh), (da, dm)
+        at = chosen(here, at, jnp.zeros_like(at))
+        du = slopes * jnp.concatenate([at, at, at], -1)
+        return chosen(here, at * z + du @ back, dh), (at, du)
 
-    inputs = (dy[0].astype(dtype).swapaxes(0, 1), started, gates, inside)
-    dh0, (da, dm) = jax.lax.scan(step, dy[1].astype(dtype), inputs, reverse=not reverse)
-    parts = [product(started, da[..., : 2 * units]), product(started, dm)]
-    return (
-        back_projected(da, w_in, dtype),
-        product(by_time(x, inside, dtype), da),
-        jnp.concatenate(parts, -1),
-        None if b is None else rows_of(da).sum(0),
-        None if b_hn is None else rows_of(dm).sum(0),
-        None if h0 is None else dh0,
-        None,
-    )
+    def block(carry: tuple, part: tuple) -> tuple[tuple, Array]:
+        (dh, (dw_in, dw_hidden, db, db_hn)), (xs, h, gates, dy, here) = carry, part
+        r, z, n, m = jnp.split(gates, 4, -1)
+        into = (1 - z) * (1 - n * n)
+        slopes = jnp.concatenate([into * m * r * (1 - r), (h - n) * z * (1 - z), into * r], -1)
+        dh, (at, du) = step_by_step(step, dh, (dy, slopes, z, here), reverse=not reverse)
+        da = jnp.concatenate([du[..., : 2 * units], at * into], -1)
+        sums = (
+            dw_in + product(xs, da),
+            dw_hidden + product(h, du),
+            None if db is None else db + rows_of(da).sum(0),
+            None if db_hn is None else db_hn + rows_of(du[..., 2 * units :]).sum(0),
+        )
+        return (dh, sums), projected(da, w_in.T, None)
+
+    sums = zeros_of((w_in, w_hidden, b, b_hn), res, dy)
+    parts = by_time(x, inside, dtype), previous(hs, first, reverse), gates
+    parts = (*parts, doutputs.swapaxes(0, 1), inside)
+    (dh0, sums), dx = by_block(block, (dh, sums), parts, reverse=not reverse)
+    return by_batch(dx, dtype), *sums, None if h0 is None else dh0, None
 
 
-@rule(_gru_forward, _gru_backward, cases=cases_of(3, (3, 1)))
+@rule(_gru_forward, _gru_backward, cases=cases_of(3, (3, 1)), fast=True)
 def gru(
     x: Array,
     w_in: Array,
@@ -129,8 +138,8 @@ def gru(
     """h = (1 − z) n + z h', with n = tanh(x w_n + b_n + r (h' u_n + b_hn)) and r, z sigmoids.
 
     The reset gate r scales the product of the state, with its own bias, as in PyTorch and cuDNN.
-    r = σ(x w_r + h' u_r + b_r) and z = σ(x w_z + h' u_z + b_z). As in `lstm`, only what depends on
-    the state is in the loop, forward and backward.
+    r = σ(x w_r + h' u_r + b_r) and z = σ(x w_z + h' u_z + b_z). As in `lstm`, what does not depend
+    on the state is made for a block of steps at once.
 
     Args:
         x: `(batch, time, features)`.

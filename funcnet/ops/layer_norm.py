@@ -72,6 +72,7 @@ def _far(key: Array) -> tuple[Array, Array, Array]:
 @rule(
     _layer_norm_forward,
     _layer_norm_backward,
+    fast=True,
     cases={
         "rows": normal_case((5, 6), (6,), (6,)),
         "one row": normal_case((6,), (6,), (6,)),
@@ -136,6 +137,7 @@ def _rms_norm_backward(res: tuple, dy: Array) -> tuple[Array, Array | None]:
 @rule(
     _rms_norm_forward,
     _rms_norm_backward,
+    fast=True,
     cases={
         "rows": normal_case((5, 6), (6,)),
         "one row": normal_case((6,), (6,)),

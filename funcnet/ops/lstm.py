@@ -8,20 +8,21 @@ import jax.numpy as jnp
 from ..rules import rule
 from ..types import Array
 from .recurrence import (
-    back_projected,
     by_batch,
+    by_block,
     by_time,
     cases_of,
     check_recurrent,
     chosen,
     initial,
     previous,
-    product,
     projected,
-    rows_of,
     scan_cell,
+    step_by_step,
     steps_inside,
+    summed,
     widened_all,
+    zeros_of,
 )
 
 
@@ -62,56 +63,61 @@ def _lstm_forward(
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         (h, c), (z, here) = carry, inputs
-        i, f, g, o = _gates(z + h @ w_hidden)
+        z = z + h @ w_hidden
+        i, f, g, o = _gates(z)
         new = f * c + i * g
         carry = chosen(here, (o * jnp.tanh(new), new), (h, c))
-        return carry, (carry[0], c, jnp.concatenate([i, f, g, o], -1))
+        return carry, (carry[0], c, z)
 
-    z = projected(steps, w_in, b)
-    (h, c), (hs, starts, gates) = jax.lax.scan(step, first, (z, inside), reverse=reverse)
+    def block(carry: tuple, part: tuple) -> tuple[tuple, tuple]:
+        xs, here = part
+        return step_by_step(step, carry, (projected(xs, w_in, b), here), reverse=reverse)
+
+    (h, c), (hs, starts, z) = by_block(block, first, (steps, inside), reverse=reverse)
     outputs = by_batch(chosen(inside, hs, jnp.zeros_like(hs)), x.dtype)
-    return (outputs, h.astype(x.dtype), c.astype(x.dtype)), (given, lengths, hs, starts, gates)
+    return (outputs, h.astype(x.dtype), c.astype(x.dtype)), (given, lengths, hs, starts, z)
 
 
 def _lstm_backward(res: tuple, dy: tuple[Array, Array, Array], *, reverse: bool) -> tuple:
     """From the last step to the first, with c' the state a step started from and t = tanh(c):
     dc += o (1 − t²) dh;  dz = (g i(1−i) dc, c' f(1−f) dc, i (1−g²) dc, t o(1−o) dh)
     dc' = f dc;  dh' = dz w_hiddenᵀ + dy'
-    and then once:  dw_in = Σ xᵀ dz;  dw_hidden = Σ h'ᵀ dz;  db = Σ dz;  dx = dz w_inᵀ
+    and for a block of steps at once:  dw_in += xᵀ dz;  dw_hidden += h'ᵀ dz;  db += Σ dz;
+    dx = dz w_inᵀ
     """
-    (x, *weights), lengths, hs, starts, gates = res
+    (x, *weights), lengths, hs, starts, z = res
     _, w_in, w_hidden, b, h0, c0 = widened_all(x, *weights)
     inside, dtype = steps_inside(x, lengths), hs.dtype
     doutputs, dh, dc = (d.astype(dtype) for d in dy)
+    (first,) = initial((h0,), x, w_hidden, w_in, b, lengths)
     back = w_hidden.T  # laid out once: a product with a transposed matrix is slower in the loop
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, Array]:
-        (dh, dc), (dy, c, gates, here) = carry, inputs
-        i, f, g, o = jnp.split(gates, 4, -1)
-        t = jnp.tanh(f * c + i * g)
+        (dh, dc), (dy, slopes, through, f, here) = carry, inputs
         at = dh + dy
-        into = dc + at * o * (1 - t * t)
-        slopes = [g * i * (1 - i), c * f * (1 - f), i * (1 - g * g), t * o * (1 - o)]
-        dz = jnp.concatenate(slopes, -1) * jnp.concatenate([into, into, into, at], -1)
+        into = dc + at * through
+        dz = slopes * jnp.concatenate([into, into, into, at], -1)
         dz = chosen(here, dz, jnp.zeros_like(dz))
         return chosen(here, (dz @ back, into * f), (dh, dc)), dz
 
-    inputs = (doutputs.swapaxes(0, 1), starts, gates, inside)
-    (dh0, dc0), dz = jax.lax.scan(step, (dh, dc), inputs, reverse=not reverse)
-    (first,) = initial((h0,), x, w_hidden, w_in, b, lengths)
-    started = previous(hs, first, reverse)
-    return (
-        back_projected(dz, w_in, dtype),
-        product(by_time(x, inside, dtype), dz),
-        product(started, dz),
-        None if b is None else rows_of(dz).sum(0),
-        None if h0 is None else dh0,
-        None if c0 is None else dc0,
-        None,
-    )
+    def block(carry: tuple, part: tuple) -> tuple[tuple, Array]:
+        (states, sums), (xs, started, c, z, dy, here) = carry, part
+        i, f, g, o = _gates(z)
+        t = jnp.tanh(f * c + i * g)
+        slopes = [g * i * (1 - i), c * f * (1 - f), i * (1 - g * g), t * o * (1 - o)]
+        inputs = (dy, jnp.concatenate(slopes, -1), o * (1 - t * t), f, here)
+        states, dz = step_by_step(step, states, inputs, reverse=not reverse)
+        return (states, summed(sums, xs, started, dz)), projected(dz, w_in.T, None)
+
+    sums = zeros_of((w_in, w_hidden, b), res, dy)
+    steps = by_time(x, inside, dtype), previous(hs, first, reverse), starts, z
+    parts = (*steps, doutputs.swapaxes(0, 1), inside)
+    ((dh0, dc0), sums), dx = by_block(block, ((dh, dc), sums), parts, reverse=not reverse)
+    states = (None if h0 is None else dh0, None if c0 is None else dc0)
+    return by_batch(dx, dtype), *sums, *states, None
 
 
-@rule(_lstm_forward, _lstm_backward, cases=cases_of(4, (4,), states=2))
+@rule(_lstm_forward, _lstm_backward, cases=cases_of(4, (4,), states=2), fast=True)
 def lstm(
     x: Array,
     w_in: Array,
@@ -125,9 +131,9 @@ def lstm(
 ) -> tuple[Array, Array, Array]:
     """c = σ(f) c' + σ(i) tanh(g), h = σ(o) tanh(c), from (i, f, g, o) = x w_in + h' w_hidden + b.
 
-    What does not depend on the state is not in the loop: the inputs meet their weights in one
-    product before it, the backward loop carries back dz alone, and each weight gradient is one
-    product after it.
+    What does not depend on the state is not in the loop over steps: for a block of steps at once,
+    the inputs meet their weights before it, and what each weight gradient gains comes after it as
+    one product. The backward loop carries back dz alone. Kept are h, c and z of each step.
 
     Args:
         x: `(batch, time, features)`.

@@ -240,6 +240,7 @@ def _avg_pool_backward(
 @rule(
     _avg_pool_forward,
     _avg_pool_backward,
+    fast=True,
     cases={
         "two axes": normal_case((2, 6, 4, 3), window=2),
         "one axis": normal_case((2, 9, 3), window=3),

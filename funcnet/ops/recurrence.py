@@ -1,7 +1,11 @@
-"""What every recurrent op shares: its checks, its mask, its plain scan, and its weight gradients.
+"""What every recurrent op shares: its checks, its mask, its loops, and its weight gradients.
 
 Arrays come as (batch, time, features) and are worked on with time first. A step beyond the length
 of its sequence carries the state on, gives 0, and its input may be anything, NaN included.
+
+The rules go through time in blocks of a few steps. All that does not depend on the state is made
+for a block at once, and the steps of a block are written out one after the other: the memory is
+that of a block, and no step of the loop has to find its place in an array by a computed index.
 """
 
 from collections.abc import Callable
@@ -15,6 +19,9 @@ from ..jaxprs import is_traced, varying_axes
 from ..rules import Case
 from ..types import Array, Key, require
 from .precision import floating, wide
+
+BLOCK = 8
+"""The most steps that are written out one after the other."""
 
 
 def check_recurrent(
@@ -102,10 +109,39 @@ def _check_lengths(op: str, x: Array, lengths: Array | None) -> None:
 
 
 def steps_inside(x: Array, lengths: Array | None) -> Array | None:
-    """Which steps lie within their sequence, `(time, batch, 1)`; None if all do."""
+    """Which steps lie within their sequence, `(time, batch, 1)`; None if all of all blocks do."""
+    batch, time, _ = x.shape
     if lengths is None:
-        return None
-    return (jnp.arange(x.shape[1])[:, None] < lengths)[..., None]
+        count, length = blocks_of(time)
+        return None if time == count * length else jnp.ones((time, batch, 1), bool)
+    return (jnp.arange(time)[:, None] < lengths)[..., None]
+
+
+def blocks_of(time: int) -> tuple[int, int]:
+    """In how many blocks so many steps are taken, and how long those are."""
+    count = -(-time // BLOCK)
+    return count, -(-time // max(count, 1))
+
+
+def by_block(body: Callable, carry: Any, steps: Any, *, reverse: bool) -> tuple[Any, Any]:
+    """A scan of `body` over blocks of steps; the last one is filled up with 0 and False."""
+    time = len(jax.tree.leaves(steps)[0])
+    count, length = blocks_of(time)
+
+    def cut(x: Array) -> Array:
+        widths = ((0, count * length - time), *((0, 0) for _ in x.shape[1:]))
+        return jnp.pad(x, widths).reshape(count, length, *x.shape[1:])
+
+    def joined(x: Array) -> Array:
+        return x.reshape(count * length, *x.shape[2:])[:time]
+
+    carry, results = jax.lax.scan(body, carry, jax.tree.map(cut, steps), reverse=reverse)
+    return carry, jax.tree.map(joined, results)
+
+
+def step_by_step(step: Callable, carry: Any, steps: Any, *, reverse: bool) -> tuple[Any, Any]:
+    """A scan of `step` over one block, written out."""
+    return jax.lax.scan(step, carry, steps, reverse=reverse, unroll=True)
 
 
 def chosen(here: Array | None, inside: Any, beyond: Any) -> Any:
@@ -155,6 +191,12 @@ def projected(steps: Array, w_in: Array, b: Array | None) -> Array:
     return (rows if b is None else rows + b).reshape(time, batch, w_in.shape[1])
 
 
+def zeros_of(shapes: Any, *others: Any) -> Any:
+    """Zeros to sum up from, varying over devices as what they meet does; None stays."""
+    axes = frozenset().union(*map(varying_axes, jax.tree.leaves(others)))
+    return jax.tree.map(lambda x: _varying(jnp.zeros(x.shape, x.dtype), axes), shapes)
+
+
 def previous(h: Array, h0: Array, reverse: bool) -> Array:
     """The state that each step started from, `(time, batch, units)`."""
     return jnp.concatenate([h[1:], h0[None]] if reverse else [h0[None], h[:-1]])[: len(h)]
@@ -170,10 +212,14 @@ def rows_of(steps: Array) -> Array:
     return steps.reshape(steps.shape[0] * steps.shape[1], steps.shape[2])
 
 
-def back_projected(dz: Array, w_in: Array, dtype: Any) -> Array:
-    """dx = dz w_inᵀ of all steps, `(batch, time, features)`."""
-    dx = (rows_of(dz) @ w_in.T).reshape(*dz.shape[:2], w_in.shape[0])
-    return by_batch(dx, dtype)
+def summed(sums: tuple, xs: Array, started: Array, dz: Array) -> tuple:
+    """The gradients of w_in, w_hidden and b (or None), with what a block of dz adds to them."""
+    dw_in, dw_hidden, db = sums
+    return (
+        dw_in + product(xs, dz),
+        dw_hidden + product(started, dz),
+        None if db is None else db + rows_of(dz).sum(0),
+    )
 
 
 def scan_cell(

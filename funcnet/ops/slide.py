@@ -6,6 +6,7 @@ transposed one forward by the second and backward by the first and the third.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -19,8 +20,9 @@ from .windows import Axis
 THIN = (3, 32)
 """On the CPU, shifted multiply-adds win up to so many input channels and channels x kernel taps."""
 
-NARROW = (6, 75)
-"""The same for the input's gradient as one matrix product, whose columns are put back by taps."""
+NARROW = (6, 75, 2**20)
+"""The same for the input's gradient as one matrix product, whose columns are put back by taps; and
+up to so many elements of that product, which is made in full."""
 
 
 def promoted(x: Array, w: Array) -> tuple[Array, Array]:
@@ -167,8 +169,10 @@ def slide_back(w: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Arra
             cpu=lambda w, dy: depthwise.slide_back(w, dy, placed, groups),
             default=lambda w, dy: plain_slide_back(w, dy, placed, groups),
         )
-    channels, terms = NARROW
-    if groups == 1 and 0 < w.shape[-2] <= channels and w.size <= terms * w.shape[-1]:
+    channels, terms, most = NARROW
+    taps = w.size // max(w.shape[-1], 1)
+    few = taps <= terms and taps * math.prod(dy.shape[:-1]) <= most
+    if groups == 1 and 0 < w.shape[-2] <= channels and few:
         return jax.lax.platform_dependent(
             w,
             dy,

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import funcnet as fn
 from funcnet.train.step import CPU_OPTIONS
@@ -66,6 +67,19 @@ def dropout(x: jax.Array) -> jax.Array:
     """With a mask from `jax.random`, as Flax and Equinox do it."""
     keep = jax.random.bernoulli(jax.random.key(0), 0.9, x.shape)
     return jnp.where(keep, x / 0.9, 0)
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Causal, as a model defines it."""
+    scores = jnp.einsum("bthd,bshd->bhts", q, k) / q.shape[-1] ** 0.5
+    causal = jnp.tril(jnp.ones((q.shape[1], k.shape[1]), bool))
+    weights = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), axis=-1)
+    return jnp.einsum("bhts,bshd->bthd", weights, v)
+
+
+def linear_cross_entropy(x: jax.Array, w: jax.Array, labels: jax.Array) -> jax.Array:
+    """The logits of all tokens, and the loss that optax makes of them."""
+    return optax.softmax_cross_entropy_with_integer_labels(x @ w, labels).mean()
 
 
 def stack(layer: Callable, depth: int = 12) -> Callable:
@@ -136,18 +150,22 @@ def rows() -> list[Row]:
         Row("avg_pool 2x2", lambda x: fn.avg_pool(x, window=2), primal(fn.avg_pool, window=2),
             (images,)),
         conv_row("conv depthwise 3x3", images, (3, 3, 1, 32), 20, groups=32, padding="SAME"),
+        conv_row("conv depthwise 3x3 stride 2", images, (3, 3, 1, 32), 20, groups=32,
+            padding="SAME", stride=2),
+        conv_row("conv depthwise 7x7", images, (7, 7, 1, 32), 20, groups=32, padding="SAME"),
         conv_row("conv 1x1", images, (1, 1, 32, 64), 3),
         conv_row("conv 3x3 of 3 channels", images[..., :3], (3, 3, 3, 32), 1, padding="SAME"),
         Row("conv_transpose 3x3 stride 2", transposed(fn.conv_transpose),
             transposed(fn.conv_transpose.rule.primal),
             (normal(16, 32, 32, 64), normal(3, 3, 32, 64, scale=0.05)), 3),
         Row("dropout 4M", lambda x: fn.dropout(x, key, drop=0.1), dropout, (x,), 10),
+        Row("dropout x12", stack(lambda x: fn.dropout(x, key, drop=0.1)), stack(dropout),
+            narrow[:2]),
         Row("linear_cross_entropy 4096x256x32000", head(fn.linear_cross_entropy),
-            head(fn.linear_cross_entropy.rule.primal),
+            head(linear_cross_entropy),
             (normal(4096, 256), normal(256, 32000, scale=0.05)), 1, 8),
         Row("attention T=1024, 4 layers", attend(lambda q, k, v: fn.attention(
-            q, k, v, causal=True, chunk=128), 4), attend(primal(fn.attention, causal=True), 4),
-            sequence, 1, 6),
+            q, k, v, causal=True, chunk=64), 4), attend(attention, 4), sequence, 1, 6),
         Row("lstm T=128 B=32 D=128 H=256", recurrent(fn.lstm), recurrent(fn.lstm.rule.primal),
             gates, 1.5),
     ]  # fmt: skip
