@@ -26,6 +26,7 @@ def tie(net: Layer, sources: Mapping[str, str | tuple[str, Callable]]) -> Layer:
         The network with fewer parameters and the same name.
 
     Raises:
+        TypeError: If `sources` does not give a path, or a path and a function, for each path.
         ValueError: At init, if a path names no parameter, a source is tied itself, or the shapes
             differ.
 
@@ -39,10 +40,7 @@ def tie(net: Layer, sources: Mapping[str, str | tuple[str, Callable]]) -> Layer:
     Reference: Press & Wolf, "Using the Output Embedding to Improve Language Models", 2017,
     section 3.
     """
-    pairs = {
-        path: source if isinstance(source, tuple) else (source, _same)
-        for path, source in sources.items()
-    }
+    pairs = _pairs(sources)
 
     def init(key: Key, *inputs: Any) -> tuple[Params, State]:
         params, state = net.init(key, *inputs)
@@ -62,6 +60,24 @@ def tie(net: Layer, sources: Mapping[str, str | tuple[str, Callable]]) -> Layer:
         return net.apply(tree.unflatten(leaves | filled), state, *inputs, train=train, key=key)
 
     return Layer(init, apply, net.name)
+
+
+def _pairs(sources: Any) -> dict[str, tuple[str, Callable]]:
+    """For each path, its source's and what to do to it."""
+    fits, pairs = isinstance(sources, Mapping), {}
+    for path, source in sources.items() if fits else ():
+        pairs[path] = pair = source if isinstance(source, tuple) else (source, _same)
+        fits &= isinstance(path, str)
+        fits &= len(pair) == 2 and isinstance(pair[0], str) and callable(pair[1])
+    require(
+        fits,
+        "tie",
+        "for each path to tie another path, or a pair of one and a function",
+        repr(sources),
+        'Write {"head/w": "tok/table"}, or {"head/w": ("tok/table", jnp.transpose)}.',
+        TypeError,
+    )
+    return pairs
 
 
 def _same(x: Any) -> Any:

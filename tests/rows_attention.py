@@ -30,6 +30,12 @@ def full():
 
 OPS = rows(
     ValueError,
+    partial(fn.attention, None, Q, Q),
+    "attention: expected q of rank 4 (batch, time, heads, width), got None. The heads come after "
+    "the time: project to (batch, time, heads * width) and reshape.",
+    partial(fn.attention, Q, Q, None),
+    "attention: expected v of rank 4 (batch, time, heads, width), got None. The heads come after "
+    "the time: project to (batch, time, heads * width) and reshape.",
     partial(fn.attention, Q[0], Q, Q),
     "attention: expected q of rank 4 (batch, time, heads, width), got shape (3, 4, 6). The "
     "heads come after the time: project to (batch, time, heads * width) and reshape.",
@@ -138,6 +144,9 @@ OTHERS = rows(
     lambda: fn.Attention(4, drop=1.0),
     "attention: expected a probability from 0 to below 1, got drop=1.0. It is the probability "
     "of dropping a pair of query and key.",
+    lambda: fn.Attention(4, drop="0.1"),
+    "attention: expected a probability from 0 to below 1, got drop='0.1'. It is the probability "
+    "of dropping a pair of query and key.",
     lambda: fn.Attention(4, cache=8),
     "attention: expected cache to be a number of tokens of 1 or more, and causal=True with it, "
     "got cache=8, causal=False. Only a token that sees none after it can be decoded before "
@@ -180,6 +189,9 @@ OTHERS = rows(
     lambda: fn.ViT(10, patch=4, pool="max", **SMALL),
     'ViT: expected pool to be "token" or "mean", got \'max\'. The class token is the first '
     "paper's choice.",
+    lambda: fn.ViT(10, patch=4, drop_path="0.1", **SMALL),
+    "ViT: expected a probability from 0 to below 1, got drop_path='0.1'. It is the probability of "
+    "leaving out a branch of the last block.",
     lambda: fn.ViT(10, patch=3, **SMALL).init(KEY, image(1, 8, 8, 1)),
     "ViT: expected images (batch, height, width, channels) whose sides 3 divides, got shape (1, "
     "8, 8, 1). Crop or pad them, or choose another patch.",
@@ -195,6 +207,12 @@ OTHERS = rows(
     lambda: sample(fn.GPT(5, length=8, **SMALL), {}, IDS, 4, KEY),
     "sample: expected a cache with room for 5 tokens: GPT(..., cache=True), got a net without a "
     "cache. Its `length` bounds the prompt and what is drawn together.",
+    lambda: sample(fn.GPT(5, length=8, **SMALL), {}, IDS + 5, 4, KEY),
+    "sample: expected a prompt of tokens from 0 to 4, got tokens from 5 to 5. The net knows no "
+    "others: encode the prompt as its training text was.",
+    lambda: sample(fn.GPT(5, length=8, logits=False, **SMALL), {}, IDS - jnp.arange(2), 4, KEY),
+    "sample: expected a prompt of tokens from 0 to 4, got tokens from -1 to 0. The net knows no "
+    "others: encode the prompt as its training text was.",
     lambda: sample(fn.GPT(5, length=8, cache=True, **SMALL), {}, IDS, 8, KEY),
     "sample: expected a cache with room for 9 tokens: GPT(..., cache=True), got room for 8. Its "
     "`length` bounds the prompt and what is drawn together.",

@@ -75,6 +75,14 @@ OPS = rows(
     "'ij,jk->ik'.",
 )
 
+OPS += rows(
+    TypeError,
+    partial(fn.einsum, ROWS, ROWS, equation=None),
+    'einsum: expected an equation, a string, got None. Write equation="btd,dhk->bthk".',
+    partial(fn.einsum, ROWS, ROWS, equation=["ij", "jk"]),
+    "einsum: expected an equation, a string, got ('ij', 'jk'). Write equation=\"btd,dhk->bthk\".",
+)
+
 OTHERS = rows(
     ValueError,
     lambda: fn.LearnedPositions(0),
@@ -97,6 +105,9 @@ OTHERS = rows(
     "cosines, the other sines.",
     lambda: fn.DropPath(1.0),
     "drop_path: expected a probability from 0 to below 1, got drop=1.0. It is the probability of "
+    "a zero: 0.1 keeps nine of ten.",
+    lambda: fn.DropPath("0.1"),
+    "drop_path: expected a probability from 0 to below 1, got drop='0.1'. It is the probability of "
     "a zero: 0.1 keeps nine of ten.",
     lambda: fn.DropPath(0.1).apply({}, {}, ROWS, train=True),
     "drop_path: expected a random key in training, got key=None. Call net.apply(params, state, "

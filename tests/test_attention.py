@@ -466,6 +466,23 @@ def test_sampling_from_the_likeliest(ids, key):
     assert set(many.ravel().tolist()) == set(order[:3].tolist())
 
 
+def test_more_than_the_vocabulary_to_draw_from_is_all_of_it(ids, key):
+    net = fn.GPT(11, width=8, depth=1, heads=2, length=8, cache=True)
+    params = moved(net, ids)
+    prompt = ids[:, :4]
+    every = sample(net, params, prompt, 3, key)
+    assert sample(net, params, prompt, 3, key, top_k=99).tolist() == every.tolist()
+    assert set(every.ravel().tolist()) <= set(range(11))
+
+
+def test_a_prompt_that_is_traced_or_empty_is_not_looked_at(ids, key):
+    net = fn.GPT(11, width=8, depth=1, heads=2, length=8, cache=True)
+    params = moved(net, ids)
+    draw_one = jax.jit(lambda prompt: sample(net, params, prompt, 1, key))
+    assert draw_one(ids[:, :4] + 11).shape == (2, 1)
+    assert sample(net, params, ids[:0, :4], 2, key).shape == (0, 2)
+
+
 @pytest.mark.parametrize("pool", ["token", "mean"])
 def test_vit_is_a_transformer_over_patches(pool):
     options = {"patch": 4, "width": 8, "depth": 2, "heads": 2}

@@ -16,6 +16,7 @@ from funcnet.interop.safetensors import load_safetensors, save_safetensors
 from funcnet.interop.torch import from_state_dict, to_state_dict
 
 from .cases import LAYERS
+from .values import draw
 
 IMAGES = jax.ShapeDtypeStruct((1, 5, 4, 3), "float32")
 NET = fn.serial(fn.Conv(6, 3, padding=1), fn.BatchNorm(), fn.relu, fn.Flatten(), fn.Dense(2))
@@ -158,6 +159,96 @@ def test_what_cannot_be_written_is_one_sentence(key):
         ValueError, match=r"^state_dict: .*, got several layers stacked at the top\. "
     ):
         to_state_dict(stacked, *stacked.init(key, x), x)
+
+
+LINEAR = {"weight": (4, 4), "bias": (4,)}
+KERNEL = {"weight": (4, 4, 3), "bias": (4,)}
+
+
+@pytest.mark.parametrize(
+    ("layer", "entries", "shape"),
+    [
+        (fn.Dense(4), LINEAR, (2, 4)),
+        (fn.Dense(4, bias=False), {"weight": (4, 4)}, (2, 4)),
+        (fn.Dense(4, bias=False), {"weight": (4, 4)}, (2, 6, 4)),
+        (fn.Conv(4, 3, padding=1), KERNEL, (2, 6, 4)),
+        (fn.Conv(4, 3, padding=1, bias=False), {"weight": (4, 4, 3)}, (2, 6, 4)),
+    ],
+    ids=["dense", "dense without bias", "dense over time", "conv", "conv without bias"],
+)
+def test_stacked_layers_go_there_and_back_one_by_one_alone(layer, entries, shape):
+    x = jax.ShapeDtypeStruct(shape, "float32")
+    theirs = drawn({f"{i}.{name}": size for i in range(3) for name, size in entries.items()})
+    apart = fn.serial(*[layer] * 3)
+    params, state = from_state_dict(apart, theirs, x)
+    deep = fn.repeat(layer, 3)
+    stacked = fn.tree.stack(list(params.values()))
+    values = draw(*shape)
+    np.testing.assert_allclose(deep(stacked, values), apart(params, values), rtol=1e-6)
+    again = {f"{i}": part for i, part in enumerate(fn.tree.unstack(stacked))}
+    named = fn.serial(**{f"{i}": layer for i in range(3)})
+    for name, array in to_state_dict(named, again, state, x).items():
+        np.testing.assert_array_equal(array, theirs[name])
+    message = r"^state_dict: .*, got several layers stacked at the top\. "
+    with pytest.raises(ValueError, match=message):
+        to_state_dict(deep, stacked, {}, x)
+    with pytest.raises(ValueError, match=message):
+        from_state_dict(deep, {name: theirs[f"0.{name}"] for name in entries}, x)
+
+
+WIDE = jax.ShapeDtypeStruct((2, 9, 4), "float32")
+WORDS = jax.ShapeDtypeStruct((2, 3), "int32")
+STACKED = {
+    "inside": (fn.serial(fn.repeat(fn.serial(fn.Dense(4, bias=False), fn.relu), 3)), WIDE),
+    "remat": (fn.remat(fn.repeat(fn.remat(fn.Dense(4, bias=False)), 3)), WIDE),
+    "one slope": (fn.repeat(fn.PReLU(shared=True), 3), WIDE),
+    "ensemble": (fn.ensemble(fn.Dense(4, bias=False), 3), WIDE),
+    "ensemble of kernels": (fn.ensemble(fn.Conv(4, 3, bias=False), 3), WIDE),
+    "ensemble of tables": (fn.ensemble(fn.Embed(4, 3), 3), WORDS),
+    "blocks": (fn.GPT(5, width=8, depth=2, heads=2, length=4, stacked=True), WORDS),
+}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_stacked_layers_are_known_by_what_is_done_to_them(name, key):
+    net, x = STACKED[name]
+    shapes = jax.eval_shape(net.init, key, x)
+    with pytest.raises(ValueError, match=r"^state_dict: .*, got several layers stacked at "):
+        to_state_dict(net, *jax.tree.map(filled, shapes), x)
+
+
+def test_one_kernel_over_many_signals_is_not_stacked(key):
+    @fn.network(conv=fn.Conv(4, 3, bias=False))
+    def each(net, signals):
+        return jax.vmap(net.conv)(signals)
+
+    signals = jax.ShapeDtypeStruct((5, 2, 9, 4), "float32")
+    params, state = each.init(key, signals)
+    theirs = to_state_dict(each, params, state, signals)
+    np.testing.assert_array_equal(theirs["conv.weight"], params["conv"]["w"].transpose(2, 1, 0))
+
+
+def test_a_name_for_nothing_is_listed_with_the_nearest():
+    theirs = {
+        name.replace("conv", "stem").replace("dense", "fc1"): x for name, x in drawn(SHAPES).items()
+    }
+    names = {"convv": "stem", "conv": "stem", "dense": "fc", "relu": "act", "": "", "zzz": "stem"}
+    message = (
+        "from_state_dict: expected the arrays of this network, got 'convv' in `names` is no path "
+        "of the net (nearest: conv); 'fc' in `names` is no module (nearest: fc1); 'zzz' in `names` "
+        "is no path of the net; fc.weight is missing; fc.bias is missing; fc1.weight is extra; "
+        "fc1.bias is extra. Pair layers by `names`, and leave arrays out by `ignore`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        from_state_dict(NET, theirs, IMAGES, names=names)
+    params, state = from_state_dict(NET, drawn(SHAPES), IMAGES)
+    message = (
+        "to_state_dict: expected names for paths of this network, got 'convv' in `names` is no "
+        "path of the net (nearest: conv); 'zzz' in `names` is no path of the net. A path runs from "
+        "the outermost layer to the one that is meant."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        to_state_dict(NET, params, state, IMAGES, names=names)
 
 
 def test_one_name_to_ignore_is_not_its_letters(key):

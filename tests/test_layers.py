@@ -32,6 +32,42 @@ def shapes(tree):
 # Layers
 
 
+TWO = np.int64(2)
+WHOLE_NUMBERS = {
+    "dense": (fn.Dense, (TWO,), {}, (3, 4)),
+    "conv": (
+        fn.Conv,
+        (np.int32(4), TWO),
+        {"stride": TWO, "padding": np.int8(1), "dilation": TWO, "groups": TWO},
+        (1, 5, 6, 2),
+    ),
+    "max pool": (fn.MaxPool, (TWO, np.int64(1), np.int64(1)), {}, (1, 5, 6, 2)),
+    "attention": (
+        fn.Attention,
+        (np.int64(4),),
+        {"kv_heads": TWO, "width": np.int64(8), "causal": True, "chunk": TWO, "cache": np.int64(6)},
+        (2, 5, 3),
+    ),
+    "lstm": (fn.LSTM, (TWO,), {"return_final": True}, (2, 5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_NUMBERS)
+def test_a_whole_number_of_numpy_is_one(name, key):
+    build, args, options, shape = WHOLE_NUMBERS[name]
+    x = jax.ShapeDtypeStruct(shape, "float32")
+
+    def plain(value):
+        return value.item() if isinstance(value, np.integer) else value
+
+    def results(net):
+        whole = jax.eval_shape(lambda x: net.apply(*net.init(key, x), x), x)
+        return jax.eval_shape(net.init, key, x), whole
+
+    expected = build(*map(plain, args), **{name: plain(v) for name, v in options.items()})
+    assert results(build(*args, **options)) == results(expected)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_dense(key, bias):
     net, x = fn.Dense(4, bias=bias), draw(2, 5, 3)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from funcnet import autodiff
 from funcnet.ops.loss import (
     absolute_error,
     binary_cross_entropy,
@@ -140,6 +141,46 @@ def test_a_class_that_is_ruled_out_costs_nothing():
     loss, gradient = jax.value_and_grad(cross_entropy)(logits, jnp.array([0]))
     np.testing.assert_allclose(loss, np.log(2))
     np.testing.assert_allclose(gradient, [[-0.5, 0.0, 0.5]])
+
+
+def test_a_soft_label_that_is_ruled_out_costs_nothing_either():
+    logits, labels = jnp.array([[0.0, -jnp.inf, 0.0]]), jnp.array([[1.0, 0.0, 0.0]])
+    for op in (cross_entropy, autodiff(cross_entropy)):
+        loss, (dlogits, dlabels) = jax.value_and_grad(op, (0, 1))(logits, labels)
+        np.testing.assert_allclose(loss, np.log(2))
+        np.testing.assert_allclose(dlogits, [[-0.5, 0.0, 0.5]])
+        np.testing.assert_allclose(dlabels, [[np.log(2), 0.0, np.log(2)]])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_class_of_weight_0_may_be_ruled_out(smoothing):
+    labels, weights = np.array([0, 1, 2, 3, 1, 0]), np.array([0.5, 0.0, 1.0, 3.0])
+    far = draw(6, 4)
+    far[[1, 2, 5], 1] = -200.0  # as good as ruled out, and finite
+    losses, mean, gradient = cross_entropy_by_hand(far, labels, weights, smoothing, np.ones(6))
+    logits, divisor = jnp.where(far == -200, -jnp.inf, far), weights[labels].sum()
+    for op in (cross_entropy, autodiff(cross_entropy)):
+        hard = jax.value_and_grad(op)(logits, labels, weights, label_smoothing=smoothing)
+        soft = jax.value_and_grad(op)(
+            logits, jax.nn.one_hot(labels, 4), weights, label_smoothing=smoothing
+        )
+        np.testing.assert_allclose(hard[0], mean, rtol=1e-12)
+        np.testing.assert_allclose(hard[1], gradient, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(soft[0], losses.sum() / 6, rtol=1e-12)
+        np.testing.assert_allclose(soft[1], gradient * divisor / 6, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("anything", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+def test_an_example_whose_label_weighs_0_may_hold_anything(anything, z_loss):
+    logits, labels, weights = draw(4, 3), np.array([0, 1, 2, 1]), np.array([1.0, 0.0, 2.0])
+    short = cross_entropy(logits[::2], labels[::2], weights, z_loss=z_loss)
+    logits[1::2] = anything
+    for op in (cross_entropy, autodiff(cross_entropy)):
+        loss, gradient = jax.value_and_grad(op)(logits, labels, weights, z_loss=z_loss)
+        np.testing.assert_allclose(loss, short, rtol=1e-14)
+        assert gradient[1::2].tolist() == [[0.0] * 3] * 2
+        assert np.isfinite(gradient).all()
 
 
 def test_binary_cross_entropy_by_its_definition():
@@ -360,6 +401,18 @@ N, COLUMN = jnp.zeros(4), jnp.zeros((4, 1))
             ValueError,
             "cross_entropy: expected label_smoothing from 0 to below 1, got 1.0. It is the share "
             "of each label that is spread over all classes.",
+        ),
+        (
+            lambda: cross_entropy(Z, Y, label_smoothing="0.1"),
+            ValueError,
+            "cross_entropy: expected label_smoothing from 0 to below 1, got '0.1'. It is the share "
+            "of each label that is spread over all classes.",
+        ),
+        (
+            lambda: cross_entropy(Z, Y, z_loss="1e-4"),
+            ValueError,
+            "cross_entropy: expected z_loss of 0 or more, got '1e-4'. It is the weight of the "
+            "square of logsumexp(logits), such as 1e-4.",
         ),
         (
             lambda: cross_entropy(Z, Z, ignore_index=0),

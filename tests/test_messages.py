@@ -61,6 +61,12 @@ OPS = rows(
     partial(fn.conv, IMAGE[None], KERNEL),
     "conv: expected x of rank 4 (batch, height, width, channel), got shape (1, 1, 5, 5, 2). The "
     "rank of x is that of w.",
+    partial(fn.conv, IMAGE, KERNEL[..., :0]),
+    "conv: expected w of one output or more, and one tap or more along each axis, got shape (3, "
+    "3, 2, 0). Its axes are (*kernel, channels / groups, outputs).",
+    partial(fn.conv, IMAGE, KERNEL[:0]),
+    "conv: expected w of one output or more, and one tap or more along each axis, got shape (0, "
+    "3, 2, 4). Its axes are (*kernel, channels / groups, outputs).",
     partial(fn.conv, IMAGE, KERNEL, groups=3),
     "conv: expected a number of groups that divides 2, the number of channels of x, got "
     "groups=3. Choose a divisor of the number of channels.",
@@ -239,6 +245,12 @@ OTHERS = rows(
     lambda: fn.Dropout(1.0),
     "dropout: expected a probability from 0 to below 1, got drop=1.0. It is the probability of a "
     "zero: 0.1 keeps nine of ten.",
+    lambda: fn.Dropout("0.1"),
+    "dropout: expected a probability from 0 to below 1, got drop='0.1'. It is the probability of "
+    "a zero: 0.1 keeps nine of ten.",
+    lambda: fn.BatchNorm(decay="0.9"),
+    "batch_norm: expected a decay from 0 to 1, got '0.9'. It is the weight of the old average: "
+    "0.9 where PyTorch says momentum=0.1.",
     lambda: fn.BatchNorm(decay=2),
     "batch_norm: expected a decay from 0 to 1, got 2. It is the weight of the old average: 0.9 "
     "where PyTorch says momentum=0.1.",

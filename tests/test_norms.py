@@ -361,6 +361,17 @@ def test_sinusoidal_positions_are_waves(width):
     close(net({}, x, jnp.array([1, 2])), x + np.stack([expected[1:4], expected[2:5]]))
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 3, 0), (2, 0, 4)])
+@pytest.mark.parametrize("net", [fn.LearnedPositions(7), fn.SinusoidalPositions()])
+def test_positions_of_nothing_are_nothing(net, shape, key):
+    x = jnp.zeros(shape)
+    params, _ = net.init(key, x)
+    for offset in (0, jnp.array(1), jnp.ones(shape[0], int)):
+        assert net(params, x, offset).shape == shape
+        gradients = jax.grad(lambda p, o=offset: net(p, x, o).sum())(params)
+        assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
+
+
 def test_time_embedding_is_cosines_then_sines():
     t, expected = np.array([0.0, 0.5, 700.0]), np.zeros((3, 6))
     for row, i in np.ndindex(3, 3):

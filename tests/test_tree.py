@@ -147,6 +147,29 @@ MESSAGES = {
 }
 
 
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"head/w": ["dense/w", jnp.transpose]},
+        {"head/w": (["dense/w"], jnp.transpose)},
+        {"head/w": ("dense/w", "transpose")},
+        {"head/w": ("dense/w",)},
+        {"head/w": ()},
+        {"head/w": None},
+        {0: "dense/w"},
+        ["head/w", "dense/w"],
+    ],
+)
+def test_what_is_tied_is_a_path_to_a_path(sources):
+    message = (
+        "tie: expected for each path to tie another path, or a pair of one and a function, got "
+        f'{sources}. Write {{"head/w": "tok/table"}}, or {{"head/w": ("tok/table", '
+        "jnp.transpose)}."
+    )
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        fn.tie(NET, sources)
+
+
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.partition(", got")[0])
 def test_bad_input_is_one_sentence(message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

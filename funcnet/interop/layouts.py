@@ -4,10 +4,14 @@ A layout reads PyTorch's arrays into a layer's own leaves and writes them back. 
 has follows from the names and ranks of its leaves.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from .. import jaxprs, tree
+from ..layer import Layer
+from ..types import Params, State
 
 Arrays = dict[str, np.ndarray]
 Shape = tuple[int, ...]
@@ -60,6 +64,37 @@ _NAMES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+
+
+def stacked_leaves(net: Layer, params: Params, state: State, inputs: tuple) -> set[str]:
+    """The paths of the parameters that hold those of several layers, by what the net does to them.
+
+    A rank alone does not tell: the weights of `n` dense layers look like a kernel of length `n`.
+    """
+    closed, _ = jaxprs.trace(lambda *args: net.apply(*args)[0], params, state, *inputs)
+    body, _ = jaxprs.open_jaxpr(closed)
+    paths = tree.flatten(params)
+    return set(_stacked_within(body, dict(zip(body.invars, paths, strict=False))))
+
+
+def _stacked_within(body: Any, paths: dict[Any, str]) -> Iterator[str]:
+    """Those of the parameters in `body` that a loop takes apart, or that have an axis too many."""
+    for eqn in body.eqns:
+        own = [paths.get(x) if jaxprs.is_var(x) else None for x in eqn.invars]
+        ranks = [len(x.aval.shape) for x in eqn.invars]
+        inside, kind = jaxprs.structure(eqn), jaxprs.label(eqn)
+        if isinstance(inside, jaxprs.Scan):
+            yield from filter(None, own[inside.consts + inside.carry :])
+        if isinstance(inside, jaxprs.Scan | jaxprs.Call):
+            step, _ = jaxprs.open_jaxpr(inside.body)
+            known = {var: path for var, path in zip(step.invars, own, strict=True) if path}
+            yield from _stacked_within(step, known)
+        elif kind in _KERNELS and own[1] and ranks[1] > (ranks[0] if kind != "dense" else 2):
+            yield own[1]
+
+
+_KERNELS = ("dense", "conv", "conv_transpose")
+"""The ops whose second argument is a weight, of the rank of the first; that of dense has 2."""
 
 
 class _Turn(NamedTuple):

@@ -6,6 +6,7 @@ transposed, the gates' two biases become one, the dense layer after a flattening
 the order (height, width, channel). PyTorch itself is not needed.
 """
 
+import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 from .. import tree
 from ..layer import Call, Layer, calls_of
 from ..types import Params, State, require
-from .layouts import Arrays, Layout, Shape, layouts
+from .layouts import Arrays, Layout, Shape, layouts, stacked_leaves
 
 COUNTER = "num_batches_tracked"
 """PyTorch's batch norm counts its batches; nothing here depends on it."""
@@ -48,8 +49,9 @@ def from_state_dict(
         as a cache, is as `net.init` leaves it.
 
     Raises:
-        ValueError: If an array is missing, extra or of another shape; all of them are listed. If
-            layers are stacked, as `repeat` and `ensemble` have them.
+        ValueError: If an array is missing, extra or of another shape, or a name in `names` is not
+            found; all of them are listed. If layers are stacked, as `repeat` and `ensemble` have
+            them.
 
     >>> from funcnet.layers.linear import Dense
     >>> theirs = {"weight": np.array([[1.0, 2.0, 3.0]]), "bias": np.array([4.0])}
@@ -57,11 +59,11 @@ def from_state_dict(
     >>> params["w"].tolist(), params["b"].tolist()
     ([[1.0], [2.0], [3.0]], [4.0])
     """
-    params, state, groups = _groups(net, inputs)
+    params, state, groups, known = _groups(net, inputs)
     ignored = {ignore} if isinstance(ignore, str) else set(ignore)
     modules = _modules(name for name in state_dict if name not in ignored)
     pairs = _pairs("from_state_dict", groups, modules, names)
-    found, faults, used = {}, [], set()
+    found, faults, used = {}, _unknown(names, known, groups, modules), set()
     for group, module in pairs:
         entries = modules.get(module, {})
         layout = _layout_for(group, entries)
@@ -114,14 +116,23 @@ def to_state_dict(
         `module.load_state_dict({k: torch.tensor(v) for k, v in arrays.items()})`.
 
     Raises:
-        ValueError: If an array is missing, two would have one name, or layers are stacked.
+        ValueError: If an array is missing, two would have one name, a path in `names` is not
+            found, or layers are stacked.
 
     >>> from funcnet.layers.linear import Dense
     >>> params = {"w": jnp.ones((3, 1)), "b": jnp.zeros(1)}
     >>> {k: v.shape for k, v in to_state_dict(Dense(1), params, {}, jnp.ones((1, 3))).items()}
     {'weight': (1, 3), 'bias': (1,)}
     """
-    _, _, groups = _groups(net, inputs)
+    _, _, groups, known = _groups(net, inputs)
+    unknown = _unknown(names, known, groups, None)
+    require(
+        not unknown,
+        "to_state_dict",
+        "names for paths of this network",
+        "; ".join(unknown),
+        "A path runs from the outermost layer to the one that is meant.",
+    )
     leaves = tree.flatten(params) | tree.flatten(state)
     missing = [
         path for group in groups for leaf in group.leaves
@@ -154,16 +165,20 @@ def to_state_dict(
 
 
 class _Group(NamedTuple):
-    """A layer with parameters of its own: its path, its leaves' shapes, and what it flattens."""
+    """A layer with parameters of its own: its path, its leaves' shapes, what it flattens, and
+    whether it is several layers in one, their arrays stacked."""
 
     path: str
     leaves: dict[str, Shape]
     flattened: Shape | None
+    stacked: bool
 
 
-def _groups(net: Layer, inputs: tuple) -> tuple[Params, State, list[_Group]]:
-    """The places of the tree that hold arrays, in the order in which their layers are called."""
+def _groups(net: Layer, inputs: tuple) -> tuple[Params, State, list[_Group], set[str]]:
+    """The places of the tree that hold arrays, in the order in which their layers are called, and
+    the paths of all layers."""
     params, state, calls = calls_of(net, *inputs)
+    stacked = stacked_leaves(net, params, state, calls[0].inputs)
     turn = {"/".join(call.path): i for i, call in reversed(list(enumerate(calls)))}
     groups: dict[str, dict[str, Shape]] = {}
     for path, leaf in tree.flatten(params).items():
@@ -178,7 +193,19 @@ def _groups(net: Layer, inputs: tuple) -> tuple[Params, State, list[_Group]]:
             groups[parent][name] = leaf.shape
     placed = sorted(groups, key=lambda path: turn[_deepest(path, turn)])
     flats = {path: _flattened(calls, turn[path]) if path in turn else None for path in placed}
-    return params, state, [_Group(path, groups[path], flats[path]) for path in placed]
+    deep = {
+        path: any(
+            _joined(path, leaf, "/") in stacked or len(shape) > _RANKS.get(leaf, len(shape))
+            for leaf, shape in leaves.items()
+        )
+        for path, leaves in groups.items()
+    }
+    found = [_Group(path, groups[path], flats[path], deep[path]) for path in placed]
+    return params, state, found, {*turn, *groups}
+
+
+_RANKS = {"scale": 1, "shift": 1, "table": 2, "w_hidden": 2, "q/w": 3}
+"""The ranks that some leaves have in any layer that is not stacked."""
 
 
 def _below(node: Any, path: str) -> Any:
@@ -265,20 +292,40 @@ def _renamed(path: str, names: Mapping[str, str]) -> str:
     return ".".join(parts)
 
 
-_RANKS = {"scale": 1, "shift": 1, "w_hidden": 2, "q/w": 3}
-"""The ranks that some leaves have in any layer that is not stacked."""
+def _unknown(
+    names: Mapping[str, str] | None,
+    paths: Collection[str],
+    groups: list[_Group],
+    modules: Collection[str] | None,
+) -> list[str]:
+    """A fault for each path in `names` that the net does not have, and each module unknown.
+
+    A layer that holds no arrays may have any module; None stands for modules that are yet to be.
+    """
+    faults = []
+    holding = [group.path for group in groups]
+    for path, module in (names or {}).items():
+        if not _is_start(path, paths, "/"):
+            faults.append(f"{path!r} in `names` is no path of the net{_nearest(path, paths)}")
+        elif modules is None or not _is_start(path, holding, "/"):
+            continue
+        elif not _is_start(module, modules, "."):
+            faults.append(f"{module!r} in `names` is no module{_nearest(module, modules)}")
+    return faults
 
 
-def _is_stacked(leaves: Mapping[str, Shape]) -> bool:
-    b, w = leaves.get("b", ()), leaves.get("w", ())
-    # The bias of an einsum may be of rank 2 too, but has the last lengths of w, not the first.
-    deep = len(b) > 1 and b[:1] == w[:1]
-    return deep or any(len(leaves.get(leaf, ())) > rank for leaf, rank in _RANKS.items())
+def _is_start(name: str, whole: Collection[str], by: str) -> bool:
+    return not name or any(f"{other}{by}".startswith(f"{name}{by}") for other in whole)
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f" (nearest: {', '.join(near)})" if near else ""
 
 
 def _layout_for(group: _Group, entries: Mapping[str, str]) -> Layout:
     require(
-        not _is_stacked(group.leaves),
+        not group.stacked,
         "state_dict",
         "layers with parameters of their own",
         f"several layers stacked at {group.path or 'the top'}",

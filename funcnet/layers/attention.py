@@ -13,6 +13,7 @@ from ..ops import linear
 from ..ops import rotary as rotary_op
 from ..types import Array, Key, Params, State, require
 from . import initializers
+from .dropout import check_probability
 
 
 class _Inputs(NamedTuple):
@@ -155,13 +156,7 @@ def _check_options(
         repr(kv_heads),
         "Each serves a group of heads.",
     )
-    require(
-        0 <= drop < 1,
-        "attention",
-        "a probability from 0 to below 1",
-        f"drop={drop}",
-        "It is the probability of dropping a pair of query and key.",
-    )
+    check_probability("attention", "drop", drop, "dropping a pair of query and key")
     require(
         cache is None or (hasattr(cache, "__index__") and cache >= 1 and causal),
         "attention",

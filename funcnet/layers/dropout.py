@@ -1,6 +1,7 @@
 """Dropout: random zeros in training, nothing in use."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 from ..layer import Layer, need_key
 from ..ops import dropout as dropout_ops
@@ -59,14 +60,19 @@ def DropPath(drop: float) -> Layer:
     return _dropping("drop_path", drop, lambda x: range(1, x.ndim))
 
 
-def _dropping(name: str, drop: float, shared: Callable[[Array], Sequence[int]]) -> Layer:
+def check_probability(where: str, name: str, value: float, what: str) -> None:
+    """Raise unless `value` is a number from 0 to below 1, the probability of what `what` says."""
     require(
-        0 <= drop < 1,
-        name,
+        isinstance(value, Real) and 0 <= value < 1,
+        where,
         "a probability from 0 to below 1",
-        f"drop={drop}",
-        "It is the probability of a zero: 0.1 keeps nine of ten.",
+        f"{name}={value!r}",
+        f"It is the probability of {what}.",
     )
+
+
+def _dropping(name: str, drop: float, shared: Callable[[Array], Sequence[int]]) -> Layer:
+    check_probability(name, "drop", drop, "a zero: 0.1 keeps nine of ten")
 
     def apply(
         params: Params, state: State, x: Array, *, train: bool = False, key: Key | None = None

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -58,10 +59,10 @@ def BatchNorm(
     Reducing Internal Covariate Shift", 2015, algorithms 1 and 2.
     """
     require(
-        0 <= decay <= 1,
+        isinstance(decay, Real | jax.Array) and 0 <= decay <= 1,
         "batch_norm",
         "a decay from 0 to 1",
-        decay,
+        repr(decay),
         "It is the weight of the old average: 0.9 where PyTorch says momentum=0.1.",
     )
     initial = _initial(scale, shift)

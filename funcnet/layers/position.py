@@ -98,7 +98,7 @@ def SinusoidalPositions() -> Layer:
         at = _positions("sinusoidal_positions", x, offset)
         angles = _angles(at, (width + 1) // 2, 2 / max(width, 1))
         waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1)
-        waves = waves.reshape(*angles.shape[:-1], -1)[..., :width]
+        waves = waves.reshape(*angles.shape[:-1], 2 * angles.shape[-1])[..., :width]
         return x + waves.astype(x.dtype)
 
     return pure(sinusoidal_positions)

@@ -4,7 +4,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ..jaxprs import is_traced
 from ..layer import Layer
 from ..types import Array, Key, Params, State, require
 
@@ -36,7 +38,8 @@ def sample(
         The drawn tokens, `(batch, length)`.
 
     Raises:
-        ValueError: If the net has no cache or the cache no room, or an option is out of range.
+        ValueError: If the net has no cache or the cache no room, an option is out of range, or
+            the prompt has a token that the net does not know.
 
     >>> from funcnet.nets.gpt import GPT
     >>> prompt = jnp.zeros((1, 2), jnp.int32)
@@ -93,6 +96,14 @@ def _sample(
     return jnp.concatenate([first[:, None], rest.T], axis=1)
 
 
+@partial(jax.jit, static_argnums=0)
+def _start(net: Layer, key: Key, prompt: Array) -> tuple[Array, State]:
+    """A number for each token of the net's vocabulary, and its first state."""
+    params, state = net.init(key, prompt)
+    output, _ = net.apply(params, state, prompt)
+    return output[1][:, 0] if isinstance(output, tuple) else output.sum((0, 1)), state
+
+
 def _check_sample(
     net: Layer, prompt: Array, length: int, temperature: float, top_k: int | None
 ) -> None:
@@ -119,7 +130,15 @@ def _check_sample(
         f"temperature={temperature}, top_k={top_k}",
         "Temperature 0 always takes the likeliest token.",
     )
-    _, state = jax.eval_shape(net.init, jax.random.key(0), prompt[:, :1])
+    vocabulary, state = _start.eval_shape(net, jax.random.key(0), prompt[:, :1])
+    known = np.zeros(1, int) if is_traced(prompt) or not prompt.size else np.asarray(prompt)
+    require(
+        known.min() >= 0 and known.max() < vocabulary.size,
+        "sample",
+        f"a prompt of tokens from 0 to {vocabulary.size - 1}",
+        f"tokens from {known.min()} to {known.max()}",
+        "The net knows no others: encode the prompt as its training text was.",
+    )
     lengths = [
         leaf.shape[-3]
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)

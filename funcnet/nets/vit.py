@@ -8,7 +8,7 @@ from ..combine import network
 from ..layer import Layer, stateless, take
 from ..layers import initializers
 from ..layers.conv import Conv
-from ..layers.dropout import Dropout
+from ..layers.dropout import Dropout, check_probability
 from ..layers.linear import Dense
 from ..layers.norm import LayerNorm
 from ..layers.position import LearnedPositions
@@ -101,6 +101,7 @@ def ViT(
         repr(pool),
         "The class token is the first paper's choice.",
     )
+    check_probability("ViT", "drop_path", drop_path, "leaving out a branch of the last block")
     names = [f"block_{i}" for i in range(depth)]
     blocks = {
         name: TransformerBlock(

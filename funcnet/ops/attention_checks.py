@@ -12,10 +12,10 @@ from .precision import floating
 def _check_qkv(q: Array, k: Array, v: Array) -> None:
     for name, x in (("q", q), ("k", k), ("v", v)):
         require(
-            jnp.ndim(x) == 4,
+            x is not None and jnp.ndim(x) == 4,
             "attention",
             f"{name} of rank 4 (batch, time, heads, width)",
-            f"shape {jnp.shape(x)}",
+            x if x is None else f"shape {jnp.shape(x)}",
             "The heads come after the time: project to (batch, time, heads * width) and reshape.",
         )
         floating("attention", x, name)

@@ -41,6 +41,13 @@ def _check_conv(x: Array, w: Array, b: Array | None, groups: int) -> None:
         "Choose a divisor of the number of channels.",
     )
     require(
+        w.shape[-1] > 0 and 0 not in w.shape[:-2],
+        "conv",
+        "w of one output or more, and one tap or more along each axis",
+        f"shape {w.shape}",
+        "Its axes are (*kernel, channels / groups, outputs).",
+    )
+    require(
         w.shape[-1] % groups == 0,
         "conv",
         f"a number of groups that divides {w.shape[-1]}, the number of outputs of w",
@@ -131,6 +138,7 @@ def _thin(key: Array) -> tuple[Array, Array, Array]:
 @rule(
     _conv_forward,
     _conv_backward,
+    fast=True,
     cases={
         "two axes": normal_case((2, 6, 5, 4), (3, 2, 4, 3), (3,)),
         "one axis": normal_case((2, 9, 4), (3, 4, 5), (5,)),

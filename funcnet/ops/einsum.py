@@ -14,9 +14,18 @@ def terms_of(equation: str) -> tuple[str, str, str]:
     """The letters of both operands and of the output.
 
     Raises:
+        TypeError: If the equation is no string.
         ValueError: If the equation is not one of two operands, each letter once in each.
     """
     where = "einsum"
+    require(
+        isinstance(equation, str),
+        where,
+        "an equation, a string",
+        repr(equation),
+        'Write equation="btd,dhk->bthk".',
+        TypeError,
+    )
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = (*inputs.split(","), output)
     require(
@@ -140,7 +149,7 @@ def einsum(x: Array, w: Array, *, equation: str) -> Array:
         bfloat16 and float16 are summed in float32 and rounded once.
 
     Raises:
-        TypeError: If `x` is not floating.
+        TypeError: If `x` is not floating, or the equation no string.
         ValueError: If the equation has not two operands, repeats a letter within one, or has an
             output letter that neither has; if the shapes do not fit it.
 

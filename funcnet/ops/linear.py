@@ -125,7 +125,7 @@ def _embed_backward(res: tuple, dy: Array) -> tuple[Array, None]:
     """dtable[i] = Σ dy over the places where ids = i"""
     table, ids = res
     ids = jnp.clip(ids, 0, len(table) - 1)
-    rows = widened(dy).reshape(-1, table.shape[1])
+    rows = widened(dy).reshape(ids.size, table.shape[1])
     return jnp.zeros(table.shape, rows.dtype).at[ids.reshape(-1)].add(rows), None
 
 

@@ -1,6 +1,7 @@
 """The K-class cross-entropy from logits: one class, or a distribution over classes, per example."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import jax
@@ -73,17 +74,17 @@ def _check_classes(
         "To leave out examples, use where.",
     )
     require(
-        0 <= label_smoothing < 1,
+        isinstance(label_smoothing, Real) and 0 <= label_smoothing < 1,
         op,
         "label_smoothing from 0 to below 1",
-        label_smoothing,
+        repr(label_smoothing),
         "It is the share of each label that is spread over all classes.",
     )
     require(
-        z_loss >= 0,
+        isinstance(z_loss, Real) and z_loss >= 0,
         op,
         "z_loss of 0 or more",
-        z_loss,
+        repr(z_loss),
         "It is the weight of the square of logsumexp(logits), such as 1e-4.",
     )
     require(
@@ -132,6 +133,26 @@ def _divisor(logits: Array, labels: Array, weights: Array, counts: Array | None)
     return label_weights(labels, weights, counts)[1].sum()
 
 
+def _counts(
+    logits: Array,
+    labels: Array,
+    weights: Array | None,
+    where: Array | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+) -> Array | None:
+    """Which examples count, as `counts_of`, but for those whose label weighs nothing at all."""
+    counts = counts_of(labels, where, ignore_index)
+    if weights is None or label_smoothing or _soft(logits, labels):
+        return counts
+    return label_weights(labels, class_weights(logits, weights, wide(logits)), counts)[1] != 0
+
+
+def _costs(log_p: Array, q: Array) -> Array:
+    """-ln p, and 0 for a class that is ruled out and has no share of the label: 0 · ∞ is 0."""
+    return jnp.where((q == 0) & jnp.isneginf(log_p), 0, -log_p)
+
+
 def _counted_logits(logits: Array, counts: Array | None, dtype: Any) -> Array:
     return masked(logits.astype(dtype), None if counts is None else counts[..., None])
 
@@ -149,7 +170,8 @@ def _cross_entropy_forward(
 ) -> tuple[Array, tuple]:
     _check_classes(logits, labels, weights, ignore_index, label_smoothing, z_loss)
     check_reduction("cross_entropy", where, jnp.shape(logits)[:-1], reduction)
-    dtype, eps, counts = wide(logits), label_smoothing, counts_of(labels, where, ignore_index)
+    dtype, eps = wide(logits), label_smoothing
+    counts = _counts(logits, labels, weights, where, ignore_index, eps)
     z, w = _counted_logits(logits, counts, dtype), class_weights(logits, weights, dtype)
     # ln Σ exp in two parts: one number would lose the digits of ln where the logits are large.
     top = jax.lax.stop_gradient(z.max(-1, keepdims=True))
@@ -157,13 +179,15 @@ def _cross_entropy_forward(
     lse = jnp.log(jnp.exp(z).sum(-1, keepdims=True))
     if _soft(logits, labels):
         q = w * ((1 - eps) * labels.astype(dtype) + eps / w.size)
-        losses, w_y = (q * (lse - z)).sum(-1), 1
+        losses, w_y = (q * _costs(z - lse, q)).sum(-1), 1
     else:
-        check_range("cross_entropy", "labels", labels, counts, 0, w.size - 1)
+        counted = counts_of(labels, where, ignore_index)
+        check_range("cross_entropy", "labels", labels, counted, 0, w.size - 1)
         safe, w_y = label_weights(labels, w, counts)
-        losses = w_y * (lse - jnp.take_along_axis(z, safe[..., None], axis=-1))[..., 0]
+        z_y = jnp.take_along_axis(z, safe[..., None], axis=-1)
+        losses = w_y * _costs(z_y - lse, w_y[..., None])[..., 0]
         if eps:
-            losses = (1 - eps) * losses + eps * (w * (lse - z)).mean(-1)
+            losses = (1 - eps) * losses + eps * (w * _costs(z - lse, w)).mean(-1)
     if z_loss:
         losses += z_loss * w_y * jnp.square(top + lse)[..., 0]
     divisor = _divisor(logits, labels, w, counts)
@@ -185,7 +209,8 @@ def _cross_entropy_backward(
     z_loss ζ adds 2 ζ w_y ln Σ exp(logits) to Σ q, with w_y = 1 for a soft label
     """
     logits, top, lse, labels, weights, where = res
-    dtype, eps, counts = lse.dtype, label_smoothing, counts_of(labels, where, ignore_index)
+    dtype, eps = lse.dtype, label_smoothing
+    counts = _counts(logits, labels, weights, where, ignore_index, eps)
     w, pull = class_weights(logits, weights, dtype), 2 * z_loss * (top + lse)
     log_p = _counted_logits(logits, counts, dtype) - top - lse
     dy = each(dy.astype(dtype), _divisor(logits, labels, w, counts), reduction)
@@ -193,7 +218,7 @@ def _cross_entropy_backward(
     if _soft(logits, labels):
         q = w * ((1 - eps) * labels.astype(dtype) + eps / w.size)
         dlogits = (jnp.exp(log_p) * (q.sum(-1, keepdims=True) + pull) - q) * dy
-        return dlogits, -(1 - eps) * w * log_p * dy, None, None
+        return dlogits, (1 - eps) * w * _costs(log_p, q) * dy, None, None
     safe, w_y = label_weights(labels, w, counts)
     q_y = (1 - eps) * w_y[..., None]
     q = jnp.where(safe[..., None] == jnp.arange(w.size), q_y, 0) + eps * w / w.size
@@ -213,6 +238,11 @@ def _classes(
         return logits, labels, weights, jax.random.bernoulli(d, 0.6, examples) if mask else None
 
     return make
+
+
+def _ruled_out(key: Key) -> tuple:
+    logits, labels, _, _ = _classes(6)(key)
+    return logits.at[::2, 1].set(-jnp.inf), labels, jnp.array([1.0, 0.0, 2.0, 1.0, 0.5]), None
 
 
 def _none_counts(key: Key) -> tuple:
@@ -243,6 +273,7 @@ def _none_counts(key: Key) -> tuple:
         ),
         "z loss": Case(_classes(6, weighted=True, mask=True), {"z_loss": 0.1}),
         "z loss, soft": Case(_classes(6, soft=True), {"z_loss": 0.1}),
+        "ruled out": Case(_ruled_out, {"label_smoothing": 0.1}),
         "none counts": Case(_none_counts),
         "no examples": Case(_classes(0)),
     },
@@ -269,7 +300,8 @@ def cross_entropy(
         logits: `(..., K)`, before any softmax.
         labels: Classes, integers `(...)`; or soft labels, floating `(..., K)`, which get a
             gradient.
-        weights: Class weights `(K,)`, constants; None for ones.
+        weights: Class weights `(K,)`, constants; None for ones. A label of weight 0 adds nothing
+            to value and gradient, even where its logit is -∞.
         where: Boolean `(...)`: which examples count; None for all.
         ignore_index: The integer label whose examples do not count.
         label_smoothing: ε, the share of each label that is spread evenly over the classes.
@@ -294,16 +326,22 @@ def cross_entropy(
     """
     _check_classes(logits, labels, weights, ignore_index, label_smoothing, z_loss)
     check_reduction("cross_entropy", where, jnp.shape(logits)[:-1], reduction)
-    dtype, eps, counts = wide(logits), label_smoothing, counts_of(labels, where, ignore_index)
+    dtype, eps = wide(logits), label_smoothing
+    counts = _counts(logits, labels, weights, where, ignore_index, eps)
     w = class_weights(logits, weights, dtype)
     z = logits if counts is None else jnp.where(counts[..., None], logits, 0)
     log_p = jax.nn.log_softmax(z.astype(dtype))
     if _soft(logits, labels):
-        losses = -jnp.sum(w * ((1 - eps) * labels.astype(dtype) + eps / w.size) * log_p, axis=-1)
+        q = w * ((1 - eps) * labels.astype(dtype) + eps / w.size)
+        # No product with an infinite cost: its derivative would be NaN behind the other choice.
+        ruled_out = (q == 0) & jnp.isneginf(log_p)
+        losses = -jnp.sum(q * jnp.where(ruled_out, 0, log_p), axis=-1)
         w_y = jnp.ones_like(losses)
     else:
-        check_range("cross_entropy", "labels", labels, counts, 0, w.size - 1)
+        counted = counts_of(labels, where, ignore_index)
+        check_range("cross_entropy", "labels", labels, counted, 0, w.size - 1)
         safe, w_y = label_weights(labels, w, counts)
+        log_p = jnp.where((w == 0) & jnp.isneginf(log_p), 0, log_p)
         of_label = jnp.take_along_axis(log_p, safe[..., None], axis=-1)[..., 0]
         losses = -(1 - eps) * w_y * of_label
         if eps:
