@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import jaxprs
+from .arguments import accepted
 from .render import forms, text
-from .rules import RULES, Case, Rule, accepted
+from .rules import RULES, Case, Rule
 from .types import Array, Key, require
 
 LIMITS = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 2.0}

@@ -26,15 +26,14 @@ gradient that JAX derives from the primal.
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from . import jaxprs
+from .arguments import accepted, bind, kind, parameters
 from .closure import opened
 from .cotangents import Shapes, conform, operand_shapes
 from .types import Key, require
@@ -70,14 +69,13 @@ class Rule(NamedTuple):
     @property
     def arguments(self) -> tuple[str, ...]:
         """Names of the array arguments, in order."""
-        return tuple(name for name, kind in _parameters(self.primal) if kind != "static")
+        return tuple(name for name, kind in parameters(self.primal) if kind != "static")
 
     def options(self, static: Mapping[str, Any]) -> dict[str, Any]:
         """All static arguments of a call that names these: the others have their defaults."""
-        parameters = inspect.signature(self.primal).parameters.items()
-        kinds = dict(_parameters(self.primal))
-        defaults = {name: p.default for name, p in parameters if kinds[name] == "static"}
-        return defaults | dict(static)
+        kinds = dict(parameters(self.primal))
+        declared = inspect.signature(self.primal).parameters.items()
+        return {name: p.default for name, p in declared if kinds[name] == "static"} | dict(static)
 
     @property
     def derivation(self) -> str:
@@ -156,10 +154,10 @@ def rule(
 
         @functools.wraps(primal)
         def op(*args: Any, **kwargs: Any) -> Any:
-            operands, static = _bind(name, signature, args, kwargs)
+            operands, static = bind(name, signature, args, kwargs)
             if local:
                 return _with_closure(record, static, operands)
-            return build(static, tuple(map(_kind, static)))(*operands)
+            return build(static, tuple(map(kind, static)))(*operands)
 
         record = Rule(name, primal, forward, backward, tuple(nodiff), cases, fast, op)
         build = functools.lru_cache(lambda static, kinds: _differentiable(record, static))
@@ -183,9 +181,9 @@ def rule(
 def autodiff(f: Callable) -> Callable:
     """`f` without any custom derivative rule: JAX differentiates the primals instead.
 
-    Works on any function, also of other libraries: the rules are taken off by rewriting the
-    jaxpr, inside jit, scan, while, cond and remat as well. So forward mode and all that is built
-    on it (`jax.jvp`, `jax.jacfwd`, `jax.hessian`, `jax.linearize`) work on any network.
+    Works on any function, also of other libraries: the jaxpr is rewritten, inside jit, scan, while,
+    cond and remat as well. So forward mode and all that is built on it (`jax.jvp`, `jax.jacfwd`,
+    `jax.hessian`, `jax.linearize`) work on any network.
 
     Args:
         f: Any function. Arrays are traced; other leaves (Python numbers, strings) are static.
@@ -228,22 +226,11 @@ def _is_array(leaf: object) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
-def _parameters(f: Callable) -> Iterator[tuple[str, str]]:
-    """Each parameter's name, and whether it is an "array", "static", or the "rest" of a call."""
-    kinds = {
-        inspect.Parameter.KEYWORD_ONLY: "static",
-        inspect.Parameter.VAR_POSITIONAL: "rest",
-        inspect.Parameter.VAR_KEYWORD: "rest",
-    }
-    for name, parameter in inspect.signature(f).parameters.items():
-        yield name, kinds.get(parameter.kind, "array")
-
-
 def _check_signatures(
     primal: Callable, forward: Callable, backward: Callable, nodiff: Sequence[str]
 ) -> None:
     where = f"rule for {primal.__name__}"
-    own = dict(_parameters(primal))
+    own = dict(parameters(primal))
     arrays = [name for name, kind in own.items() if kind == "array"]
     static = {name for name, kind in own.items() if kind == "static"}
     require(
@@ -263,7 +250,7 @@ def _check_signatures(
             "Keyword-only arguments are static and need no mention.",
         )
     for role, f in (("forward", forward), ("backward", backward)):
-        extra = sorted({n for n, kind in _parameters(f) if kind == "static"} - static)
+        extra = sorted({n for n, kind in parameters(f) if kind == "static"} - static)
         require(
             not extra,
             where,
@@ -272,46 +259,6 @@ def _check_signatures(
             "Take them from the residuals instead.",
             TypeError,
         )
-
-
-def _bind(
-    name: str, signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]
-) -> tuple[tuple, tuple[tuple[str, Any], ...]]:
-    """Split a call into its array operands and its static arguments, the latter hashable."""
-    names = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as mismatch:
-        raise TypeError(
-            f"{name}: expected the arguments {inspect.Signature(names)}, got a wrong "
-            f"call ({mismatch}). Arrays may be positional, static arguments go by keyword."
-        ) from None
-    bound.apply_defaults()
-    static = tuple((key, _hashable(name, key, value)) for key, value in bound.kwargs.items())
-    return jax.tree.map(_array_of_number, bound.args), static
-
-
-def _array_of_number(leaf: Any) -> Any:
-    return jnp.asarray(leaf) if isinstance(leaf, bool | int | float | complex) else leaf
-
-
-def _hashable(name: str, argument: str, value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_hashable(name, argument, v) for v in value)
-    if value.__hash__ is None or jaxprs.is_traced(value):
-        raise TypeError(
-            f"{name}: expected `{argument}` to be a plain Python value, since it is static, "
-            f"got {type(value).__name__}. Pass a number, string, tuple or function."
-        )
-    # NumPy's own numbers are no weak types: a float64 among them would widen what it multiplies.
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _kind(value: Any) -> Any:
-    """What tells static values apart that are equal: 2, 2.0 and True; 0.0 and -0.0."""
-    if isinstance(value, tuple):
-        return tuple(_kind(v) for v in value)
-    return (type(value), str(value)) if isinstance(value, float) else type(value)
 
 
 def _with_closure(record: Rule, static: tuple[tuple[str, Any], ...], operands: tuple) -> Any:
@@ -383,12 +330,6 @@ def _undifferentiated(primal: Callable, forward: Callable) -> Callable:
     fast = jax.custom_jvp(output)
     fast.defjvp(lambda operands, tangents: jax.jvp(primal, operands, tangents))
     return fast
-
-
-def accepted(f: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The static arguments that a forward or backward pass names; it need not take them all."""
-    wanted = {name for name, kind in _parameters(f) if kind == "static"}
-    return {name: value for name, value in options.items() if name in wanted}
 
 
 def _tag(output: Any, name: str) -> Any:

@@ -107,6 +107,11 @@ OTHERS = rows(
     lambda: fn.sample_recurrent(RNN, {}, IDS, 3, KEY),
     "sample_recurrent: expected a prompt of integers (batch, time), a token or more, got int32 of "
     "shape (2,). Write prompt[None] for a batch of one.",
+    lambda: fn.sample_recurrent(
+        RNN, {"embed": {"table": jnp.ones((5, 2))}}, jnp.array([[0, 5]]), 3, KEY
+    ),
+    "sample_recurrent: expected a prompt of tokens from 0 to 4, got tokens from 0 to 5. The net "
+    "knows no others: encode the prompt as its training text was.",
     lambda: fn.sample_recurrent(RNN, {}, TOKENS, 3, KEY, temperature=0.0),
     "sample_recurrent: expected a length of 1 or more and a temperature above 0, got length=3, "
     "temperature=0.0. Lower the temperature towards 0 for the likeliest tokens.",

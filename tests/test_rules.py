@@ -257,6 +257,12 @@ MISUSES = {
         r"\(got an unexpected keyword argument 'weight'\)\. Arrays may be positional, static "
         r"arguments go by keyword\.",
     ),
+    "list for an array": (
+        lambda: fn.dense([[1.0, 2.0]], jnp.ones((2, 1))),
+        TypeError,
+        r"dense: expected `x` to be an array, got a list of numbers\. Make it one: "
+        r"jnp\.array\(x\)\.",
+    ),
     "array as static argument": (
         lambda: scale(X, power=jnp.ones(2)),
         TypeError,

@@ -5,8 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..combine import network
+from ..jaxprs import is_traced
 from ..layer import Layer
 from ..layers.dropout import Dropout
 from ..layers.linear import Dense, Embed
@@ -108,7 +110,7 @@ def sample_recurrent(
 
     Raises:
         ValueError: If the prompt is no integers `(batch, time)`, or `length` or `temperature` is
-            not above 0.
+            not above 0, or the prompt has a token that the net does not know.
 
     >>> net, prompt = CharRNN(50, width=16, return_final=True), jnp.zeros((2, 3), jnp.int32)
     >>> params, _ = net.init(jax.random.key(0), prompt)
@@ -130,6 +132,15 @@ def sample_recurrent(
         "a length of 1 or more and a temperature above 0",
         f"length={length}, temperature={temperature}",
         "Lower the temperature towards 0 for the likeliest tokens.",
+    )
+    alphabet = len(params["embed"]["table"])
+    tokens = np.zeros(1, int) if is_traced(prompt) or not prompt.size else np.asarray(prompt)
+    require(
+        tokens.min() >= 0 and tokens.max() < alphabet,
+        "sample_recurrent",
+        f"a prompt of tokens from 0 to {alphabet - 1}",
+        f"tokens from {tokens.min()} to {tokens.max()}",
+        "The net knows no others: encode the prompt as its training text was.",
     )
     return _sample(net, length, params, prompt, key, jnp.float32(temperature))
 

@@ -7,6 +7,7 @@ each device of a mesh draws its own part. It is no generator for anything else.
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,10 @@ from .precision import floating, widened
 def _check_dropout(x: Array, key: Key, drop: float, broadcast_dims: Sequence[int]) -> None:
     floating("dropout", x)
     require(
-        0 <= drop < 1,
+        isinstance(drop, Real) and 0 <= drop < 1,
         "dropout",
         "a probability to drop, from 0 to less than 1",
-        drop,
+        repr(drop),
         "It is the part that is set to zero, not the part that is kept.",
     )
     rank = jnp.ndim(x)

@@ -66,7 +66,7 @@ def _nll(
     check_range("nll", "labels", labels, counts, 0, w.size - 1)
     safe, w_y = label_weights(labels, w, counts)
     of_label = jnp.take_along_axis(log_probs.astype(dtype), safe[..., None], axis=-1)[..., 0]
-    losses = masked(-w_y * masked(of_label, counts), counts)
+    losses = -w_y * masked(of_label, w_y != 0)
     return reduce(losses, w_y.sum(), reduction).astype(log_probs.dtype)
 
 
@@ -92,7 +92,7 @@ def _nll_backward(
     dtype, counts = wide(log_probs), counts_of(labels, where, ignore_index)
     w = class_weights(log_probs, weights, dtype)
     safe, w_y = label_weights(labels, w, counts)
-    slope = -w_y * masked(each(dy.astype(dtype), w_y.sum(), reduction), counts)
+    slope = -w_y * masked(each(dy.astype(dtype), w_y.sum(), reduction), w_y != 0)
     at_label = safe[..., None] == jnp.arange(w.size)
     return jnp.where(at_label, slope[..., None], 0), None, None, None
 

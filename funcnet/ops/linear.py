@@ -1,5 +1,7 @@
 """Affine maps and table look-ups: the ops whose backward pass is a matrix product or a scatter."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,8 @@ def _dense_forward(x: Array, w: Array, b: Array | None) -> tuple[Array, tuple]:
 def _dense_backward(res: tuple, dy: Array) -> tuple[Array, Array, Array | None]:
     """dx = dy wᵀ;  dw = xᵀ dy;  db = Σ dy, over all axes but the last"""
     x, w, b = res
-    rows, drows = x.reshape(-1, w.shape[0]), dy.reshape(-1, w.shape[1])
+    n = math.prod(x.shape[:-1])
+    rows, drows = x.reshape(n, w.shape[0]), dy.reshape(n, w.shape[1])
     return dy @ w.T, rows.T @ drows, None if b is None else drows.sum(0)
 
 
@@ -61,6 +64,7 @@ def _dense(x: Array, w: Array, b: Array | None) -> Array:
         "sequence": normal_case((2, 5, 3), (3, 4), (4,)),
         "no bias": normal_case((5, 3), (3, 4), None),
         "no rows": normal_case((0, 3), (3, 4), (4,)),
+        "no features": normal_case((2, 0), (0, 4), (4,)),
     },
 )
 def dense(x: Array, w: Array, b: Array | None = None) -> Array:
