@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from ..folded import folded
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .norm import affine, check_channels, moments, rows_of
@@ -58,8 +59,8 @@ def _layer_norm_backward(res: tuple, dy: Array) -> tuple[Array, Array | None, Ar
     slopes = drows * weights - _row_mean(drows, weights) - unit * _row_mean(product, weights)
     return (
         (rstd * slopes).reshape(x.shape),
-        None if scale is None else product.sum(0),
-        None if shift is None else drows.sum(0),
+        None if scale is None else folded(product),
+        None if shift is None else folded(drows),
     )
 
 
@@ -131,7 +132,7 @@ def _rms_norm_backward(res: tuple, dy: Array) -> tuple[Array, Array | None]:
     unit, drows = rows_of(x) * rrms, rows_of(dy)
     weights, product = _weights(scale, drows), unit * drows
     dx = rrms * (drows * weights - unit * _row_mean(product, weights))
-    return dx.reshape(x.shape), None if scale is None else product.sum(0)
+    return dx.reshape(x.shape), None if scale is None else folded(product)
 
 
 @rule(

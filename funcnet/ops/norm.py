@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ..folded import folded
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .precision import floating, widened
@@ -65,7 +66,7 @@ def moments(x: Array, mean: Callable[[Array], Array]) -> tuple[Array, Array, Arr
 
 
 def _mean(rows: Array) -> Array:
-    return rows.sum(0) / max(len(rows), 1)
+    return folded(rows) / max(len(rows), 1)
 
 
 def _batch_norm_forward(
@@ -90,7 +91,7 @@ def _batch_norm_backward(
     )
     rows, drows = (rows_of(x) - pivot) - offset, rows_of(dy)
     n = max(len(rows), 1)
-    dshift, dscale = drows.sum(0), (rows * drows).sum(0) * rstd
+    dshift, dscale = folded(drows), folded(rows * drows) * rstd
     slope = rstd if scale is None else rstd * scale
     by_row = (2 * dvar - slope * rstd * dscale) / n
     by_channel = (dmean - slope * dshift) / n
