@@ -1,19 +1,19 @@
-"""Run a benchmark by name: `python -m tests.benchmarks ops`, `lenet` or `step`."""
+"""Run a benchmark by name: `python -m tests.benchmarks ops`, `lenet`, `step` or `traces`."""
 
 import importlib
 import sys
 
-NAMES = ("ops", "lenet", "step")
+NAMES = ("ops", "lenet", "step", "traces")
 
 
 def main() -> None:
-    """Run the benchmark that is named, with the words that follow."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    """Run the benchmark that is named; `ops` takes words that its rows are to contain."""
+    name, *words = sys.argv[1:] or [""]
     if name not in NAMES:
         sys.exit(f"benchmarks: expected one of {', '.join(NAMES)}, got {name!r}. Name one.")
     module = importlib.import_module(f".{name}", __package__)
     if name == "ops":
-        module.main(sys.argv[2:])
+        module.main(words)
     else:
         module.main()
 

@@ -102,7 +102,12 @@ def ratio() -> float:
     return plain / ours
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print both times."""
     ours, plain = times()
     print(f"LeNet gradient, batch 64: funcnet {1e3 * ours:.2f} ms, plain JAX {1e3 * plain:.2f} ms")
     print(f"{plain / ours:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What it costs to read a gradient: time and memory beside the computation that is read.
+
+    python -m tests.benchmarks traces
+
+`watch` stands beside the same training step without it, compiled, in turns, in one process. A
+trace runs equation by equation; its times are of a second call, when what it compiles is there.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import funcnet as fn
+from funcnet.train.step import CPU_OPTIONS
+
+ADAM = optax.adam(1e-3)
+
+
+def transformer(depth: int, batch: int, length: int, width: int) -> tuple[Callable, Any, Any]:
+    """The loss of a language model of `depth` blocks, its parameters, and a batch of text."""
+    net = fn.GPT(1000, width=width, depth=depth, heads=4, length=length, logits=False)
+    tokens = jax.random.randint(jax.random.key(0), (batch, length + 1), 0, 1000)
+    params, _ = net.init(jax.random.key(1), tokens[:, :-1])
+
+    def loss(params: Any, tokens: Any) -> Any:
+        return fn.lm_loss(net(params, tokens[:, :-1]), tokens[:, 1:])
+
+    return loss, params, tokens
+
+
+def step(gradient: Callable) -> Callable:
+    """A training step that also gives what it saw."""
+
+    def stepped(params: Any, opt_state: Any, tokens: Any) -> Any:
+        seen, gradients = gradient(params, tokens)
+        updates, opt_state = ADAM.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, seen
+
+    return stepped
+
+
+def watching(loss: Callable, **options: Any) -> Callable:
+    """Like `jax.value_and_grad`, with all that was seen in the place of the value."""
+
+    def gradient(params: Any, tokens: Any) -> Any:
+        watched = fn.watch(loss, wrt=0, **options)(params, tokens)
+        return (watched.output, watched.seen), watched.gradients
+
+    return gradient
+
+
+def seconds(f: Callable, *args: Any) -> float:
+    """Of one call."""
+    started = time.perf_counter()
+    jax.block_until_ready(f(*args))
+    return time.perf_counter() - started
+
+
+def in_turns(steps: Sequence[Callable], args: tuple, runs: int = 15) -> list[float]:
+    """Median milliseconds of each, and what it takes them to compile left out."""
+    options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
+    compiled = [jax.jit(f, compiler_options=options).lower(*args).compile() for f in steps]
+    rows = [[seconds(f, *args) for f in compiled] for _ in range(runs)]
+    return [1e3 * statistics.median(column) for column in zip(*rows[1:], strict=True)]
+
+
+def watch_rows() -> None:
+    """A training step of six blocks, and the same watched."""
+    loss, params, tokens = transformer(6, 8, 128, 256)
+    steps = [
+        step(jax.value_and_grad(loss)),
+        step(watching(loss)),
+        step(watching(loss, select="all")),
+    ]
+    times = in_turns(steps, (params, ADAM.init(params), tokens))
+    names = ("training step, 6 blocks", "watched, layer outputs", "watched, every equation")
+    for name, ms in zip(names, times, strict=True):
+        print(f"{name:36}{ms:9.1f} ms {ms / times[0] - 1:+8.1%}", flush=True)
+
+
+def trace_rows() -> None:
+    """Traces of four blocks and of a loop of a thousand steps."""
+    loss, params, tokens = transformer(4, 2, 32, 64)
+
+    def loop(w: Any, x: Any) -> Any:
+        return jax.lax.scan(lambda h, x: (jnp.tanh(w @ h + x), None), x[0], x)[0].sum()
+
+    rows = {
+        "trace, 4 blocks": (fn.trace(loss, wrt=0), params, tokens),
+        "trace, scan of 1,000 steps": (fn.trace(loop), jnp.eye(8) / 2, jnp.ones((1000, 8))),
+    }
+    for name, (traced, *args) in rows.items():
+        took = [_timed(traced, *args) for _ in range(4)]
+        print(f"{name:36}{1e3 * statistics.median(took[1:]):9.1f} ms", flush=True)
+
+
+def _timed(traced: Callable, *args: Any) -> float:
+    started = time.perf_counter()
+    traced(*args)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print the table."""
+    watch_rows()
+    trace_rows()
+
+
+if __name__ == "__main__":
+    main()
