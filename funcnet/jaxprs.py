@@ -5,6 +5,7 @@ modules above read and rewrite jaxprs with the functions here and never touch `j
 `jax.extend` themselves, so a new JAX changes one file.
 """
 
+import functools
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -47,6 +48,25 @@ def evaluate(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
 def evaluate_with(closed: ClosedJaxpr, consts: Sequence[Any], *leaves: Any) -> list[Any]:
     """The same with other constants in the place of its own."""
     return jax.core.eval_jaxpr(closed.jaxpr, consts, *leaves)
+
+
+_COMPILED: dict[str, Callable] = {}
+
+
+def evaluate_again(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
+    """`evaluate`, compiled once for all jaxprs that read alike.
+
+    A loop that is run as a whole is compiled anyway; JAX would do it for each new jaxpr.
+    """
+    inner = [c for eqn in closed.jaxpr.eqns for sub in sub_jaxprs(eqn) for c in open_jaxpr(sub)[1]]
+    if inner:
+        return evaluate(closed, *leaves)
+    text = str(closed.jaxpr)
+    if text not in _COMPILED:
+        if len(_COMPILED) >= 1000:
+            _COMPILED.clear()
+        _COMPILED[text] = jax.jit(functools.partial(jax.core.eval_jaxpr, closed.jaxpr))
+    return _COMPILED[text](closed.consts, *leaves)
 
 
 def output_shapes(closed: ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:

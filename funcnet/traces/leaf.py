@@ -168,14 +168,18 @@ def run_lines(
     def do(
         step: steps.Step, found: list[tuple[Any, str]], here: Source | None
     ) -> list[tuple[Any, str]]:
-        inner = _body(step)
+        inner, given = _opened(step, found)
         if inner is not None:
-            values, texts = [v for v, _ in found], [t for _, t in found]
+            values, texts = [v for v, _ in given], [t for _, t in given]
             own = sources.get(id(step.eqn), here) or names.source(places_of(step.eqn))
             results, ends = run(inner, values, texts, own)
             return list(zip(results, ends, strict=True))
         unit, said, where = _prepared(tape, step)
-        results = jaxprs.evaluate(unit.closed, *(found[i][0] for i in unit.slots))
+        whole = any(True for _ in jaxprs.sub_jaxprs(step.eqn))
+        evaluate = jaxprs.evaluate_again if whole else jaxprs.evaluate
+        results = evaluate(unit.closed, *(found[i][0] for i in unit.slots))
+        if step.eqn.primitive.name == "platform_index":
+            return [(x, "platform") for x in results]
         if step.eqn.primitive.name in ("name", "optimization_barrier"):
             return [(x, found[i][1]) for i, x in enumerate(results)]
         made = []
@@ -201,12 +205,16 @@ def _prepared(tape: Tape, step: steps.Step) -> tuple[local.Unit, list[str], Sour
     return found[1:]
 
 
-def _body(step: steps.Step) -> Any:
-    """What a step only calls: a jitted function, or the primal of a custom rule."""
-    if len(step.eqns) > 1:
-        return None
-    inside = jaxprs.structure(step.eqn)
-    return inside.body if isinstance(inside, jaxprs.Call) else jaxprs.custom_body(step.eqn)
+def _opened(step: steps.Step, found: list) -> tuple[Any, list]:
+    """What a step only calls, and with what: a jitted function, the branch that is taken, or the
+    primal of a custom rule."""
+    inside = None if len(step.eqns) > 1 else jaxprs.structure(step.eqn)
+    if isinstance(inside, jaxprs.Cond) and not jaxprs.is_traced(found[0][0]):
+        last = len(inside.branches) - 1
+        return inside.branches[min(max(int(found[0][0]), 0), last)], found[1:]
+    if isinstance(inside, jaxprs.Call):
+        return inside.body, found
+    return (None if len(step.eqns) > 1 else jaxprs.custom_body(step.eqn)), found
 
 
 def _memory(eqn: Any, remat: tuple | None) -> str:

@@ -90,9 +90,11 @@ def trace_rows() -> None:
     def loop(w: Any, x: Any) -> Any:
         return jax.lax.scan(lambda h, x: (jnp.tanh(w @ h + x), None), x[0], x)[0].sum()
 
+    w, steps = jnp.eye(8) / 2, jnp.ones((1000, 8))
     rows = {
         "trace, 4 blocks": (fn.trace(loss, wrt=0), params, tokens),
-        "trace, scan of 1,000 steps": (fn.trace(loop), jnp.eye(8) / 2, jnp.ones((1000, 8))),
+        "trace, scan of 1,000 steps": (fn.trace(loop), w, steps),
+        "the same, ten of them opened": (fn.trace(loop, max_iterations=10, sample=10), w, steps),
     }
     for name, (traced, *args) in rows.items():
         took = [_timed(traced, *args) for _ in range(4)]
