@@ -323,3 +323,13 @@ def test_unet_takes_the_dtype_of_its_images(key):
     params, _ = jax.eval_shape(TIMED.init, key, x, t)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
     assert jax.eval_shape(TIMED, params, x, t).dtype == jnp.bfloat16
+
+
+def test_a_large_depthwise_kernel_gradient_is_summed_in_parts():
+    x, w = draw(2, 32, 32, 32), draw(3, 3, 1, 32, seed=1)
+
+    def gradient(op):
+        return jax.jit(jax.grad(lambda w: (op(x, w, None, groups=32) ** 2).sum()))(w)
+
+    plain = functools.partial(fn.conv.rule.primal, stride=1, padding="VALID", dilation=1)
+    np.testing.assert_allclose(gradient(fn.conv), gradient(plain), rtol=1e-5, atol=1e-3)

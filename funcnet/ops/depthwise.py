@@ -2,6 +2,7 @@
 of matrices, and all three maps are multiply-adds of whole images, one for each tap of the kernel.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -13,6 +14,9 @@ from ..types import Array
 from . import windows
 from .precision import widened
 from .windows import Axis
+
+FOLDS, LARGE = 16, 2**15
+"""An image of so many numbers is summed up in so many parts."""
 
 
 def _around(x: Array, config: Sequence[tuple[int, int, int]]) -> Array:
@@ -62,16 +66,31 @@ def slide_weights(x: Array, dy: Array, placed: Sequence[Axis]) -> Array:
     """dw[t, c] = Σ_{n, i} x[n, stride i + dilation t - low, c] dy[n, i, c], image after image."""
     around, inside = _padded(_spread_channels(widened(x), dy), placed)
     kernel = [a.window for a in placed]
-    start = jnp.zeros((math.prod(kernel), *dy.shape[2:]), around.dtype)
+    rows = _rows_left(dy)
+    start = jnp.zeros((math.prod(kernel), *rows, *dy.shape[2:]), around.dtype)
 
     def add(totals: list[Array], image: tuple[Array, Array]) -> tuple[list[Array], None]:
         seen, dz = image
-        parts = [(view * dz).sum(0) for view in _views(seen, inside)]
-        return [total + part for total, part in zip(totals, parts, strict=True)], None
+        pairs = zip(totals, _views(seen, inside), strict=True)
+        return [total + _added(view, dz, *rows) for total, view in pairs], None
 
     totals, _ = jax.lax.scan(add, list(start), (around, widened(dy)))
-    along = tuple(range(dy.ndim - 3))
+    along = tuple(range(start.ndim - 2))
     return jnp.stack([t.sum(along) for t in totals]).reshape(*kernel, 1, dy.shape[-1])
+
+
+def _rows_left(dy: Array) -> tuple[int, ...]:
+    """Of a large image's rows, how many are left when as many parts of it as FOLDS are added up."""
+    parts = math.gcd(dy.shape[1], FOLDS) if math.prod(dy.shape[1:]) >= LARGE else 1
+    return (dy.shape[1] // parts,) if parts > 1 else ()
+
+
+def _added(view: Array, dz: Array, left: int | None = None) -> Array:
+    """Σ view dz over rows: all of them, or part upon part, which goes many numbers at a time."""
+    if left is None:
+        return (view * dz).sum(0)
+    parts = (slice(first, first + left) for first in range(0, len(dz), left))
+    return functools.reduce(jnp.add, (view[part] * dz[part] for part in parts))
 
 
 def _spread_channels(x: Array, like: Array) -> Array:

@@ -7,6 +7,7 @@ trace runs equation by equation; its times are of a second call, when what it co
 """
 
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -107,10 +108,36 @@ def _timed(traced: Callable, *args: Any) -> float:
     return time.perf_counter() - started
 
 
+def memory_row() -> None:
+    """The most that is alive at once in a trace, and in the compiled gradient."""
+    loss, params, tokens = transformer(4, 8, 256, 128)
+    traced = fn.trace(loss, wrt=0)
+    traced(params, tokens)
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(params, tokens).compile()
+    sizes = compiled.memory_analysis()
+    gradient = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
+    most = [0]
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            most[0] = max(most[0], sum(x.nbytes for x in jax.live_arrays()))
+            time.sleep(0.001)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    traced(params, tokens)
+    done.set()
+    looker.join()
+    told = f"of the compiled gradient {gradient / 1e6:.1f} MB: {most[0] / gradient:.2f} times"
+    print(f"{'memory of a trace, 4 blocks':36}{most[0] / 1e6:9.1f} MB, {told}")
+
+
 def main() -> None:
     """Print the table."""
     watch_rows()
     trace_rows()
+    memory_row()
 
 
 if __name__ == "__main__":
