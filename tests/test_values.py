@@ -562,3 +562,19 @@ def test_binary_cross_entropy_of_infinite_logits_has_the_definitions_gradient():
     for weight in (None, jnp.array(2.0)):
         slope = jax.grad(lambda t, w=weight: fn.binary_cross_entropy(z, t, None, w).sum())
         np.testing.assert_array_equal(slope(t), [-jnp.inf, jnp.inf])
+
+
+@pytest.mark.parametrize("window", [(2,), (2, 3), (2, 1, 2)])
+def test_of_equal_maxima_the_first_gets_all_also_in_wide_images(window):
+    shape = (2, *(2 * n for n in window), 16)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, shape), jnp.float32)
+    x = x.at[(0,) * (x.ndim - 1)].set(jnp.nan)
+    dy = draw(2, *(2 for _ in window), 16)
+    (dx,) = jax.vjp(lambda x: fn.max_pool(x, window=window), x)[1](dy.astype(x.dtype))
+    for place in np.ndindex(dy.shape):
+        corner = [p * w for p, w in zip(place[1:-1], window, strict=True)]
+        box = tuple(slice(c, c + w) for c, w in zip(corner, window, strict=True))
+        numbers, given = (np.asarray(a)[(place[0], *box, place[-1])].ravel() for a in (x, dx))
+        expected = np.zeros(len(given), np.float32)
+        expected[np.argmax(numbers)] = dy[place]  # NumPy's argmax takes a NaN for the largest
+        np.testing.assert_array_equal(given, expected)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
-from . import windows
+from . import unpool, windows
 from .precision import floating, wide, widened
 from .windows import Axis, Padding
 
@@ -57,40 +57,6 @@ def _check_images(where: str, x: Array) -> None:
     )
 
 
-def _lowest(x: Array) -> float:
-    return -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else int(jnp.iinfo(x.dtype).min)
-
-
-def _give_to_first(x: Array, y: Array, dy: Array, axis: Axis, dimension: int) -> Array:
-    """The adjoint of the maximum along one axis: dy where x first equals y, window by window."""
-    free, parts = jnp.ones(y.shape, bool), []
-    for seen in windows.taps(x, axis, dimension, _lowest(x)):
-        # A NaN is the maximum of its window, and equals nothing.
-        hit = ((seen == y) | jnp.isnan(seen)) & free
-        free &= ~hit
-        parts.append(jnp.where(hit, dy, jnp.zeros((), dy.dtype)))
-    return windows.untap(parts, axis, dimension)
-
-
-def _unpool_max(x: Array, dy: Array, placed: tuple[Axis, ...]) -> Array:
-    stages = windows.along_each(x, placed, jnp.maximum, _lowest(x))
-    for dimension, axis in enumerate(placed, 1):
-        y = stages.pop()
-        dy = _give_to_first(stages[-1], y, dy, axis, dimension)
-    return dy
-
-
-def _scatter_max(x: Array, dy: Array, placed: tuple[Axis, ...]) -> Array:
-    return jax.lax.select_and_scatter_add_p.bind(
-        dy,
-        x.astype(dy.dtype),
-        select_prim=jax.lax.ge_p,
-        window_dimensions=(1, *(a.window for a in placed), 1),
-        window_strides=(1, *(a.stride for a in placed), 1),
-        padding=((0, 0), *((a.low, a.high) for a in placed), (0, 0)),
-    )
-
-
 def _max_pool_forward(
     x: Array,
     *,
@@ -100,7 +66,7 @@ def _max_pool_forward(
 ) -> tuple[Array, Array]:
     placed = _placed("max_pool", x, window, stride, padding)
     # Not by slices: jnp.maximum shares the gradient among ties, which grad of grad would see.
-    return windows.reduce(x, placed, _lowest(x), jax.lax.max), x
+    return windows.reduce(x, placed, unpool.lowest(x), jax.lax.max), x
 
 
 def _max_pool_backward(
@@ -117,8 +83,8 @@ def _max_pool_backward(
     dx = jax.lax.platform_dependent(
         res,
         numbers,
-        cpu=lambda x, dy: _unpool_max(x, dy, placed),
-        default=lambda x, dy: _scatter_max(x, dy, placed),
+        cpu=lambda x, dy: unpool.give_to_first(x, dy, placed),
+        default=lambda x, dy: unpool.scatter(x, dy, placed),
     )
     return (dx,)
 
@@ -180,7 +146,7 @@ def max_pool(
     Reference: Goodfellow, Bengio & Courville, "Deep Learning", 2016, section 9.3.
     """
     placed = _placed("max_pool", x, window, stride, padding)
-    return windows.reduce(x, placed, _lowest(x), jax.lax.max)
+    return windows.reduce(x, placed, unpool.lowest(x), jax.lax.max)
 
 
 def _counts(placed: Sequence[Axis], include_pad: bool, dtype: jnp.dtype) -> np.ndarray:
@@ -342,7 +308,7 @@ def global_max_pool(x: Array) -> Array:
     """
     _check_images("global_max_pool", x)
     whole = [Axis(size, size, 1, 1, 0, 0) for size in x.shape[1:-1]]
-    return windows.reduce(x, whole, _lowest(x), jax.lax.max).reshape(x.shape[0], x.shape[-1])
+    return windows.reduce(x, whole, unpool.lowest(x), jax.lax.max).reshape(x.shape[0], x.shape[-1])
 
 
 def _global_avg_pool_forward(x: Array) -> tuple[Array, Array]:
