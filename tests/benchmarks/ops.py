@@ -4,8 +4,9 @@
     python -m tests.benchmarks ops attention   those whose name contains the word
 
 Both sides run forward and backward in one compiled call on the same arrays, in turns, in one
-process. Memory is what XLA sets aside beside arguments and results. `x12` is a stack of twelve
-layers, where it counts what each layer keeps until its backward pass.
+process; rows named "value of" run nothing but the op. Memory is what XLA sets aside beside
+arguments and results. `x12` is a stack of twelve layers, where it counts what each layer keeps
+until its backward pass.
 """
 
 import statistics
@@ -35,6 +36,7 @@ class Row(NamedTuple):
         args: The arrays; floating ones are differentiated.
         faster: How many times as fast it is to be, or None.
         smaller: By how many times its memory is to be smaller, or None.
+        value: Whether to compare the value alone, with nothing differentiated.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Row(NamedTuple):
     args: tuple
     faster: float | None = None
     smaller: float | None = None
+    value: bool = False
 
 
 def normal(*shape: int, scale: float = 1.0, seed: int = 0) -> jax.Array:
@@ -115,7 +118,9 @@ def rows() -> list[Row]:
     pool, window = fn.max_pool, {"window": 2}
     key = jax.random.key(0)
 
-    def conv_row(name: str, images: jax.Array, kernel: tuple, goal: float, **static: Any) -> Row:
+    def conv_row(
+        name: str, images: jax.Array, kernel: tuple, goal: float | None, **static: Any
+    ) -> Row:
         op = lambda x, w: fn.conv(x, w, None, **static)  # noqa: E731
         plain = lambda x, w: fn.conv.rule.primal(x, w, None, **static)  # noqa: E731
         return Row(name, op, plain, (images, normal(*kernel, scale=0.1)), goal)
@@ -168,13 +173,24 @@ def rows() -> list[Row]:
             q, k, v, causal=True, chunk=64), 4), attend(attention, 4), sequence, 1, 6),
         Row("lstm T=128 B=32 D=128 H=256", recurrent(fn.lstm), recurrent(fn.lstm.rule.primal),
             gates, 1.5),
+        Row("value of layer_norm", fn.layer_norm, layer_norm, (x, *unit), value=True),
+        conv_row("value of conv depthwise 3x3", images, (3, 3, 1, 32), None, groups=32,
+            padding="SAME")._replace(value=True),
+        conv_row("value of conv 3x3 of 3 channels", images[..., :3], (3, 3, 3, 32), None,
+            padding="SAME")._replace(value=True),
+        Row("value of avg_pool 3x3 stride 2", lambda x: fn.avg_pool(x, window=3, stride=2),
+            primal(fn.avg_pool, window=3, stride=2), (images,), value=True),
+        Row("value of lstm", recurrent(fn.lstm), recurrent(fn.lstm.rule.primal), gates,
+            value=True),
     ]  # fmt: skip
 
 
-def gradient(f: Callable, args: tuple) -> Gradient:
-    """Value and cotangents of every argument, compiled."""
+def gradient(f: Callable, args: tuple, value: bool = False) -> Gradient:
+    """Value and cotangents of every argument, compiled; or the value alone."""
 
     def both(dy: Any, *args: Any) -> Any:
+        if value:
+            return f(*args)
         y, pull = jax.vjp(f, *args)
         return y, pull(dy)
 
@@ -193,7 +209,7 @@ def compare(row: Row) -> tuple[float, float, float, float]:
     """Median milliseconds and megabytes: ours, plain. Quick rows run more often."""
     shapes = jax.eval_shape(row.ours, *row.args)
     args = (jax.tree.map(lambda y: normal(*y.shape, seed=1), shapes), *row.args)
-    compiled = [gradient(f, args) for f in (row.ours, row.plain)]
+    compiled = [gradient(f, args, row.value) for f in (row.ours, row.plain)]
     ours, plain = (f(*args) for f in compiled)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         if "dropout" not in row.name:  # the two draw different masks
