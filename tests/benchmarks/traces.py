@@ -62,12 +62,18 @@ def seconds(f: Callable, *args: Any) -> float:
     return time.perf_counter() - started
 
 
-def in_turns(steps: Sequence[Callable], args: tuple, runs: int = 15) -> list[float]:
-    """Median milliseconds of each, and what it takes them to compile left out."""
+def in_turns(
+    steps: Sequence[Callable], args: tuple, runs: int = 15
+) -> tuple[list[float], list[float]]:
+    """Median milliseconds of each, and the seconds that it takes to compile."""
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    compiled = [jax.jit(f, compiler_options=options).lower(*args).compile() for f in steps]
+    compiled, waits = [], []
+    for f in steps:
+        started = time.perf_counter()
+        compiled.append(jax.jit(f, compiler_options=options).lower(*args).compile())
+        waits.append(time.perf_counter() - started)
     rows = [[seconds(f, *args) for f in compiled] for _ in range(runs)]
-    return [1e3 * statistics.median(column) for column in zip(*rows[1:], strict=True)]
+    return [1e3 * statistics.median(column) for column in zip(*rows[1:], strict=True)], waits
 
 
 def watch_rows() -> None:
@@ -76,12 +82,14 @@ def watch_rows() -> None:
     steps = [
         step(jax.value_and_grad(loss)),
         step(watching(loss)),
+        step(watching(loss, stats=("norm",))),
         step(watching(loss, select="all")),
     ]
-    times = in_turns(steps, (params, ADAM.init(params), tokens))
-    names = ("training step, 6 blocks", "watched, layer outputs", "watched, every equation")
-    for name, ms in zip(names, times, strict=True):
-        print(f"{name:36}{ms:9.1f} ms {ms / times[0] - 1:+8.1%}", flush=True)
+    times, waits = in_turns(steps, (params, ADAM.init(params), tokens))
+    names = ("training step, 6 blocks", "watched, layer outputs", "watched, their norms alone",
+             "watched, every equation")  # fmt: skip
+    for name, ms, wait in zip(names, times, waits, strict=True):
+        print(f"{name:36}{ms:9.1f} ms {ms / times[0] - 1:+8.1%}, compiled in {wait:.1f} s")
 
 
 def trace_rows() -> None:
