@@ -19,7 +19,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
-from matplotlib.figure import Figure
 
 import funcnet as fn
 
@@ -57,22 +56,9 @@ print(f"{time.monotonic() - start:.1f} s of training")
 logits, _ = jax.jit(net.apply)(fitted.state.params, fitted.state.state, x_test)
 read = np.asarray(logits.argmax(axis=1))
 right = (read == y_test).mean()
-table = np.zeros((10, 10), int)
-np.add.at(table, (y_test, read), 1)
-
-figure = Figure(figsize=(6.4, 6), layout="constrained")
-axes = figure.subplots()
-axes.set_title(f"{data.name}: {right:.1%} of {len(y_test)} held-out images are right")
-axes.imshow(table / table.sum(axis=1, keepdims=True), cmap="Blues")
-axes.set_xticks(range(10), data.classes, rotation=45, ha="right")
-axes.set_yticks(range(10), data.classes)
-axes.set_xlabel("what the network says")
-axes.set_ylabel("what it is")
-for (row, column), number in np.ndenumerate(table):
-    if number:
-        axes.text(column, row, str(number), ha="center", va="center", fontsize=8)
 Path("runs").mkdir(exist_ok=True)
-figure.savefig("runs/11_resnet.png", dpi=120)
+counts = fn.confusion(y_test, read, data.classes)
+fn.plot_confusion(counts, data.classes, "runs/11_resnet.png")
 print("picture: runs/11_resnet.png")
 
 assert fitted.history.rows[0]["loss"] < np.log(10)
