@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
 from jax.extend.core import DebugInfo as DebugInfo
 
@@ -58,8 +59,7 @@ def evaluate_again(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
 
     A loop that is run as a whole is compiled anyway; JAX would do it for each new jaxpr.
     """
-    inner = [c for eqn in closed.jaxpr.eqns for sub in sub_jaxprs(eqn) for c in open_jaxpr(sub)[1]]
-    if inner:
+    if any(map(is_traced, leaves)) or not _tells_all(closed):
         return evaluate(closed, *leaves)
     text = str(closed.jaxpr)
     if text not in _COMPILED:
@@ -67,6 +67,22 @@ def evaluate_again(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
             _COMPILED.clear()
         _COMPILED[text] = jax.jit(functools.partial(jax.core.eval_jaxpr, closed.jaxpr))
     return _COMPILED[text](closed.consts, *leaves)
+
+
+def _tells_all(jaxpr: Any) -> bool:
+    """Whether the text of a jaxpr says all that it computes: no array inside, no callback.
+
+    The derivative of a custom rule is not in the text, but nothing runs it unless under a trace.
+    """
+    for eqn in open_jaxpr(jaxpr)[0].eqns:
+        if any(isinstance(atom, Literal) and np.ndim(atom.val) for atom in eqn.invars):
+            return False
+        rule = eqn.primitive.name in (*CUSTOM_RULES, *REMATS)
+        if not rule and any(map(callable, eqn.params.values())):
+            return False
+        if not all(not open_jaxpr(sub)[1] and _tells_all(sub) for sub in sub_jaxprs(eqn)):
+            return False
+    return True
 
 
 def output_shapes(closed: ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:
@@ -176,7 +192,7 @@ CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
+    "eval_jaxpr": "call_jaxpr",
     "remat2": "jaxpr",
     "remat": "jaxpr",
     "checkpoint": "jaxpr",
@@ -256,7 +272,7 @@ def custom_body(eqn: JaxprEqn) -> ClosedJaxpr | None:
 def custom_key(eqn: JaxprEqn) -> Hashable | None:
     """What two equations with a `custom_vjp` rule have in common if it is the same rule.
 
-    The shapes of operands are not part of it. None for any other equation.
+    None for any other equation.
     """
     backward: Any = eqn.params.get("bwd")
     if eqn.primitive.name != "custom_vjp_call" or not hasattr(backward, "f"):
@@ -275,7 +291,8 @@ def own_passes(eqn: JaxprEqn) -> tuple[Any, Any] | None:
     """
     try:
         thunk = eqn.params["fwd_jaxpr_thunk"]
-        start = getattr(thunk, "call_wrapped", thunk)(*[False] * len(eqn.invars))
+        count = len(eqn.invars) - eqn.params["num_consts"]
+        start = getattr(thunk, "call_wrapped", thunk)(*[False] * count)
         ahead, _ = open_jaxpr(start[0] if isinstance(start, tuple) else start)
         made = (v.aval for v in ahead.outvars)
         _, _, forwarded = eqn.params["out_trees"]()
@@ -375,7 +392,8 @@ def argument_names(closed: ClosedJaxpr) -> tuple[str, ...]:
 
 
 def outside_effects(closed: ClosedJaxpr) -> list[str]:
-    """The kinds of side effects that reach out of a function; a debug print does not count, nor
+    """The kinds of side effects that reach out of a function; a debug print that is not ordered does not
+    count, nor
     does a mutable reference that the function makes for itself."""
     kinds = (type(effect).__name__ for effect in open_jaxpr(closed)[0].effects)
     return sorted({kind for kind in kinds if not kind.startswith(("Debug", "InternalMutable"))})
