@@ -392,8 +392,7 @@ def argument_names(closed: ClosedJaxpr) -> tuple[str, ...]:
 
 
 def outside_effects(closed: ClosedJaxpr) -> list[str]:
-    """The kinds of side effects that reach out of a function; a debug print that is not ordered does not
-    count, nor
-    does a mutable reference that the function makes for itself."""
+    """The kinds of side effects that reach out of a function; neither a debug print in any order
+    counts, nor a mutable reference that the function makes for itself."""
     kinds = (type(effect).__name__ for effect in open_jaxpr(closed)[0].effects)
     return sorted({kind for kind in kinds if not kind.startswith(("Debug", "InternalMutable"))})
