@@ -83,9 +83,6 @@ class Rule(NamedTuple):
         return inspect.cleandoc(self.backward.__doc__ or "")
 
 
-UNDIFFERENTIATED = "undifferentiated"
-"""What the jaxpr calls the forward pass of a `fast` rule where nothing is differentiated."""
-
 RULES: dict[str, Rule] = {}
 """Every op with a hand-written rule, by name, in order of definition."""
 
@@ -127,7 +124,8 @@ def rule(
             The primal says so too, with `jax.lax.stop_gradient`, for it is the oracle.
         cases: What proves the rule; see `Case`.
         fast: Whether `forward` is the faster way to the output: then a call that is not
-            differentiated runs it too, and drops what it keeps. Otherwise that runs the primal.
+            differentiated runs it too, and drops what it keeps, and `autodiff` has JAX
+            differentiate it. Otherwise both take the primal.
 
     Returns:
         A decorator. The op it makes takes keyword-only arguments as static, runs under the scope
@@ -179,7 +177,7 @@ def rule(
 
 
 def autodiff(f: Callable) -> Callable:
-    """`f` without any custom derivative rule: JAX differentiates the primals instead.
+    """`f` without any custom derivative rule: JAX differentiates what a call runs instead.
 
     Works on any function, also of other libraries: the jaxpr is rewritten, inside jit, scan, while,
     cond and remat as well. So forward mode and all that is built on it (`jax.jvp`, `jax.jacfwd`,
@@ -212,14 +210,11 @@ def autodiff(f: Callable) -> Callable:
 
         arrays = [leaves[i] for i in traced]
         closed, out_tree = jaxprs.trace(call, *arrays)
-        return out_tree.unflatten(jaxprs.evaluate(jaxprs.rewrite(closed, _primal_of), *arrays))
+        return out_tree.unflatten(
+            jaxprs.evaluate(jaxprs.rewrite(closed, jaxprs.custom_body), *arrays)
+        )
 
     return plain
-
-
-def _primal_of(eqn: Any) -> Any:
-    body = jaxprs.custom_body(eqn)
-    return None if body is not None and jaxprs.label(eqn) == UNDIFFERENTIATED else body
 
 
 def _is_array(leaf: object) -> bool:
@@ -291,7 +286,6 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
     forward = functools.partial(record.forward, **accepted(record.forward, options))
     backward = functools.partial(record.backward, **accepted(record.backward, options))
     takes_gradient = [argument not in record.nodiff for argument in record.arguments]
-    value = _undifferentiated(primal, forward) if record.fast else primal
 
     def held(operands: tuple) -> tuple:
         pairs = zip(operands, takes_gradient, strict=True)
@@ -299,7 +293,8 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
 
     def plain(*operands: Any) -> Any:
         with jax.named_scope(name):
-            return _tag(value(*held(operands)), name)
+            given = held(operands)
+            return _tag(forward(*given)[0] if record.fast else primal(*given), name)
 
     def keep(*operands: Any) -> tuple[Any, Any]:
         with jax.named_scope(name):
@@ -317,19 +312,6 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
     op = jax.custom_vjp(plain)
     op.defvjp(keep, pull_back)
     return op
-
-
-def _undifferentiated(primal: Callable, forward: Callable) -> Callable:
-    """The output as `forward` makes it, whose derivatives are the primal's own: `autodiff` leaves
-    this one in its place, for forward mode goes through."""
-
-    def output(*operands: Any) -> Any:
-        return forward(*operands)[0]
-
-    output.__name__ = output.__qualname__ = UNDIFFERENTIATED
-    fast = jax.custom_jvp(output)
-    fast.defjvp(lambda operands, tangents: jax.jvp(primal, operands, tangents))
-    return fast
 
 
 def _tag(output: Any, name: str) -> Any:

@@ -333,3 +333,23 @@ def test_a_large_depthwise_kernel_gradient_is_summed_in_parts():
 
     plain = functools.partial(fn.conv.rule.primal, stride=1, padding="VALID", dilation=1)
     np.testing.assert_allclose(gradient(fn.conv), gradient(plain), rtol=1e-5, atol=1e-3)
+
+
+def test_a_depthwise_kernel_gradient_inside_shard_map():
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    x, w = draw(2, 6, 6, 4).astype(np.float32), draw(3, 3, 1, 4, seed=1).astype(np.float32)
+
+    def gradient(x, w):
+        return jax.grad(lambda w: (fn.conv(x, w, None, groups=4) ** 2).sum())(w)
+
+    spec = jax.sharding.PartitionSpec
+    parted = jax.shard_map(gradient, mesh=mesh, in_specs=(spec("d"), spec()), out_specs=spec())
+    np.testing.assert_allclose(jax.jit(parted)(x, w), gradient(x, w), rtol=1e-4)
+
+
+def test_convolutions_of_nothing():
+    assert fn.conv(jnp.ones((2, 6, 0)), jnp.ones((1, 0, 4))).shape == (2, 6, 4)
+    x, w = jnp.ones((0, 6, 4)), jnp.ones((3, 1, 8))
+    slope = jax.grad(lambda w: fn.conv(x, w, None, groups=4).sum())(w)
+    assert slope.shape == w.shape
+    assert not slope.any()

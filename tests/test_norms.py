@@ -381,3 +381,9 @@ def test_time_embedding_is_cosines_then_sines():
     whole = fn.TimeEmbedding(6)({}, jnp.array([0, 700]))
     assert whole.dtype == jnp.float32
     close(whole, expected[[0, 2]], 1e-4)
+
+
+def test_group_and_instance_norm_of_no_channels():
+    for norm in (lambda x: fn.group_norm(x, groups=1), fn.instance_norm):
+        x = jnp.ones((2, 3, 0))
+        assert jax.grad(lambda x, norm=norm: norm(x).sum())(x).shape == norm(x).shape == x.shape

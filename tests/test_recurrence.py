@@ -487,3 +487,17 @@ def test_windows_are_followed_by_their_next_token():
     assert seen == set(range(93))
     again, _ = fn.windows(tokens, 7, 16, seed=3, step=39)
     np.testing.assert_array_equal(again, x)
+
+
+@every_op
+def test_second_derivatives_do_not_see_what_lies_beyond_a_length(name, x64):
+    op, sizes = OPS[name]
+    x, *rest = weights(*sizes)
+    inside = jnp.arange(x.shape[1]) < LENGTHS[:, None]
+
+    def loss(x):
+        outputs = op(x, *rest, LENGTHS)[0]
+        return jnp.where(inside[..., None], jnp.sqrt(jnp.abs(outputs)), 0).sum()
+
+    slopes = jax.jit(jax.grad(lambda x: (jax.grad(loss)(x) ** 2).sum()))(x)
+    assert np.isfinite(slopes).all()

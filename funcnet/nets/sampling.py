@@ -108,12 +108,13 @@ def _check_sample(
     net: Layer, prompt: Array, length: int, temperature: float, top_k: int | None
 ) -> None:
     require(
-        jnp.ndim(prompt) == 2
+        hasattr(prompt, "shape")
+        and jnp.ndim(prompt) == 2
         and prompt.shape[1] > 0
         and jnp.issubdtype(jnp.result_type(prompt), jnp.integer),
         "sample",
         "a prompt of integers (batch, time), a token or more",
-        f"{jnp.result_type(prompt)} of shape {jnp.shape(prompt)}",
+        f"{getattr(prompt, 'dtype', type(prompt).__name__)} of shape {np.shape(prompt)}",
         "Write prompt[None] for a batch of one.",
     )
     require(

@@ -13,6 +13,7 @@ import numpy as np
 from ..types import Array
 from . import windows
 from .precision import widened
+from .varying import zeros_of
 from .windows import Axis
 
 FOLDS, LARGE = 16, 2**15
@@ -67,7 +68,8 @@ def slide_weights(x: Array, dy: Array, placed: Sequence[Axis]) -> Array:
     around, inside = _padded(_spread_channels(widened(x), dy), placed)
     kernel = [a.window for a in placed]
     rows = _rows_left(dy)
-    start = jnp.zeros((math.prod(kernel), *rows, *dy.shape[2:]), around.dtype)
+    blank = jax.ShapeDtypeStruct((math.prod(kernel), *rows, *dy.shape[2:]), around.dtype)
+    start = zeros_of(blank, around, dy)
 
     def add(totals: list[Array], image: tuple[Array, Array]) -> tuple[list[Array], None]:
         seen, dz = image
@@ -103,4 +105,4 @@ def _join_channels(dx: Array, channels: int) -> Array:
     """The adjoint of `_spread_channels`."""
     if dx.shape[-1] == channels:
         return dx
-    return dx.reshape(*dx.shape[:-1], channels, -1).sum(-1)
+    return dx.reshape(*dx.shape[:-1], channels, dx.shape[-1] // channels).sum(-1)

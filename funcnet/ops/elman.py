@@ -22,8 +22,8 @@ from .recurrence import (
     steps_inside,
     summed,
     widened_all,
-    zeros_of,
 )
+from .varying import zeros_of
 
 
 def _check(
@@ -105,9 +105,9 @@ def _elman_backward(
         return (dh, summed(sums, xs, started, dz)), projected(dz, w_in.T, None)
 
     (first,) = initial((h0,), x, w_hidden, w_in, b, lengths)
-    doutputs, dh = (d.astype(dtype) for d in dy)
+    doutputs, dh = by_time(dy[0], inside, dtype), dy[1].astype(dtype)
     sums = zeros_of((w_in, w_hidden, b), res, dy)
-    parts = by_time(x, inside, dtype), previous(hs, first, reverse), hs, doutputs.swapaxes(0, 1)
+    parts = by_time(x, inside, dtype), previous(hs, first, reverse), hs, doutputs
     (dh0, sums), dx = by_block(block, (dh, sums), (*parts, inside), reverse=not reverse)
     return by_batch(dx, dtype), *sums, None if h0 is None else dh0, None
 

@@ -36,7 +36,7 @@ def _by_place(x: Array) -> Array:
 def _shared(sums: Array, groups: int, places: int) -> Array:
     """From sums over the places `(batch, channels)`, the group's mean at each channel of it."""
     batch, channels = sums.shape
-    size = channels // groups
+    size = channels // max(groups, 1)
     means = sums.reshape(batch, 1, groups, size).sum(-1) / max(places * size, 1)
     return jnp.repeat(means, size, -1)
 
@@ -48,7 +48,7 @@ def _forward(
     pivot, offset, centred, var = moments(rows, lambda x: _shared(x.sum(1), groups, x.shape[1]))
     rstd = jax.lax.rsqrt(var + eps)
     y = affine(centred * rstd, scale, shift, x)
-    one_each = slice(None, None, x.shape[-1] // groups)
+    one_each = slice(None, None, max(x.shape[-1] // max(groups, 1), 1))
     kept = tuple(v[..., one_each] for v in (pivot, offset, rstd))
     return y, (x, *kept, scale, shift)
 
@@ -57,7 +57,7 @@ def _backward(res: tuple, dy: Array) -> tuple[Array, Array | None, Array | None]
     (x, *kept, scale, shift), dy = jax.lax.optimization_barrier((res, dy))
     rows, drows = _by_place(x), _by_place(dy)
     (_, places, channels), groups = rows.shape, kept[0].shape[-1]
-    pivot, offset, rstd = (jnp.repeat(v, channels // groups, -1) for v in kept)
+    pivot, offset, rstd = (jnp.repeat(v, channels // max(groups, 1), -1) for v in kept)
     unit = ((rows - pivot) - offset) * rstd
     weights = jnp.ones(channels, rows.dtype) if scale is None else widened(scale)
     dshift, dscale = drows.sum(1), (unit * drows).sum(1)

@@ -23,8 +23,8 @@ from .recurrence import (
     step_by_step,
     steps_inside,
     widened_all,
-    zeros_of,
 )
+from .varying import zeros_of
 
 
 def _check(
@@ -91,7 +91,7 @@ def _gru_backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tupl
     _, w_in, w_hidden, b, b_hn, h0 = widened_all(x, *weights)
     inside, dtype, units = steps_inside(x, lengths), hs.dtype, len(w_hidden)
     (first,) = initial((h0,), x, w_hidden, w_in, b, b_hn, lengths)
-    doutputs, dh = (d.astype(dtype) for d in dy)
+    doutputs, dh = by_time(dy[0], inside, dtype), dy[1].astype(dtype)
     back = w_hidden.T
 
     def step(dh: Array, inputs: tuple) -> tuple[Array, tuple]:
@@ -118,7 +118,7 @@ def _gru_backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tupl
 
     sums = zeros_of((w_in, w_hidden, b, b_hn), res, dy)
     parts = by_time(x, inside, dtype), previous(hs, first, reverse), gates
-    parts = (*parts, doutputs.swapaxes(0, 1), inside)
+    parts = (*parts, doutputs, inside)
     (dh0, sums), dx = by_block(block, (dh, sums), parts, reverse=not reverse)
     return by_batch(dx, dtype), *sums, None if h0 is None else dh0, None
 

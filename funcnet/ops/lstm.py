@@ -22,8 +22,8 @@ from .recurrence import (
     steps_inside,
     summed,
     widened_all,
-    zeros_of,
 )
+from .varying import zeros_of
 
 
 def _check(
@@ -88,7 +88,7 @@ def _lstm_backward(res: tuple, dy: tuple[Array, Array, Array], *, reverse: bool)
     (x, *weights), lengths, hs, starts, z = res
     _, w_in, w_hidden, b, h0, c0 = widened_all(x, *weights)
     inside, dtype = steps_inside(x, lengths), hs.dtype
-    doutputs, dh, dc = (d.astype(dtype) for d in dy)
+    doutputs, (dh, dc) = by_time(dy[0], inside, dtype), (d.astype(dtype) for d in dy[1:])
     (first,) = initial((h0,), x, w_hidden, w_in, b, lengths)
     back = w_hidden.T  # laid out once: a product with a transposed matrix is slower in the loop
 
@@ -111,7 +111,7 @@ def _lstm_backward(res: tuple, dy: tuple[Array, Array, Array], *, reverse: bool)
 
     sums = zeros_of((w_in, w_hidden, b), res, dy)
     steps = by_time(x, inside, dtype), previous(hs, first, reverse), starts, z
-    parts = (*steps, doutputs.swapaxes(0, 1), inside)
+    parts = (*steps, doutputs, inside)
     ((dh0, dc0), sums), dx = by_block(block, ((dh, dc), sums), parts, reverse=not reverse)
     states = (None if h0 is None else dh0, None if c0 is None else dc0)
     return by_batch(dx, dtype), *sums, *states, None

@@ -221,7 +221,8 @@ def _cross_entropy_backward(
         return dlogits, (1 - eps) * w * _costs(log_p, q) * dy, None, None
     safe, w_y = label_weights(labels, w, counts)
     q_y = (1 - eps) * w_y[..., None]
-    q = jnp.where(safe[..., None] == jnp.arange(w.size), q_y, 0) + eps * w / w.size
+    q = jnp.where(safe[..., None] == jnp.arange(w.size), q_y, 0)
+    q = q + eps * w / w.size if eps else q
     total = q_y + eps * w.mean() + pull * w_y[..., None]
     return (jnp.exp(log_p) * total - q) * dy, None, None, None
 

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..jaxprs import is_traced, varying_axes
+from ..jaxprs import is_traced
 from ..rules import Case
 from ..types import Array, Key, require
 from .precision import floating, wide
+from .varying import axes_of, varying
 
 BLOCK = 8
 """The most steps that are written out one after the other."""
@@ -176,12 +177,8 @@ def initial(
     """
     zero = jnp.zeros((x.shape[0], w_hidden.shape[0]), w_hidden.dtype)
     states = tuple(zero if state is None else state for state in given)
-    axes = frozenset().union(*map(varying_axes, jax.tree.leaves((states, x, w_hidden, others))))
-    return tuple(_varying(state, axes - varying_axes(state)) for state in states)
-
-
-def _varying(state: Array, missing: frozenset[str]) -> Array:
-    return jax.lax.pcast(state, tuple(missing), to="varying") if missing else state
+    axes = axes_of(states, x, w_hidden, others)
+    return tuple(varying(state, axes) for state in states)
 
 
 def projected(steps: Array, w_in: Array, b: Array | None) -> Array:
@@ -189,12 +186,6 @@ def projected(steps: Array, w_in: Array, b: Array | None) -> Array:
     time, batch, features = steps.shape
     rows = steps.reshape(time * batch, features) @ w_in
     return (rows if b is None else rows + b).reshape(time, batch, w_in.shape[1])
-
-
-def zeros_of(shapes: Any, *others: Any) -> Any:
-    """Zeros to sum up from, varying over devices as what they meet does; None stays."""
-    axes = frozenset().union(*map(varying_axes, jax.tree.leaves(others)))
-    return jax.tree.map(lambda x: _varying(jnp.zeros(x.shape, x.dtype), axes), shapes)
 
 
 def previous(h: Array, h0: Array, reverse: bool) -> Array:

@@ -47,6 +47,11 @@ def _depthwise(channels: int, groups: int) -> bool:
     return 1 < groups == channels
 
 
+def _rows(x: Array) -> Array:
+    """The channels of each place as a row."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 def _images(spatial: int) -> tuple[int, ...]:
     """Dimension numbers of (batch, *spatial, channels), as (batch, channels, *spatial)."""
     return (0, spatial + 1, *range(1, spatial + 1))
@@ -135,7 +140,7 @@ def _shifted(x: Array, w: Array, placed: Sequence[Axis]) -> Array:
 def slide(x: Array, w: Array, placed: Sequence[Axis], groups: int) -> Array:
     """The convolution in the dtype it is summed in."""
     if _pointwise(placed, groups):
-        rows, matrix = x.reshape(-1, x.shape[-1]), w.reshape(w.shape[-2:])
+        rows, matrix = _rows(x), w.reshape(w.shape[-2:])
         y = jnp.matmul(rows, matrix, preferred_element_type=wide(x))
         return y.reshape(*x.shape[:-1], w.shape[-1])
     if _depthwise(x.shape[-1], groups):
@@ -159,7 +164,7 @@ def slide(x: Array, w: Array, placed: Sequence[Axis], groups: int) -> Array:
 def slide_back(w: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Array:
     """The adjoint of `slide` in its input, in the dtype it is summed in."""
     if _pointwise(placed, groups):
-        rows, matrix = dy.reshape(-1, w.shape[-1]), w.reshape(w.shape[-2:])
+        rows, matrix = _rows(dy), w.reshape(w.shape[-2:])
         dx = jnp.matmul(rows, matrix.T, preferred_element_type=wide(dy))
         return dx.reshape(*dy.shape[:-1], w.shape[-2])
     if _depthwise(w.shape[-2] * groups, groups):
@@ -230,7 +235,7 @@ def _product_weights(x: Array, dy: Array, placed: Sequence[Axis]) -> Array:
         [x.shape[0], *(a.span for a in placed), x.shape[-1]],
         [1, *(a.stride for a in placed), 1],
     )
-    dw = seen.reshape(-1, x.shape[-1]).T @ dy.reshape(-1, dy.shape[-1])
+    dw = _rows(seen).T @ _rows(dy)
     return dw.reshape(*(a.window for a in placed), *dw.shape)
 
 
