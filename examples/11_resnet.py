@@ -57,8 +57,8 @@ logits, _ = jax.jit(net.apply)(fitted.state.params, fitted.state.state, x_test)
 read = np.asarray(logits.argmax(axis=1))
 right = (read == y_test).mean()
 Path("runs").mkdir(exist_ok=True)
-counts = fn.confusion(y_test, read, data.classes)
-fn.plot_confusion(counts, data.classes, "runs/11_resnet.png")
+classes = data.classes or 10
+fn.plot_confusion(fn.confusion(y_test, read, classes), classes, "runs/11_resnet.png")
 print("picture: runs/11_resnet.png")
 
 assert fitted.history.rows[0]["loss"] < np.log(10)

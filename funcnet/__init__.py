@@ -164,6 +164,8 @@ from .train.history import plot_confusion as plot_confusion
 from .train.history import plot_images as plot_images
 from .train.metrics import accuracy as accuracy
 from .train.metrics import r_squared as r_squared
+from .train.optimizers import average_of as average_of
+from .train.optimizers import averaged as averaged
 from .train.step import Step as Step
 from .train.step import TrainState as TrainState
 from .train.step import make_step as make_step

@@ -160,7 +160,7 @@ def test_default_jobs_reach_their_marks(net, data, least, tmp_path):
     assert result["accuracy"] >= least
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.alone
 def test_lenet_reaches_96_percent_within_a_minute(tmp_path):
     as_a_user("train", "lenet", "--out", str(tmp_path))
@@ -227,11 +227,8 @@ JOBS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "net",
-    [pytest.param(net, marks=[pytest.mark.long] * (net != "rnn")) for net in JOBS],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("net", JOBS)
 def test_every_kind_of_job_leaves_something_to_look_at(net, tmp_path, capsys):
     data, width, files, closing = JOBS[net]
     if data == "letters":

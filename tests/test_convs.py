@@ -221,8 +221,8 @@ def test_the_kernel_of_a_conv_transpose_has_the_variance_one_over_fan_in(key):
         (18, 11_689_512),
         (34, 21_797_672),
         (50, 25_557_032),
-        pytest.param(101, 44_549_160, marks=pytest.mark.slow),
-        pytest.param(152, 60_192_808, marks=pytest.mark.slow),
+        pytest.param(101, 44_549_160, marks=pytest.mark.long),
+        pytest.param(152, 60_192_808, marks=pytest.mark.long),
     ],
 )
 def test_resnet_has_the_parameters_of_torchvisions(depth, parameters):
@@ -235,6 +235,7 @@ def test_resnet_for_small_images_has_the_parameters_of_the_paper(depth, paramete
     assert count(fn.ResNet(depth, 10), 1, 32, 32, 3) == parameters
 
 
+@pytest.mark.long
 def test_resnet_has_torchvisions_names_and_sizes():
     image = jax.ShapeDtypeStruct((2, 224, 224, 3), "float32")
     net = fn.ResNet(50)
@@ -282,6 +283,7 @@ def test_a_block_of_resnet_by_hand(key):
     np.testing.assert_allclose(after["bn1"]["mean"], np.full(16, 0.1 * x.mean()), 1e-4, 1e-5)
 
 
+@pytest.mark.long
 def test_unet_keeps_the_size_whatever_the_axes(key):
     for sides in ((8,), (8, 4), (4, 4, 8)):
         x = jax.ShapeDtypeStruct((2, *sides, 3), "float32")
@@ -304,6 +306,7 @@ def test_unet_sends_what_it_had_on_the_way_down(key):
     assert abs(net(cut, x) - net(cut, other)).max() > 1e-1
 
 
+@pytest.mark.long
 def test_unet_adds_its_time_in_each_block(key):
     x, t = draw(3, 4, 4, 1).astype(np.float32), jnp.array([1, 1, 30])
     params, _ = TIMED.init(key, x, t)

@@ -65,6 +65,7 @@ def filled(leaf):
     return np.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape)
 
 
+@pytest.mark.long
 def test_every_network_goes_there_and_back(key):
     skipped = {"repeat", "ensemble", "repeat with dropout"}
     for name, (layer, inputs, _) in LAYERS.items():

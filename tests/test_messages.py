@@ -13,10 +13,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import funcnet as fn
-from funcnet.train.optimizers import named_optimizer
+from funcnet.train.optimizers import averaged, named_optimizer
 
 from .cases import RULES, TOPICS
 from .forms import rows
@@ -272,6 +273,12 @@ OTHERS = rows(
     lambda: named_optimizer("adan", 1e-3, 100),
     "named_optimizer: expected one of adam, adamw, sgd, momentum, rmsprop, adagrad, lamb, lion, "
     "got 'adan'. Any other optax optimiser goes to make_step or fit directly.",
+    lambda: averaged(optax.sgd(0.1), 1.0),
+    "averaged: expected a decay from 0 to below 1, got 1.0. It is the share of the old average "
+    "that each step keeps: 0.999.",
+    lambda: fn.average_of(optax.adam(0.1).init({})),
+    "average_of: expected an optimiser's state with one running average, got one with 0. Train "
+    "with averaged(optimizer) and pass state.opt_state.",
     lambda: named_optimizer("adam", 0, 100),
     "named_optimizer: expected a learning rate above 0, got 0. Try 1e-3 with adam.",
     lambda: fn.accuracy(jnp.zeros((3, 4)), jnp.zeros(3)),

@@ -245,3 +245,21 @@ def test_an_update_runs_inside_other_transformations(key):
     np.testing.assert_allclose(losses["loss"][-1], values["loss"], rtol=1e-6)
     for a, b in zip(states(scanned.params), states(expected.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (jnp.bfloat16, 1e-2)])
+def test_a_running_average_travels_in_the_state_of_the_optimizer(key, dtype, tolerance):
+    optimizer = fn.averaged(optax.chain(optax.clip(1.0), optax.adam(1e-2)), 0.6)
+    step = make_step(net(), nll, optimizer)
+    state = step.init(key, X)
+    state = state._replace(params=jax.tree.map(lambda p: p.astype(dtype), state.params))
+    state = state._replace(opt_state=optimizer.init(state.params))
+    expected = states(state.params)
+    for t in range(1, 20):
+        state, _ = step.update(state, (X, Y))
+        kept = min(0.6, t / (t + 9))
+        pairs = zip(expected, states(state.params), strict=True)
+        expected = [kept * a + (1 - kept) * p.astype(np.float32) for a, p in pairs]
+    for a, b in zip(states(fn.average_of(state.opt_state)), expected, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance / 100)

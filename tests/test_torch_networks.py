@@ -81,7 +81,7 @@ def close(ours, theirs, note):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name == "resnet18" else [])
+        pytest.param(name, marks=[pytest.mark.long] if name == "resnet18" else [])
         for name in networks()
     ],
 )
