@@ -153,6 +153,7 @@ def test_vmap_over_each_argument(row, x64, key):
         assert_equal(jax.jit(jax.vmap(one))(stacked), expected)
 
 
+@pytest.mark.long
 @every_op
 def test_scan_cond_and_remat(row, x64, key):
     args = row.case.make(key)

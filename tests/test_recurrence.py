@@ -179,8 +179,13 @@ def test_many_steps_go_in_blocks(name, lengths, x64):
 
 def innermost(jaxpr):
     """The bodies of the loops that hold no other loop."""
-    loops = [eqn.params["jaxpr"] for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
-    return [body for loop in loops for body in innermost(loop.jaxpr) or [loop]]
+    found = []
+    for eqn in jaxpr.eqns:
+        inner = [eqn.params["jaxpr"]] if eqn.primitive.name in ("jit", "scan") else []
+        for body in inner:
+            deeper = innermost(body.jaxpr)
+            found += deeper or [body] * (eqn.primitive.name == "scan")
+    return found
 
 
 @every_op

@@ -1,7 +1,9 @@
 """The simple recurrent network over whole sequences, with back-propagation through time by hand."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ..rules import rule
@@ -61,6 +63,24 @@ def _elman_forward(
     reverse: bool,
 ) -> tuple[tuple[Array, Array], tuple]:
     _check(x, w_in, w_hidden, b, h0, lengths, activation)
+    outputs, kept = _forward(
+        x, w_in, w_hidden, b, h0, lengths, activation=activation, reverse=reverse
+    )
+    return outputs, ((x, w_in, w_hidden, b, h0), lengths, *kept)
+
+
+@functools.partial(jax.jit, static_argnames=("activation", "reverse"))
+def _forward(
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None,
+    h0: Array | None,
+    lengths: Array | None,
+    *,
+    activation: str,
+    reverse: bool,
+) -> tuple[tuple[Array, Array], tuple]:
     given, inside = (x, w_in, w_hidden, b, h0), steps_inside(x, lengths)
     x_wide, w_in, w_hidden, b, h0 = widened_all(*given)
     steps = by_time(x_wide, inside, x_wide.dtype)
@@ -77,7 +97,7 @@ def _elman_forward(
     (first,) = initial((h0,), x, w_hidden, w_in, b, lengths)
     h, hs = by_block(block, first, (steps, inside), reverse=reverse)
     outputs = by_batch(chosen(inside, hs, jnp.zeros_like(hs)), x.dtype)
-    return (outputs, h.astype(x.dtype)), (given, lengths, hs)
+    return (outputs, h.astype(x.dtype)), (hs,)
 
 
 def _elman_backward(
@@ -88,6 +108,11 @@ def _elman_backward(
     and for a block of steps at once:  dw_in += xᵀ dz;  dw_hidden += h'ᵀ dz;  db += Σ dz;
     dx = dz w_inᵀ
     """
+    return _backward(res, dy, activation=activation, reverse=reverse)
+
+
+@functools.partial(jax.jit, static_argnames=("activation", "reverse"))
+def _backward(res: tuple, dy: tuple[Array, Array], *, activation: str, reverse: bool) -> tuple:
     (x, *weights), lengths, hs = res
     _, w_in, w_hidden, b, h0 = widened_all(x, *weights)
     inside, dtype, back = steps_inside(x, lengths), hs.dtype, w_hidden.T

@@ -1,5 +1,6 @@
 """Gated recurrent units over whole sequences, with back-propagation through time by hand."""
 
+import functools
 from typing import Any
 
 import jax
@@ -60,6 +61,22 @@ def _gru_forward(
     reverse: bool,
 ) -> tuple[tuple[Array, Array], tuple]:
     _check(x, w_in, w_hidden, b, b_hn, h0, lengths)
+    outputs, kept = _forward(x, w_in, w_hidden, b, b_hn, h0, lengths, reverse=reverse)
+    return outputs, ((x, w_in, w_hidden, b, b_hn, h0), lengths, *kept)
+
+
+@functools.partial(jax.jit, static_argnames=("reverse",))
+def _forward(
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None,
+    b_hn: Array | None,
+    h0: Array | None,
+    lengths: Array | None,
+    *,
+    reverse: bool,
+) -> tuple[tuple[Array, Array], tuple]:
     given, inside = (x, w_in, w_hidden, b, b_hn, h0), steps_inside(x, lengths)
     x_wide, w_in, w_hidden, b, b_hn, h0 = widened_all(*given)
     steps = by_time(x_wide, inside, x_wide.dtype)
@@ -77,7 +94,7 @@ def _gru_forward(
     (first,) = initial((h0,), x, w_hidden, w_in, b, b_hn, lengths)
     h, (hs, gates) = by_block(block, first, (steps, inside), reverse=reverse)
     outputs = by_batch(chosen(inside, hs, jnp.zeros_like(hs)), x.dtype)
-    return (outputs, h.astype(x.dtype)), (given, lengths, hs, gates)
+    return (outputs, h.astype(x.dtype)), (hs, gates)
 
 
 def _gru_backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tuple:
@@ -87,6 +104,11 @@ def _gru_backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tupl
     and for a block of steps at once:  dw_in += xᵀ da;  dw_hidden += h'ᵀ (da_r, da_z, dm);
     db += Σ da;  db_hn += Σ dm;  dx = da w_inᵀ
     """
+    return _backward(res, dy, reverse=reverse)
+
+
+@functools.partial(jax.jit, static_argnames=("reverse",))
+def _backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tuple:
     (x, *weights), lengths, hs, gates = res
     _, w_in, w_hidden, b, b_hn, h0 = widened_all(x, *weights)
     inside, dtype, units = steps_inside(x, lengths), hs.dtype, len(w_hidden)

@@ -1,5 +1,6 @@
 """Long short-term memory over whole sequences, with back-propagation through time by hand."""
 
+import functools
 from typing import Any
 
 import jax
@@ -56,6 +57,22 @@ def _lstm_forward(
     reverse: bool,
 ) -> tuple[tuple[Array, Array, Array], tuple]:
     _check(x, w_in, w_hidden, b, h0, c0, lengths)
+    outputs, kept = _forward(x, w_in, w_hidden, b, h0, c0, lengths, reverse=reverse)
+    return outputs, ((x, w_in, w_hidden, b, h0, c0), lengths, *kept)
+
+
+@functools.partial(jax.jit, static_argnames=("reverse",))
+def _forward(
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None,
+    h0: Array | None,
+    c0: Array | None,
+    lengths: Array | None,
+    *,
+    reverse: bool,
+) -> tuple[tuple[Array, Array, Array], tuple]:
     given, inside = (x, w_in, w_hidden, b, h0, c0), steps_inside(x, lengths)
     x_wide, w_in, w_hidden, b, h0, c0 = widened_all(*given)
     steps = by_time(x_wide, inside, x_wide.dtype)
@@ -75,7 +92,7 @@ def _lstm_forward(
 
     (h, c), (hs, starts, z) = by_block(block, first, (steps, inside), reverse=reverse)
     outputs = by_batch(chosen(inside, hs, jnp.zeros_like(hs)), x.dtype)
-    return (outputs, h.astype(x.dtype), c.astype(x.dtype)), (given, lengths, hs, starts, z)
+    return (outputs, h.astype(x.dtype), c.astype(x.dtype)), (hs, starts, z)
 
 
 def _lstm_backward(res: tuple, dy: tuple[Array, Array, Array], *, reverse: bool) -> tuple:
@@ -85,6 +102,11 @@ def _lstm_backward(res: tuple, dy: tuple[Array, Array, Array], *, reverse: bool)
     and for a block of steps at once:  dw_in += xᵀ dz;  dw_hidden += h'ᵀ dz;  db += Σ dz;
     dx = dz w_inᵀ
     """
+    return _backward(res, dy, reverse=reverse)
+
+
+@functools.partial(jax.jit, static_argnames=("reverse",))
+def _backward(res: tuple, dy: tuple[Array, Array, Array], *, reverse: bool) -> tuple:
     (x, *weights), lengths, hs, starts, z = res
     _, w_in, w_hidden, b, h0, c0 = widened_all(x, *weights)
     inside, dtype = steps_inside(x, lengths), hs.dtype
