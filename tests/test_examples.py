@@ -13,8 +13,8 @@ from .conftest import USERS_XLA_FLAGS
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 QUICK = frozenset({"02_network_331"})
 """The stem of the one that takes a few seconds at most and so stays in the quick form."""
-USUAL = frozenset({"01_one_unit", "17_trace", *QUICK})
-"""Those, and a few more, that the usual form runs: the others train longer."""
+USUAL = QUICK
+"""What the usual form runs: the others train longer."""
 
 
 def row(path: Path):

@@ -152,7 +152,8 @@ def test_a_soft_label_that_is_ruled_out_costs_nothing_either():
         np.testing.assert_allclose(dlabels, [[np.log(2), 0.0, np.log(2)]])
 
 
-@pytest.mark.parametrize("smoothing", [0.3, pytest.param(0.0, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_a_class_of_weight_0_may_be_ruled_out(smoothing):
     labels, weights = np.array([0, 1, 2, 3, 1, 0]), np.array([0.5, 0.0, 1.0, 3.0])
     far = draw(6, 4)

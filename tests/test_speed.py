@@ -75,3 +75,29 @@ def test_import_is_short():
 def test_the_rules_make_the_gradient_of_lenet_faster():
     program = "from tests.benchmarks import lenet; print(1 / lenet.ratio())"
     assert best_of(lambda: number_from(program), 1 / 1.5) <= 1 / 1.5
+
+
+DEEP = """
+import time
+import jax, jax.numpy as jnp
+import funcnet as fn
+
+x = jnp.ones((2, 16, 32))
+
+def seconds(depth):
+    net = fn.repeat(fn.TransformerBlock(2), depth)
+    params, _ = jax.eval_shape(net.init, jax.random.key(0), x)
+    step = jax.jit(jax.grad(lambda params: net(params, x).sum()))
+    start = time.process_time()
+    step.lower(params).compile()
+    return time.process_time() - start
+
+seconds(2)
+print(seconds(128) / seconds(8))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.alone
+def test_128_blocks_compile_as_fast_as_8():
+    assert best_of(lambda: number_from(DEEP), 1.5) <= 1.5
