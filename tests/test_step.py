@@ -262,4 +262,5 @@ def test_a_running_average_travels_in_the_state_of_the_optimizer(key, dtype, tol
         expected = [kept * a + (1 - kept) * p.astype(np.float32) for a, p in pairs]
     for a, b in zip(states(fn.average_of(state.opt_state)), expected, strict=True):
         assert a.dtype == np.float32
+        # Compiled, bfloat16 parameters are averaged before they are rounded.
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance / 100)

@@ -63,25 +63,16 @@ def _elman_forward(
     reverse: bool,
 ) -> tuple[tuple[Array, Array], tuple]:
     _check(x, w_in, w_hidden, b, h0, lengths, activation)
-    outputs, kept = _forward(
-        x, w_in, w_hidden, b, h0, lengths, activation=activation, reverse=reverse
-    )
-    return outputs, ((x, w_in, w_hidden, b, h0), lengths, *kept)
+    given = (x, w_in, w_hidden, b, h0)
+    outputs, kept = _forward(given, lengths, activation=activation, reverse=reverse)
+    return outputs, (given, lengths, *kept)
 
 
 @functools.partial(jax.jit, static_argnames=("activation", "reverse"))
 def _forward(
-    x: Array,
-    w_in: Array,
-    w_hidden: Array,
-    b: Array | None,
-    h0: Array | None,
-    lengths: Array | None,
-    *,
-    activation: str,
-    reverse: bool,
+    given: tuple, lengths: Array | None, *, activation: str, reverse: bool
 ) -> tuple[tuple[Array, Array], tuple]:
-    given, inside = (x, w_in, w_hidden, b, h0), steps_inside(x, lengths)
+    x, inside = given[0], steps_inside(given[0], lengths)
     x_wide, w_in, w_hidden, b, h0 = widened_all(*given)
     steps = by_time(x_wide, inside, x_wide.dtype)
 

@@ -57,23 +57,16 @@ def _lstm_forward(
     reverse: bool,
 ) -> tuple[tuple[Array, Array, Array], tuple]:
     _check(x, w_in, w_hidden, b, h0, c0, lengths)
-    outputs, kept = _forward(x, w_in, w_hidden, b, h0, c0, lengths, reverse=reverse)
-    return outputs, ((x, w_in, w_hidden, b, h0, c0), lengths, *kept)
+    given = (x, w_in, w_hidden, b, h0, c0)
+    outputs, kept = _forward(given, lengths, reverse=reverse)
+    return outputs, (given, lengths, *kept)
 
 
 @functools.partial(jax.jit, static_argnames=("reverse",))
 def _forward(
-    x: Array,
-    w_in: Array,
-    w_hidden: Array,
-    b: Array | None,
-    h0: Array | None,
-    c0: Array | None,
-    lengths: Array | None,
-    *,
-    reverse: bool,
+    given: tuple, lengths: Array | None, *, reverse: bool
 ) -> tuple[tuple[Array, Array, Array], tuple]:
-    given, inside = (x, w_in, w_hidden, b, h0, c0), steps_inside(x, lengths)
+    x, inside = given[0], steps_inside(given[0], lengths)
     x_wide, w_in, w_hidden, b, h0, c0 = widened_all(*given)
     steps = by_time(x_wide, inside, x_wide.dtype)
     first = initial((h0, c0), x, w_hidden, w_in, b, lengths)

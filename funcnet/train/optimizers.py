@@ -2,6 +2,7 @@
 average of the parameters, which travels in the optimiser's state.
 """
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +89,7 @@ def averaged(
     rising share is that of TensorFlow's `ExponentialMovingAverage`.
     """
     require(
-        isinstance(decay, float | int) and 0 <= decay < 1,
+        isinstance(decay, Real) and 0 <= decay < 1,
         "averaged",
         "a decay from 0 to below 1",
         repr(decay),
