@@ -220,7 +220,7 @@ MESSAGES = [
      "the adjoint of the output: an array of its shape, or a pytree like it with None where "
      "nothing starts."),
     (lambda: fn.capture(f, "other")(1.0),
-     "watch: expected the path of a layer, a variable or a row that the gradient flows through, "
+     "capture: expected the path of a layer, a variable or a row that the gradient flows through, "
      "got 'other'."),
     (lambda: fn.edit_gradient(f, "hidde", jnp.sin)(1.0),
      "edit_gradient: expected the path of a layer, a variable or a row that the gradient flows "

@@ -1,5 +1,6 @@
 """A call of a function as a function of its arrays alone, which is what jaxprs are made of."""
 
+import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,12 @@ import numpy as np
 
 from .. import jaxprs
 from ..types import require
+
+NO_FLOAT = "Nothing to differentiate: no argument has a floating dtype; write 1.0 in place of 1."
+NO_PATH = (
+    "Nothing flows back: no floating path leads from an argument to the output. A conversion to an "
+    "integer, a comparison and stop_gradient each end one."
+)
 
 
 class Call:
@@ -134,27 +141,28 @@ class Call:
         return found
 
 
-def seeds_of(where: str, tree: Any, shapes: Sequence[jax.ShapeDtypeStruct], seed: Any) -> list[Any]:
+def seeds_of(
+    where: str,
+    tree: Any,
+    shapes: Sequence[jax.ShapeDtypeStruct],
+    seed: Any,
+    has_aux: bool = False,
+) -> list[Any]:
     """The adjoint that each flat output starts with, None for one that starts with nothing.
 
+    With `has_aux` the output is `(loss, aux)`, and the seed is that of the loss.
+
     Raises:
-        ValueError: If there is no seed and the output is not one number, or the seed has another
-            structure or shape than the output.
+        ValueError: If there is no seed and the output is not one number, the seed has another
+            structure or shape than the output, or `has_aux` is set for another output than a pair.
     """
+    if has_aux:
+        loss, aux = pair_of(where, tree)
+        own = seeds_of(where, loss, shapes[: loss.num_leaves], seed)
+        return [*own, *[None] * aux.num_leaves]
     if seed is None:
-        one = len(shapes) == 1 and shapes[0].shape == () and jaxprs.is_inexact(shapes[0])
-        got = f"{shapes[0].dtype} of shape {shapes[0].shape}" if len(shapes) == 1 else (
-            f"{len(shapes)} outputs")  # fmt: skip
-        require(
-            one, where, "one real number as output, or a seed", got,
-            "Pass seed=, the adjoint of the output: an array of its shape, or a pytree like it "
-            "with None where nothing starts.",
-        )  # fmt: skip
-        return [jnp.ones((), shapes[0].dtype)]
-    try:
-        leaves = tree.flatten_up_to(seed)
-    except (ValueError, TypeError):
-        leaves = None
+        return [_one(where, shapes)]
+    leaves = _seed_leaves(tree, seed)
     require(
         leaves is not None,
         where,
@@ -169,17 +177,72 @@ def seeds_of(where: str, tree: Any, shapes: Sequence[jax.ShapeDtypeStruct], seed
     ]
 
 
-def _seed(where: str, ct: Any, like: jax.ShapeDtypeStruct) -> Any:
+def pair_of(where: str, tree: Any) -> tuple[Any, Any]:
+    """The structures of loss and aux out of that of `(loss, aux)`.
+
+    Raises:
+        ValueError: If the output is no pair.
+    """
+    node = tree.node_data()
     require(
-        jnp.shape(ct) in ((), like.shape) and jaxprs.is_inexact(like),
+        node is not None and issubclass(node[0], tuple) and len(tree.children()) == 2,
+        where,
+        "a function that returns (loss, aux), as has_aux says",
+        tree,
+        "Return a pair, or leave has_aux out.",
+    )
+    loss, aux = tree.children()
+    return loss, aux
+
+
+def _one(where: str, shapes: Sequence[jax.ShapeDtypeStruct]) -> Any:
+    """The seed of an output that is one real number."""
+    single = shapes[0] if len(shapes) == 1 else None
+    whole = single is not None and not jaxprs.is_inexact(single)
+    require(
+        single is not None and single.shape == () and not whole,
+        where,
+        "one real number as output, or a seed",
+        f"{len(shapes)} outputs" if single is None else f"{single.dtype} of shape {single.shape}",
+        "It has no gradient: write 1.0 in place of 1 among the arguments, and keep the result "
+        "floating."
+        if whole
+        else "Pass seed=, the adjoint of the output: an array of its shape, or a pytree like it "
+        "with None where nothing starts.",
+    )
+    assert single is not None
+    return jnp.ones((), single.dtype)
+
+
+def _seed_leaves(tree: Any, seed: Any) -> list[Any] | None:
+    """The seed of each leaf, where None may stand for a whole part; None if it does not fit."""
+    with contextlib.suppress(ValueError, TypeError):
+        return tree.flatten_up_to(seed)
+    leaves, prefix = jax.tree.flatten(seed, is_leaf=lambda part: part is None)
+    try:
+        parts = prefix.flatten_up_to(tree.unflatten(range(tree.num_leaves)))
+    except (ValueError, TypeError):
+        return None
+    found: list[Any] = []
+    for ct, part in zip(leaves, parts, strict=True):
+        if ct is not None and not isinstance(part, int):
+            return None
+        found += [ct] * len(jax.tree.leaves(part))
+    return found
+
+
+def _seed(where: str, ct: Any, like: jax.ShapeDtypeStruct) -> Any:
+    ct = jnp.asarray(ct)
+    require(
+        ct.shape in ((), like.shape) and jaxprs.is_inexact(like),
         where,
         f"a seed of shape {like.shape} for an output of {like.dtype}"
         if jaxprs.is_inexact(like)
         else f"None as the seed of an output of {like.dtype}",
-        f"one of shape {jnp.shape(ct)}",
+        f"one of shape {ct.shape}",
         "It is the adjoint of the output.",
     )
-    return jnp.broadcast_to(jnp.asarray(ct, like.dtype), like.shape)
+    return jnp.broadcast_to(ct.astype(like.dtype), like.shape)
 
 
 def _is_data(leaf: Any) -> bool:

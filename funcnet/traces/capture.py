@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from .. import jaxprs
 from ..types import Array, require
-from .call import Call
+from .call import Call, pair_of
 from .sites import Site, sites_of
 from .taps import Program
-from .watch import chosen_sites, watch
+from .watch import chosen_sites, watcher
 
 
 class Captured(NamedTuple):
@@ -32,7 +32,12 @@ class Captured(NamedTuple):
 
 
 def capture(
-    f: Callable, path: str, *, wrt: int | Sequence[int] | None = None, seed: Any = None
+    f: Callable,
+    path: str,
+    *,
+    wrt: int | Sequence[int] | None = None,
+    seed: Any = None,
+    has_aux: bool = False,
 ) -> Callable[..., Captured]:
     """The value and the adjoint at one place of `f`, without touching it.
 
@@ -40,7 +45,8 @@ def capture(
         f: Any JAX function whose output is one number (else give `seed`).
         path: A layer ("block/dense"), a Python variable or a row of its trace ("v3").
         wrt: The arguments to differentiate, counted as by `jax.grad`; None for all.
-        seed: The adjoint of the output: a pytree like it, None where nothing starts.
+        seed: The adjoint of the output: a pytree like it, None for all that starts with nothing.
+        has_aux: Whether `f` returns `(loss, aux)`, of which the loss alone is differentiated.
 
     Returns:
         A function of the arguments of `f`. It is pure: `jax.jit` takes it.
@@ -56,7 +62,7 @@ def capture(
     >>> round(float(found.value), 4), round(float(found.adjoint), 4)
     (0.9093, 1.8186)
     """
-    see = watch(f, wrt=wrt, seed=seed, select=path, keep="values")
+    see = watcher("capture", f, wrt, seed, has_aux, path, {}, keeps_values=True)
 
     def run(*args: Any, **kwargs: Any) -> Captured:
         watched = see(*args, **kwargs)
@@ -67,7 +73,9 @@ def capture(
     return run
 
 
-def edit_gradient(f: Callable, path: str, g: Callable[[Array], Array]) -> Callable:
+def edit_gradient(
+    f: Callable, path: str, g: Callable[[Array], Array], *, has_aux: bool = False
+) -> Callable:
     """`f` with its adjoint at one place replaced by `g(adjoint)`, from there back.
 
     The value of the function is the same; what `jax.grad` makes of it is not. Clipping, scaling
@@ -77,9 +85,11 @@ def edit_gradient(f: Callable, path: str, g: Callable[[Array], Array]) -> Callab
         f: Any JAX function.
         path: A layer ("block/dense"), a Python variable or a row of its trace ("v3").
         g: From an adjoint to one of the same shape: `lambda dy: dy.clip(-1, 1)`.
+        has_aux: Whether `f` returns `(loss, aux)`; the place is one that the loss depends on.
 
     Returns:
-        A function of the arguments of `f`, to be differentiated.
+        A function of the arguments of `f`, to be differentiated; with `has_aux`, by
+        `jax.grad(..., has_aux=True)`.
 
     Raises:
         ValueError: When called, if the path names nothing, or `g` changes the shape.
@@ -98,6 +108,9 @@ def edit_gradient(f: Callable, path: str, g: Callable[[Array], Array]) -> Callab
         call = Call("edit_gradient", f, args, kwargs)
         closed, tree = call.opened()
         wanted = [jaxprs.is_inexact(shape) for shape in jaxprs.output_shapes(closed)]
+        if has_aux:
+            loss, aux = pair_of("edit_gradient", tree)
+            wanted = [*wanted[: loss.num_leaves], *[False] * aux.num_leaves]
         active = [jaxprs.is_inexact(array) for array in call.arrays]
         places = chosen_sites("edit_gradient", sites_of(closed, active, wanted), path)
         used = [site for some in places.values() for site in some]

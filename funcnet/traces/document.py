@@ -14,6 +14,7 @@ import numpy as np
 from .. import jaxprs
 from .record import Contribution, Line, Row, Source
 from .values import Stats, Value
+from .verdict import Check, verdict
 
 SCHEMA = "funcnet.trace/1"
 
@@ -21,17 +22,22 @@ SCHEMA = "funcnet.trace/1"
 def document(trace: Any) -> dict[str, Any]:
     """A trace as nested dicts, lists, strings and finite numbers."""
     check = trace.check()
+    said = verdict(trace)
     return {
         "schema": SCHEMA,
         "function": trace.function,
         "header": dict(trace.header),
-        "check": None if check is None else {
-            "difference": _finite(check.difference), "scale": _finite(check.scale),
-            "against": check.against,
-        },
+        "check": None if check is None else _check(check),
+        **({"verdict": said} if said != str(check or "") else {}),
         "rows": [_row(row) for row in trace.rows],
         "contributions": [_contribution(c) for c in trace.contributions],
     }  # fmt: skip
+
+
+def _check(check: Check) -> dict[str, Any]:
+    fields = check._asdict()
+    fields |= {name: _finite(fields[name]) for name in ("difference", "scale")}
+    return {name: x for name, x in fields.items() if x or name not in ("nonfinite", "refused")}
 
 
 def _row(row: Row) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from ..render import forms, latex
 from .record import Row
 from .values import Value
+from .verdict import verdict
 
 LONG = 48
 """Formulas in the tables of a terminal are cut after this many characters."""
@@ -54,9 +55,9 @@ def _adjoint(trace: Any, shown: set[str]) -> forms.Table:
     ]  # fmt: skip
     hidden = len(trace.contributions) - len(cells)
     notes = [f"Of loops, the first and the last iteration; {hidden} contributions are not shown."]
-    check = trace.check()
+    said = verdict(trace)
     headings = ["adjoint", "variable", "+=", "value", "total", "from"]
-    all_notes = (notes if hidden else []) + ([str(check)] if check else [])
+    all_notes = (notes if hidden else []) + ([said] if said else [])
     return _table(headings, cells, "Reverse adjoint trace", {"value", "total"}, all_notes)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import jaxprs
 from ..render import forms, text
-from .call import Call
+from .call import Call, pair_of
 from .formula import Expr, constant, equation
 from .names import source
 from .places import Place, places_of
@@ -105,7 +105,7 @@ class Symbolic:
         return text.table(forms.Table(columns, tuple(rows), "Forward and reverse trace", notes))
 
 
-def symbolic(call: Call, wrt: int | Sequence[int] | None) -> Symbolic:
+def symbolic(call: Call, wrt: int | Sequence[int] | None, has_aux: bool = False) -> Symbolic:
     """The traces of a call, of which only shapes and dtypes count."""
     active = call.active(call.chosen(wrt))
     some = [i for i, is_active in enumerate(active) if is_active]
@@ -115,9 +115,13 @@ def symbolic(call: Call, wrt: int | Sequence[int] | None) -> Symbolic:
             filled = list(arrays)
             for i, x in zip(some, chosen, strict=True):
                 filled[i] = x
-            flat = jax.tree.leaves(call.of_arrays(*filled))
+            output = call.of_arrays(*filled)
+            if has_aux:
+                pair_of(call.where, jax.tree.structure(output))
+            loss, aux = output if has_aux else (output, ())
+            flat = jax.tree.leaves(loss)
             smooth = [y for y in flat if jaxprs.is_inexact(y)]
-            return smooth, [y for y in flat if not jaxprs.is_inexact(y)]
+            return smooth, [[y for y in flat if not jaxprs.is_inexact(y)], aux]
 
         outputs, pull, rest = jax.vjp(of_some, *(arrays[i] for i in some), has_aux=True)
         return outputs, rest, pull

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,27 +25,7 @@ from .reverse import reverse
 from .show import graph, latex_tables, tables
 from .symbolic import Symbolic, symbolic
 from .tape import At, Cell, Tape
-from .values import number
-
-
-class Check(NamedTuple):
-    """How a trace compares with JAX.
-
-    Attributes:
-        difference: The largest difference between a gradient of the trace and JAX's.
-        scale: The largest element of JAX's gradients.
-        against: "jax.vjp"; or "jax.jvp" where JAX cannot differentiate in reverse.
-    """
-
-    difference: float
-    scale: float
-    against: str
-
-    def __str__(self) -> str:
-        return (
-            f"Checked against {self.against}: the largest difference is {number(self.difference)}, "
-            f"the largest gradient {number(self.scale)}."
-        )
+from .verdict import Check, compare
 
 
 @dataclass(frozen=True)
@@ -164,7 +144,7 @@ class Trace:
         made = Trace(fields["function"], rows, contributions, header=fields["header"])
         check = fields["check"]
         values = check and Check(
-            float(check["difference"]), float(check["scale"]), check["against"]
+            **{**check, "difference": float(check["difference"]), "scale": float(check["scale"])}
         )
         return replace(made, _check=lambda: values) if values else made
 
@@ -188,7 +168,7 @@ class Trace:
         return svg.graph(graph(self))
 
     def check(self) -> Check | None:
-        """The gradients against `jax.vjp`; None under a transformation or after loading."""
+        """The gradients against `jax.vjp`; None under a transformation."""
         return None if self._check is None else self._check()
 
 
@@ -197,6 +177,7 @@ def trace(
     *,
     wrt: int | Sequence[int] | None = None,
     seed: Any = None,
+    has_aux: bool = False,
     tangents: Any = None,
     keep: Literal["summary", "all"] = "summary",
     max_iterations: int = 1000,
@@ -211,7 +192,9 @@ def trace(
     Args:
         f: A function whose output is one real number (else give `seed`).
         wrt: The arguments to differentiate, counted as by `jax.grad`; None for all.
-        seed: The adjoint of the output: a pytree like it, None where nothing starts.
+        seed: The adjoint of the output: a pytree like it, None for all that starts with nothing.
+        has_aux: Whether `f` returns `(loss, aux)`, as for `jax.value_and_grad`: the seed is that
+            of the loss, and aux starts with nothing.
         tangents: A direction for each argument (None for one that stays), for the tangent trace.
         keep: "summary" keeps arrays of up to 32 elements and figures of larger ones; "all" keeps
             every array.
@@ -224,13 +207,14 @@ def trace(
 
     Raises:
         ValueError: When called, if the output is not one number and there is no seed, a loop is
-            too long, `f` has side effects, or an argument was deleted.
+            too long, `f` has side effects, an argument was deleted, or the gradient meets an
+            equation that has no derivative.
         TypeError: When called, if `wrt` names an argument without floating numbers.
 
     >>> trace(lambda x1, x2: jnp.log(x1) + x1 * x2 - jnp.sin(x2))(2.0, 5.0)["x1"].adjoint.text
     '5.5'
     """
-    return Tracer(f, wrt, seed, tangents, keep, max_iterations, sample)
+    return Tracer(f, wrt, seed, has_aux, tangents, keep, max_iterations, sample)
 
 
 @dataclass(frozen=True)
@@ -240,6 +224,7 @@ class Tracer:
     f: Callable
     wrt: int | Sequence[int] | None
     seed: Any
+    has_aux: bool
     tangents: Any
     keep: str
     max_iterations: int
@@ -253,7 +238,7 @@ class Tracer:
         >>> [e.text for pair in symbolic.pairs for e in pair.reverse]
         ["b1 = broadcast(v3')", 'b2 = b1 * v2']
         """
-        return symbolic(Call("trace", self.f, args, {}), self.wrt)
+        return symbolic(Call("trace", self.f, args, {}), self.wrt, self.has_aux)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Trace:
         """Run the function and its reverse pass on these arguments."""
@@ -262,14 +247,14 @@ class Tracer:
         closed, tree = call.opened()
         limits = self.max_iterations, self.sample
         tape = Tape(numbered(closed), self.keep == "all", *limits)
-        seeds = seeds_of("trace", tree, jaxprs.output_shapes(closed), self.seed)
+        seeds = seeds_of("trace", tree, jaxprs.output_shapes(closed), self.seed, self.has_aux)
         cells = _arguments(tape, call, active)
         _set_tangents(tape, call, cells, self.tangents)
         outputs = run(tape, closed, cells, At())
         contributions = reverse(tape, outputs, seeds)
         found = [_gradient(cell) for cell in cells]
         traced = any(map(jaxprs.is_traced, call.arrays))
-        check = functools.cache(functools.partial(_check, call, active, found, seeds))
+        check = functools.cache(functools.partial(compare, call, active, found, seeds))
         return Trace(
             getattr(self.f, "__name__", type(self.f).__name__),
             tape.rows(),
@@ -278,7 +263,7 @@ class Tracer:
             call.gradients(found, self.wrt),
             _header(),
             None if traced else check,
-            functools.cache(functools.partial(symbolic, call, self.wrt)),
+            functools.cache(functools.partial(symbolic, call, self.wrt, self.has_aux)),
         )
 
 
@@ -318,43 +303,6 @@ def _set_tangents(tape: Tape, call: Call, cells: list[Cell], tangents: Any) -> N
         if given[i] is not None and jaxprs.is_inexact(cell.value):
             cell.tangent = jnp.broadcast_to(jnp.asarray(given[i], cell.dtype), cell.shape)
             cell.note(tangent=tape.record(cell.tangent))
-
-
-def _check(call: Call, active: list[bool], found: list, seeds: list) -> Check:
-    """The gradients of a trace against those of JAX."""
-    some = [i for i, is_active in enumerate(active) if is_active]
-
-    def of_some(*arrays: Any) -> list:
-        filled = list(call.arrays)
-        for i, array in zip(some, arrays, strict=True):
-            filled[i] = array
-        flat = jax.tree.leaves(call.of_arrays(*filled))
-        return [y for y, ct in zip(flat, seeds, strict=True) if ct is not None]
-
-    points, gradients = ([values[i] for i in some] for values in (call.arrays, found))
-    starts = [ct for ct in seeds if ct is not None]
-    try:
-        true, against = list(jax.vjp(of_some, *points)[1](starts)), "jax.vjp"
-    except ValueError as error:
-        if "while_loop" not in str(error):
-            raise
-        true, gradients = _along(of_some, points, starts, gradients)
-        against = "jax.jvp"
-    gaps = [_largest(a - b) for a, b in zip(gradients, true, strict=True)]
-    return Check(max(gaps, default=0.0), max(map(_largest, true), default=0.0), against)
-
-
-def _along(of_some: Callable, points: list, starts: list, gradients: list) -> tuple[list, list]:
-    """The slope along one direction, from JAX's forward mode and from the gradients."""
-    ways = [jnp.cos(jnp.arange(x.size)).reshape(x.shape).astype(x.dtype) for x in points]
-    _, moved = jax.jvp(of_some, tuple(points), tuple(ways))
-    true = sum(jnp.sum(t * ct) for t, ct in zip(moved, starts, strict=True))
-    found = sum(jnp.sum(g * w) for g, w in zip(gradients, ways, strict=True))
-    return [true], [found]
-
-
-def _largest(x: Any) -> float:
-    return float(jnp.abs(x).max()) if x.size else 0.0
 
 
 def _header() -> dict[str, str]:

@@ -13,7 +13,7 @@ from .. import jaxprs
 from ..folded import folded
 from ..render import forms, text
 from ..types import Array, require
-from .call import Call, seeds_of
+from .call import NO_FLOAT, Call, seeds_of
 from .sites import Site, layers_of, sites_of
 from .taps import Program
 from .values import number
@@ -97,6 +97,8 @@ class Watched:
         return self.seen[place]
 
     def __str__(self) -> str:
+        if not self.places:
+            return _nothing(self.gradients)
         rows = []
         names: list[str] = []
         for place in self.places:
@@ -113,9 +115,21 @@ class Watched:
         return text.table(forms.Table((forms.Column("place"), *columns), tuple(rows)))
 
 
+def _nothing(gradients: Any) -> str:
+    """Why there is no place to show."""
+    if not jax.tree.leaves(gradients):
+        return NO_FLOAT
+    return (
+        "Nothing to show: the gradient flows through no place that was selected. "
+        'select="all" takes every equation.'
+    )
+
+
 def _cell(x: Any) -> str:
     if jaxprs.is_traced(x):
         return "traced"
+    if jnp.size(x) == 0:
+        return "none"
     return number(x) if jnp.ndim(x) == 0 else f"{number(jnp.min(x))} to {number(jnp.max(x))}"
 
 
@@ -127,6 +141,7 @@ def watch(
     *,
     wrt: int | Sequence[int] | None = None,
     seed: Any = None,
+    has_aux: bool = False,
     select: Select = "layers",
     stats: Sequence[str] | Mapping[str, Statistic] = tuple(STATISTICS),
     keep: Literal["stats", "values"] = "stats",
@@ -139,7 +154,8 @@ def watch(
     Args:
         f: Any JAX function whose output is one number (else give `seed`).
         wrt: The arguments to differentiate, counted as by `jax.grad`; None for all.
-        seed: The adjoint of the output: a pytree like it, None where nothing starts.
+        seed: The adjoint of the output: a pytree like it, None for all that starts with nothing.
+        has_aux: Whether `f` returns `(loss, aux)`, of which the loss alone is differentiated.
         select: Which places: "layers" for the output of each, "all" for the result of every
             equation, paths of layers or names of rows (`"block/dense"`, `"v3"`), or a function
             from a `Site` to a bool.
@@ -150,7 +166,8 @@ def watch(
         A function of the arguments of `f` that gives a `Watched`.
 
     Raises:
-        ValueError: If `select` names what is not there, or the output is not one number.
+        ValueError: When called, if `select` names what is not there, or the output is not one
+            number and there is no seed.
 
     >>> def f(w, x):
     ...     with jax.named_scope("layer"):
@@ -160,16 +177,28 @@ def watch(
     >>> round(float(seen.value["mean"]), 4), round(float(seen.adjoint["norm"]), 4)
     (0.4621, 1.8485)
     """
-    chosen = _statistics(stats)
-    keeps_values = keep == "values"
+    return watcher("watch", f, wrt, seed, has_aux, select, _statistics(stats), keep == "values")
+
+
+def watcher(
+    where: str,
+    f: Callable,
+    wrt: int | Sequence[int] | None,
+    seed: Any,
+    has_aux: bool,
+    select: Select,
+    chosen: dict[str, Statistic],
+    keeps_values: bool,
+) -> Callable[..., Watched]:
+    """What `watch` returns; its messages begin with `where`."""
 
     def run(*args: Any, **kwargs: Any) -> Watched:
-        call = Call("watch", f, args, kwargs)
+        call = Call(where, f, args, kwargs)
         active = call.active(call.chosen(wrt))
         closed, tree = call.opened()
-        seeds = seeds_of("watch", tree, jaxprs.output_shapes(closed), seed)
+        seeds = seeds_of(where, tree, jaxprs.output_shapes(closed), seed, has_aux)
         sites = sites_of(closed, active, [ct is not None for ct in seeds])
-        places = chosen_sites("watch", sites, select)
+        places = chosen_sites(where, sites, select)
         used = list({site: None for some in places.values() for site in some})
         tap = _values_tap if keeps_values else functools.partial(_stats_tap, chosen)
         see = _whole if keeps_values else functools.partial(_figures, chosen)
@@ -249,7 +278,7 @@ def _statistics(stats: Sequence[str] | Mapping[str, Statistic]) -> dict[str, Sta
 def _figures(chosen: dict[str, Statistic], x: Array) -> Array:
     """The statistics of an array in a row."""
     x = jnp.abs(x) if jnp.iscomplexobj(x) else x
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
     if x.size == 0 or not chosen:
         return jnp.zeros(len(chosen), x.dtype)
     return jnp.stack([statistic(x).astype(x.dtype) for statistic in chosen.values()])
