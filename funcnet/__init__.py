@@ -15,6 +15,7 @@ from .combine import remat as remat
 from .combine import repeat as repeat
 from .combine import residual as residual
 from .combine import serial as serial
+from .figures import Mean as Mean
 from .interop.safetensors import load_safetensors as load_safetensors
 from .interop.safetensors import save_safetensors as save_safetensors
 from .interop.torch import from_state_dict as from_state_dict
@@ -157,6 +158,7 @@ from .train.data import Data as Data
 from .train.data import batches as batches
 from .train.data import load_data as load_data
 from .train.fit import Fitted as Fitted
+from .train.fit import evaluate as evaluate
 from .train.fit import fit as fit
 from .train.history import History as History
 from .train.history import confusion as confusion

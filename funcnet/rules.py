@@ -36,6 +36,7 @@ from . import jaxprs
 from .arguments import accepted, bind, kind, parameters
 from .closure import opened
 from .cotangents import Shapes, conform, operand_shapes
+from .figures import mean_of, note
 from .types import Key, require
 
 NO_CASES: Mapping[str, "Case"] = types.MappingProxyType({})
@@ -65,6 +66,7 @@ class Rule(NamedTuple):
     cases: Mapping[str, Case]
     fast: bool
     op: Callable
+    count: Callable | None = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -111,6 +113,7 @@ def rule(
     nodiff: Sequence[str] = (),
     cases: Mapping[str, Case] = NO_CASES,
     fast: bool = False,
+    count: Callable | None = None,
 ) -> Callable[[Callable], Callable]:
     """Give a function a backward pass written by hand.
 
@@ -126,6 +129,8 @@ def rule(
         fast: Whether `forward` is the faster way to the output: then a call that is not
             differentiated runs it too, and drops what it keeps, and `autodiff` has JAX
             differentiate it. Otherwise both take the primal.
+        count: Of a loss: from its arguments by name to what its mean is over, or None where that
+            is all examples, so that the means of many batches join; see `funcnet.figures`.
 
     Returns:
         A decorator. The op it makes takes keyword-only arguments as static, runs under the scope
@@ -155,9 +160,12 @@ def rule(
             operands, static = bind(name, signature, args, kwargs)
             if local:
                 return _with_closure(record, static, operands)
-            return build(static, tuple(map(kind, static)))(*operands)
+            output = build(static, tuple(map(kind, static)))(*operands)
+            if count is not None:
+                note(output, lambda: _mean(record, output, operands, static))
+            return output
 
-        record = Rule(name, primal, forward, backward, tuple(nodiff), cases, fast, op)
+        record = Rule(name, primal, forward, backward, tuple(nodiff), cases, fast, op, count)
         build = functools.lru_cache(lambda static, kinds: _differentiable(record, static))
         local = "<locals>" in primal.__qualname__
         op.rule = record  # pyright: ignore[reportAttributeAccessIssue]  # a function takes attributes
@@ -174,6 +182,13 @@ def rule(
         return op
 
     return decorate
+
+
+def _mean(record: Rule, output: Any, operands: tuple, static: tuple) -> Any:
+    assert record.count is not None
+    given = dict(zip(record.arguments, operands, strict=True)) | dict(static)
+    count = record.count(**given)
+    return None if count is None else mean_of(output, count)
 
 
 def autodiff(f: Callable) -> Callable:

@@ -137,6 +137,63 @@ def test_a_loss_that_is_not_finite_ends_the_run():
     assert (fitted.stopped, len(fitted.history.rows) < 10) == ("not finite", True)
 
 
+def test_the_last_finite_state_comes_back():
+    """Parameters grow a millionfold an epoch; the loss is the first to overflow."""
+
+    def error(output, target):
+        return ((output[:, 0] - target) ** 2).mean()
+
+    seen = []
+    arguments = (NET, error, optax.sgd(30.0), (X, X[:, 0]))
+    fitted = fit(
+        *arguments, epochs=50, on_epoch=lambda row, state: seen.append(leaves(state)), **QUIET
+    )
+    assert fitted.stopped == "not finite"
+    assert len(fitted.history.rows) > 2
+    assert not np.isfinite(fitted.history.rows[-1]["loss"])
+    assert_same(fitted.state, seen[-2])
+    assert all(np.isfinite(leaf).all() for leaf in leaves(fitted.state))
+    first = fit(*arguments, epochs=50, patience=5, validation=(X, X[:, 0]), **QUIET)
+    assert all(np.isfinite(leaf).all() for leaf in leaves(first.state))
+
+
+def test_a_run_that_diverges_at_once_gives_its_first_state_back():
+    def error(output, target):
+        return ((output[:, 0] - target) ** 2).mean()
+
+    for rate in (1e30, np.inf):
+        fitted = fit(NET, error, optax.sgd(rate), (X, X[:, 0]), epochs=2, **QUIET)
+        assert fitted.stopped == "not finite"
+        params, _ = NET.init(jax.random.key(0), X[:16])
+        assert_same(fitted.state.params, params)
+
+
+def test_parameters_that_overflow_in_the_last_step_are_not_given_back():
+    """One step of one epoch: its loss is finite, what it leads to is not."""
+    arguments = (NET, nll, optax.sgd(np.inf), (X[:16], Y[:16]))
+    fitted = fit(*arguments, epochs=1, **QUIET)
+    assert np.isfinite(fitted.history.rows[0]["loss"])
+    assert fitted.stopped == "not finite"
+    assert all(np.isfinite(leaf).all() for leaf in leaves(fitted.state))
+
+
+def test_ctrl_c_before_the_first_step_is_raised_in_one_place():
+    """It comes while the parameters are drawn; the second one would be raised at once."""
+
+    def init(key, x):
+        os.kill(os.getpid(), signal.SIGINT)
+        drawn.append(True)
+        return NET.init(key, x)
+
+    drawn = []
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(Layer(init, NET.apply), nll, optax.sgd(0.1), (X, Y), epochs=1, **QUIET)
+    assert drawn
+    assert caught.traceback[-1].name == "fit"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_ctrl_c_ends_training_with_what_was_learned():
     seen = []
 
@@ -187,17 +244,29 @@ def test_an_interrupt_raised_elsewhere_is_kept_too():
     assert (best.stopped, int(best.state.step) in (4, 8)) == ("interrupted", True)
 
 
-def test_an_interrupt_that_cost_the_state_is_raised(monkeypatch):
-    def lose(update):
-        def interrupted(state, batch):
-            update(state, batch)
-            raise KeyboardInterrupt
+def test_an_interrupt_that_cost_the_state(monkeypatch):
+    """Raised inside a step: in the first one it is raised, later the last whole epoch is kept."""
 
-        return interrupted
+    def losing(steps):
+        def lose(update):
+            def interrupted(state, batch):
+                interrupted.left -= 1
+                after = update(state, batch)
+                if interrupted.left < 0:
+                    raise KeyboardInterrupt
+                return after
 
-    monkeypatch.setattr("funcnet.train.fit.outermost", lose)
+            interrupted.left = steps
+            return interrupted
+
+        return lose
+
+    monkeypatch.setattr("funcnet.train.fit.outermost", losing(0))
     with pytest.raises(KeyboardInterrupt):
         fit(NET, nll, optax.sgd(0.1), (X, Y), epochs=2, **QUIET)
+    monkeypatch.setattr("funcnet.train.fit.outermost", losing(6))
+    fitted = fit(NET, nll, optax.sgd(0.1), (X, Y), epochs=2, **QUIET)
+    assert (fitted.stopped, int(fitted.state.step)) == ("interrupted", 4)
 
 
 def run(data, validation=None, criterion=nll, net=NET, **settings):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..rules import Case, rule
 from ..types import Array, Key
 from .likelihood import normals, of_each, reduced, wide_operands
-from .reduction import check_range
+from .reduction import check_range, mean_over
 
 
 def _kl_divergence(
@@ -57,6 +57,7 @@ def _certain(key: Key) -> tuple:
 @rule(
     _kl_divergence_forward,
     _kl_divergence_backward,
+    count=mean_over,
     cases={
         "mean": Case(_distributions(6, 5)),
         "sum": Case(_distributions(2, 3, 4), {"reduction": "sum"}),
@@ -118,6 +119,7 @@ def _gaussian_kl_backward(res: tuple, dy: Array, *, reduction: str) -> tuple[Arr
 @rule(
     _gaussian_kl_forward,
     _gaussian_kl_backward,
+    count=mean_over,
     cases={
         "mean": Case(normals(6, 5)),
         "sum": Case(normals(2, 3, 4), {"reduction": "sum"}),

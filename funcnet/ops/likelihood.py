@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..folded import total
 from ..rules import Case, rule
 from ..types import Array, Key, require
 from .multiclass import class_weights, counts_of, label_weights
 from .precision import floating, wide
-from .reduction import check_range, check_reduction, count_of, each, masked, reduce
+from .reduction import check_range, check_reduction, count_of, each, masked, mean_over, reduce
 
 LOG_CAP = 100.0
 """The most that -ln p of a probability counts for, as in PyTorch's BCELoss."""
@@ -67,7 +68,7 @@ def _nll(
     safe, w_y = label_weights(labels, w, counts)
     of_label = jnp.take_along_axis(log_probs.astype(dtype), safe[..., None], axis=-1)[..., 0]
     losses = -w_y * masked(of_label, w_y != 0)
-    return reduce(losses, w_y.sum(), reduction).astype(log_probs.dtype)
+    return reduce(losses, total(w_y), reduction).astype(log_probs.dtype)
 
 
 def _nll_forward(
@@ -92,9 +93,19 @@ def _nll_backward(
     dtype, counts = wide(log_probs), counts_of(labels, where, ignore_index)
     w = class_weights(log_probs, weights, dtype)
     safe, w_y = label_weights(labels, w, counts)
-    slope = -w_y * masked(each(dy.astype(dtype), w_y.sum(), reduction), w_y != 0)
+    slope = -w_y * masked(each(dy.astype(dtype), total(w_y), reduction), w_y != 0)
     at_label = safe[..., None] == jnp.arange(w.size)
     return jnp.where(at_label, slope[..., None], 0), None, None, None
+
+
+def _mean_over(
+    *, log_probs: Array, labels: Array, weights: Array | None, where: Array | None,
+    ignore_index: int | None, reduction: str,
+) -> Array | None:  # fmt: skip
+    if reduction != "mean":
+        return None
+    w = class_weights(log_probs, weights, wide(log_probs))
+    return label_weights(labels, w, counts_of(labels, where, ignore_index))[1].sum()
 
 
 def _classes(*examples: int, weighted: bool = False, mask: bool = False) -> Callable[[Key], tuple]:
@@ -112,6 +123,7 @@ def _classes(*examples: int, weighted: bool = False, mask: bool = False) -> Call
     _nll_forward,
     _nll_backward,
     nodiff=("weights",),
+    count=_mean_over,
     cases={
         "mean": Case(_classes(6)),
         "sum": Case(_classes(2, 3), {"reduction": "sum"}),
@@ -251,6 +263,7 @@ def _gaussian_nll_backward(
 @rule(
     _gaussian_nll_forward,
     _gaussian_nll_backward,
+    count=mean_over,
     cases={
         "mean": Case(normals(6, arrays=3)),
         "sum, full": Case(normals(4, 3, arrays=3), {"reduction": "sum", "full": True}),
@@ -353,6 +366,7 @@ def _certain(key: Key) -> tuple:
 @rule(
     _bernoulli_nll_forward,
     _bernoulli_nll_backward,
+    count=mean_over,
     cases={
         "mean": Case(_coins(6)),
         "sum": Case(_coins(4, 3), {"reduction": "sum"}),

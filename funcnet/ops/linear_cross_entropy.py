@@ -95,6 +95,14 @@ def _counts(labels: Array, options: _Options) -> Array | None:
     return None if options.ignore_index is None else labels != options.ignore_index
 
 
+def _mean_over(
+    *, labels: Array, ignore_index: int | None, reduction: str, **others: Any
+) -> Array | None:
+    if ignore_index is None or reduction != "mean":
+        return None
+    return (jnp.asarray(labels) != ignore_index).sum()
+
+
 class _Head(NamedTuple):
     """The arguments as chunks of rows.
 
@@ -255,6 +263,7 @@ def _tokens(*tokens: int, transposed: bool = False, **static: Any) -> Case:
 @rule(
     _linear_cross_entropy_forward,
     _linear_cross_entropy_backward,
+    count=_mean_over,
     cases={
         "mean, chunks": _tokens(5, chunk=2),
         "sum, transposed": _tokens(4, transposed=True, reduction="sum"),

@@ -16,7 +16,7 @@ from ..rules import Case, rule
 from ..types import Array, Key, require
 from .multiclass import cross_entropy as cross_entropy
 from .precision import wide
-from .reduction import check_range, check_reduction, count_of, each, masked, reduce
+from .reduction import check_range, check_reduction, count_of, each, masked, mean_over, reduce
 
 
 def _check_binary(
@@ -107,6 +107,7 @@ def _binary(*shape: int, weight: tuple | None = None, mask: bool = False) -> Cal
     _binary_cross_entropy_forward,
     _binary_cross_entropy_backward,
     nodiff=("pos_weight",),
+    count=mean_over,
     cases={
         "mean": Case(_binary(6)),
         "sum": Case(_binary(4, 3), {"reduction": "sum"}),
@@ -242,7 +243,7 @@ def _squared_error_backward(res: tuple, dy: Array, *, reduction: str) -> tuple[A
     return 2 * d * dy, -2 * d * dy, None
 
 
-@rule(_squared_error_forward, _squared_error_backward, cases=_CASES)
+@rule(_squared_error_forward, _squared_error_backward, cases=_CASES, count=mean_over)
 def squared_error(
     predictions: Array, targets: Array, where: Array | None = None, *, reduction: str = "mean"
 ) -> Array:
@@ -285,7 +286,7 @@ def _absolute_error_backward(res: tuple, dy: Array, *, reduction: str) -> tuple[
     return jnp.sign(d) * dy, -jnp.sign(d) * dy, None
 
 
-@rule(_absolute_error_forward, _absolute_error_backward, cases=_CASES)
+@rule(_absolute_error_forward, _absolute_error_backward, cases=_CASES, count=mean_over)
 def absolute_error(
     predictions: Array, targets: Array, where: Array | None = None, *, reduction: str = "mean"
 ) -> Array:
@@ -348,6 +349,7 @@ def _huber_backward(
 @rule(
     _huber_forward,
     _huber_backward,
+    count=mean_over,
     cases=_CASES
     | {
         "narrow": Case(_pair(9), {"delta": 0.1}),

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..folded import total
 from ..rules import Case, rule
 from ..types import Array, Key, require
 from .precision import wide
@@ -130,7 +131,17 @@ def _divisor(logits: Array, labels: Array, weights: Array, counts: Array | None)
     """What the mean divides by: the weights of the integer labels, or the number of examples."""
     if _soft(logits, labels):
         return count_of(counts, logits.shape[:-1], weights.dtype)
-    return label_weights(labels, weights, counts)[1].sum()
+    return total(label_weights(labels, weights, counts)[1])
+
+
+def _mean_over(
+    *, logits: Array, labels: Array, weights: Array | None, where: Array | None,
+    ignore_index: int | None, reduction: str, **others: Any,
+) -> Array | None:  # fmt: skip
+    if reduction != "mean":
+        return None
+    counts = counts_of(labels, where, ignore_index)
+    return _divisor(logits, labels, class_weights(logits, weights, wide(logits)), counts)
 
 
 def _counts(
@@ -223,8 +234,8 @@ def _cross_entropy_backward(
     q_y = (1 - eps) * w_y[..., None]
     q = jnp.where(safe[..., None] == jnp.arange(w.size), q_y, 0)
     q = q + eps * w / w.size if eps else q
-    total = q_y + eps * w.mean() + pull * w_y[..., None]
-    return (jnp.exp(log_p) * total - q) * dy, None, None, None
+    share = q_y + eps * w.mean() + pull * w_y[..., None]
+    return (jnp.exp(log_p) * share - q) * dy, None, None, None
 
 
 def _classes(
@@ -254,6 +265,7 @@ def _none_counts(key: Key) -> tuple:
     _cross_entropy_forward,
     _cross_entropy_backward,
     nodiff=("weights",),
+    count=_mean_over,
     cases={
         "mean": Case(_classes(6)),
         "sum": Case(_classes(6), {"reduction": "sum"}),

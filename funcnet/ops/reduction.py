@@ -1,10 +1,12 @@
 """What every loss shares: its mask, its mean, and the checks of both."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from ..folded import total
 from ..jaxprs import is_traced
 from ..types import Array, require
 
@@ -58,7 +60,14 @@ def masked(x: Array, counts: Array | None) -> Array:
 
 def count_of(counts: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
     """How many places count; all of `shape` if `counts` is None."""
-    return jnp.sum(jnp.ones(shape, dtype) if counts is None else counts, dtype=dtype)
+    if counts is None:
+        return jnp.asarray(math.prod(shape), dtype)
+    return counts.sum(dtype=jnp.int32).astype(dtype)
+
+
+def mean_over(*, where: Array | None, reduction: str, **others: Any) -> Array | None:
+    """What the mean of a loss with these arguments is over, for `rule`; None for all examples."""
+    return None if where is None or reduction != "mean" else where.sum()
 
 
 def reduce(losses: Array, count: Array, reduction: str) -> Array:
@@ -69,7 +78,7 @@ def reduce(losses: Array, count: Array, reduction: str) -> Array:
     """
     if reduction == "none":
         return losses
-    return ratio(losses.sum(), count) if reduction == "mean" else losses.sum()
+    return ratio(total(losses), count) if reduction == "mean" else total(losses)
 
 
 def each(dy: Array, count: Array, reduction: str) -> Array:
@@ -77,6 +86,6 @@ def each(dy: Array, count: Array, reduction: str) -> Array:
     return ratio(dy, count) if reduction == "mean" else dy
 
 
-def ratio(total: Array, count: Array) -> Array:
-    """total / count, and 0 where the count is 0."""
-    return jnp.where(count == 0, 0, total / jnp.where(count == 0, 1, count))
+def ratio(amount: Array, count: Array) -> Array:
+    """amount / count, and 0 where the count is 0."""
+    return jnp.where(count == 0, 0, amount / jnp.where(count == 0, 1, count))

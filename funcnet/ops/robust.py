@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ..rules import Case, rule
 from ..types import Array, Key, require
 from .likelihood import of_each, reduced, wide_operands
+from .reduction import mean_over
 
 
 def _difference(
@@ -58,6 +59,7 @@ def _pair(*shape: int, mask: bool = False) -> Callable[[Key], tuple]:
 @rule(
     _smooth_l1_forward,
     _smooth_l1_backward,
+    count=mean_over,
     cases={
         "mean": Case(_pair(9)),
         "narrow, sum": Case(_pair(4, 3), {"beta": 0.1, "reduction": "sum"}),

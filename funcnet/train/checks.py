@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..figures import Figure
 from ..layer import Layer
 from ..types import Array, require
 from .data import Data, check_lengths, finite_in
@@ -14,11 +15,11 @@ from .history import COUNTERS, VALIDATION
 from .step import TrainState
 
 
-def arrays_of(name: str, data: Any) -> tuple[np.ndarray, ...]:
+def arrays_of(name: str, data: Any, where: str = "fit") -> tuple[np.ndarray, ...]:
     """The parts on the host, in the dtypes that JAX computes in, looked through for NaN."""
     require(
         not isinstance(data, Data),
-        "fit",
+        where,
         f"{name} as a tuple of arrays",
         "a whole Data",
         "Call fit(net, criterion, optimizer, data.train, validation=data.test, ...).",
@@ -26,7 +27,7 @@ def arrays_of(name: str, data: Any) -> tuple[np.ndarray, ...]:
     )
     require(
         isinstance(data, tuple | list) and len(data) >= 2,
-        "fit",
+        where,
         f"{name} as a tuple of arrays, the inputs and then the target",
         f"{type(data).__name__} of {len(data)}" if hasattr(data, "__len__") else repr(data),
         "Give (x, y).",
@@ -37,14 +38,14 @@ def arrays_of(name: str, data: Any) -> tuple[np.ndarray, ...]:
         which = f"the target of {name}" if i == len(data) - 1 else f"input {i} of {name}"
         require(
             jnp.issubdtype(part.dtype, jnp.number) or part.dtype == np.bool_,
-            "fit",
+            where,
             f"numbers in {which}",
             f"dtype {part.dtype}",
             "Number the classes from 0.",
             TypeError,
         )
-        parts.append(finite_in(jax.dtypes.canonicalize_dtype(part.dtype), "fit", which, part))
-    check_lengths("fit", parts)
+        parts.append(finite_in(jax.dtypes.canonicalize_dtype(part.dtype), where, which, part))
+    check_lengths(where, parts)
     return tuple(parts)
 
 
@@ -132,10 +133,42 @@ def check_labels(
     )
 
 
+def dry_run(
+    net: Layer,
+    criterion: Callable[[Any, Any], Any],
+    metrics: Mapping[str, Callable] | None,
+    state: TrainState,
+    data: tuple,
+) -> None:
+    """Call metrics and criterion on the least and the greatest target of a network of one output.
+
+    Compiled they cannot look at values; here they refuse targets that they cannot judge.
+    """
+    *inputs, target = data
+    shapes = [jax.ShapeDtypeStruct((2, *part.shape[1:]), part.dtype) for part in inputs]
+    output, _ = jax.eval_shape(net.apply, state.params, state.state, *shapes)
+    if not hasattr(output, "shape") or output.shape not in ((2,), (2, 1)) or target[:1].size != 1:
+        return
+    ends = np.stack([target[target.argmin()], target[target.argmax()]])
+    if ends.min() >= 0 and ends.max() <= 1:
+        return
+    zeros = jnp.zeros(output.shape, output.dtype)
+    for metric in (metrics or {}).values():
+        metric(zeros, ends)
+    if not np.issubdtype(target.dtype, np.floating):
+        criterion(zeros, ends)
+
+
 def _ignored(criterion: Callable, output: Any, target: np.ndarray) -> bool:
     """Whether the criterion leaves negative labels out: its gradient there is then 0."""
     row = np.argwhere(target < 0)[0][0]
     labels = target[row : row + 1]
     logits = jnp.zeros((1, *output.shape[1:]), output.dtype)
-    grad = np.nan_to_num(jax.grad(lambda logits: criterion(logits, labels))(logits))
+    grad = np.nan_to_num(jax.grad(lambda logits: _loss(criterion(logits, labels)))(logits))
     return not grad[labels < 0].any()
+
+
+def _loss(given: Any) -> Array:
+    """The loss alone of what a criterion gives."""
+    first = given[0] if isinstance(given, tuple) and not isinstance(given, Figure) else given
+    return first.value if isinstance(first, Figure) else first

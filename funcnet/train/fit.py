@@ -12,30 +12,30 @@ import math
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ..layer import Layer
-from ..types import Array
-from .checks import arrays_of, check_labels, check_metrics, check_settings
+from ..types import Array, require
+from .checks import arrays_of, check_labels, check_metrics, check_settings, dry_run
 from .data import batches
 from .history import VALIDATION, History
+from .measure import Means
 from .progress import LIVE_EVERY, Show, progress_line
-from .step import Step, TrainState, make_step, outermost, own
-
-IN_FLIGHT = 8
-"""Steps handed out ahead of the one whose figures are read."""
+from .step import Step, TrainState, outermost, own, step_of
 
 
 class Fitted(NamedTuple):
     """What `fit` returns.
 
     Attributes:
-        state: The last state, or with `patience` the best one; `state.params` are the parameters.
+        state: The last state whose parameters are finite, or with `patience` the best one;
+            `state.params` are the parameters.
         history: The figures of each epoch.
         stopped: None after all epochs; "patience", "interrupted" or "not finite" where training
             ended before.
@@ -48,7 +48,7 @@ class Fitted(NamedTuple):
 
 def fit(
     net: Layer,
-    criterion: Callable[[Any, Any], Array],
+    criterion: Callable[[Any, Any], Any],
     optimizer: Any,
     data: Sequence[Any],
     *,
@@ -56,26 +56,34 @@ def fit(
     batch: int = 64,
     validation: Sequence[Any] | None = None,
     seed: int = 0,
-    metrics: Mapping[str, Callable[[Any, Any], Array]] | None = None,
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
     patience: int | None = None,
     progress: bool = True,
     on_epoch: Callable[[dict[str, float], TrainState], Any] | None = None,
 ) -> Fitted:
     """Train a network on arrays.
 
-    Ctrl-C ends training after the step that runs and returns what was learned; so does a loss that
-    is no longer finite, after its epoch.
+    Ctrl-C ends training after the step that runs and returns what was learned; before the first
+    step it raises KeyboardInterrupt. A loss or parameters that are no longer finite end training
+    after their epoch, and the state of the last epoch before comes back (the first one of all, if
+    there is no other).
+
+    The figures of an epoch are those of all its examples together. A scalar is taken as a mean over
+    the batch's examples. Where that is not so, because some targets are left out or weigh more, a
+    criterion or a metric returns `fn.Mean(total, count)`; funcnet's own losses and metrics need no
+    such care where their value is returned as it is.
 
     Args:
         net: The network.
-        criterion: `(output, target) -> scalar`: a mean over the batch.
+        criterion: `(output, target) -> scalar`, or a `Mean`, or `(loss, {name: figure})`, whose
+            figures join the metrics.
         optimizer: Any optax optimiser.
         data: The inputs, then the target: arrays of one length, as in `(x, y)`.
         epochs: How often to go through the data.
         batch: Examples in a step. What is left over at the end of an epoch is left out of it.
         validation: The same as `data`, to be looked at after each epoch and not learned from.
         seed: Decides the parameters, the order of the examples and every draw.
-        metrics: `(output, target) -> scalar` by name, a mean over the batch each.
+        metrics: `(output, target) -> scalar`, or a `Mean`, by name.
         patience: Stop when the validation loss has not improved for so many epochs; the state of
             the best epoch comes back, however training ends.
         progress: Whether to show a line of progress on the standard error.
@@ -88,11 +96,12 @@ def fit(
     Raises:
         ValueError: Before the first step, if the data cannot be learned from: empty, smaller than
             a batch, of different lengths, not finite, or labels the network has no output for; or
-            if a metric has the name of another column of the history.
-        TypeError: If `data` is no tuple of arrays.
+            if a metric has the name of another column of the history. After an epoch, if none of
+            its targets counts.
+        TypeError: If `data` is no tuple of arrays, or `metrics` no dict of functions.
+        KeyboardInterrupt: If Ctrl-C was pressed before the first step.
 
     >>> from funcnet.layers.linear import Dense
-    >>> import jax.numpy as jnp
     >>> import optax
     >>> def squared_error(output, target):
     ...     return jnp.mean((output - target) ** 2)
@@ -105,27 +114,87 @@ def fit(
     arrays = arrays_of("data", data)
     held = None if validation is None else arrays_of("validation", validation)
     check_settings(epochs, batch, patience, seed, arrays, held)
+    step = step_of(net, criterion, optimizer, metrics, dict)
     check_metrics(metrics or {})
-    step = make_step(net, criterion, optimizer, metrics=metrics)
     step = step._replace(update=outermost(step.update))
-    state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
-    for part in (arrays, held) if held else (arrays,):
-        check_labels(net, criterion, state, part)
-    with _interrupts() as interrupted, progress_line(epochs, progress) as show:
-        run = _Run(step, state, batch, _Best(patience), show, interrupted)
-        try:
-            for epoch in range(epochs):
-                order = batches(arrays, batch, seed=seed, epoch=epoch)
-                run.learn(epoch, order, len(arrays[0]) // batch)
-                run.finish(held, epoch + 1, on_epoch)
-                if run.stopped:
-                    break
-        except KeyboardInterrupt:
-            # Raised inside the step it may have cost the state; with a best one there is no need.
-            if run.best.state is None and _gone(run.state):
-                raise
-            run.stopped = "interrupted"
-    return Fitted(run.best.state or run.state, History(tuple(run.rows)), run.stopped)
+    with _interrupts() as interrupted:
+        state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
+        for part in (arrays, held) if held else (arrays,):
+            check_labels(net, criterion, state, part)
+            dry_run(net, criterion, metrics, state, part)
+        if interrupted():
+            raise KeyboardInterrupt
+        with progress_line(epochs, progress) as show:
+            run = _Run(step, state, batch, _Best(patience), show, interrupted)
+            try:
+                for epoch in range(epochs):
+                    order = batches(arrays, batch, seed=seed, epoch=epoch)
+                    run.learn(epoch, order, len(arrays[0]) // batch)
+                    run.finish(held, epoch + 1, on_epoch)
+                    if run.stopped:
+                        break
+            except KeyboardInterrupt:
+                # Raised inside a step it may have cost the state; with another there is no need.
+                if run.taken == 0:
+                    raise
+                run.stopped = "interrupted"
+    return Fitted(run.result(), History(tuple(run.rows)), run.stopped)
+
+
+def evaluate(
+    net: Layer,
+    criterion: Callable[[Any, Any], Any],
+    trained: TrainState,
+    data: Sequence[Any],
+    *,
+    batch: int = 256,
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+) -> dict[str, float]:
+    """The loss and metrics of a whole set, computed in parts: what `fit` does for validation.
+
+    Args:
+        net: The network.
+        criterion: As for `fit`.
+        trained: A state of training; `fit(...).state` is one.
+        data: The inputs, then the target: arrays of one length, as in `(x, y)`.
+        batch: Examples that are computed at a time, about.
+        metrics: As for `fit`.
+
+    Returns:
+        The figures by name, "loss" first.
+
+    Raises:
+        ValueError: If the data is empty or not finite, or nothing in it counts.
+        TypeError: If `data` is no tuple of arrays, or `metrics` no dict of functions.
+
+    >>> from funcnet.layer import pure
+    >>> from funcnet.train.metrics import r_squared
+    >>> state = TrainState(jnp.zeros((), int), {}, {}, (), jax.random.key(0))
+    >>> x = np.arange(6.0)
+    >>> evaluate(pure(lambda x: x + 1), r_squared, state, (x, x), batch=2)["loss"]
+    0.6571428571428571
+    """
+    require(
+        isinstance(trained, TrainState),
+        "evaluate",
+        "a state of training",
+        type(trained).__name__,
+        "Pass fit(...).state, or what step.init and step.update return.",
+        TypeError,
+    )
+    held = arrays_of("data", data, "evaluate")
+    step = step_of(net, criterion, optax.identity(), metrics, dict)
+    return _figures_of(step, trained, held, batch, "evaluate")
+
+
+def _figures_of(
+    step: Step, state: TrainState, held: tuple[np.ndarray, ...], batch: int, where: str
+) -> dict[str, float]:
+    means = Means()
+    for part in _slices(held, batch):
+        figures: Any = step.evaluate(state, part)
+        means.add(figures, len(part[0]))
+    return means.read_all(where, "data" if where == "evaluate" else "validation")
 
 
 class _Best:
@@ -146,31 +215,6 @@ class _Best:
         return self.since >= self.patience
 
 
-class _Means:
-    """Means over examples of figures that are still being computed."""
-
-    def __init__(self) -> None:
-        self.count, self.sums = 0, {}
-        self.pending: deque[tuple[dict[str, Array], int]] = deque()
-
-    def add(self, values: dict[str, Array], n: int) -> None:
-        self.pending.append((values, n))
-        if len(self.pending) > IN_FLIGHT:
-            self._take()
-
-    def _take(self) -> None:
-        values, n = self.pending.popleft()
-        self.count += n
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + n * float(value)
-
-    def read(self) -> dict[str, float]:
-        while self.pending:
-            self._take()
-        names = sorted(self.sums, key=lambda name: name != "loss")
-        return {name: self.sums[name] / self.count for name in names}
-
-
 class _Run:
     """A run under way: its state and what it has to show so far."""
 
@@ -183,32 +227,42 @@ class _Run:
         show: Show,
         interrupted: Callable[[], bool],
     ) -> None:
-        self.step, self.state, self.batch, self.best = step, state, batch, best
+        self.step: Any = step
+        self.state, self.batch, self.best = state, batch, best
         self.show, self.interrupted = show, interrupted
         self.taken, self.rows, self.stopped = 0, [], None
         self.started = 0.0
+        self.last_finite = jax.tree.map(own, state)
+
+    def result(self) -> TrainState:
+        """The best state; without one the last, or the last finite one."""
+        if self.best.state is not None:
+            return self.best.state
+        lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
+        bad = lost or self.stopped == "not finite" or not _finite(self.state.params)
+        return self.last_finite if bad else self.state
 
     def learn(self, epoch: int, order: Iterator[tuple], steps: int) -> None:
         """Take the steps of one epoch, and add its row unless there were none."""
         self.started = clock = shown = time.monotonic()
-        means, uncounted = _Means(), 0
+        means, uncounted = Means(), 0
         for i, part in enumerate(order, 1):
             if self.interrupted():
                 break
-            self.state, values = self.step.update(self.state, part)
+            self.state, figures = self.step.update(self.state, part)
             self.taken += 1
-            means.add(values, self.batch)
+            means.add(figures, self.batch)
             if self.taken == 1:
                 # The first step compiles: it is no measure of the pace.
-                jax.block_until_ready(values)
+                jax.block_until_ready(figures)
                 clock, uncounted = time.monotonic(), self.batch
             if time.monotonic() - shown > LIVE_EVERY:
                 figures = means.read() | self._last_validation()
                 shown = time.monotonic()
-                pace = (means.count - uncounted) / (shown - clock) if i > 1 else 0.0
+                pace = (means.examples - uncounted) / (shown - clock) if i > 1 else 0.0
                 self.show(epoch + i / steps, figures | {"examples_per_second": pace}, False)
-        if figures := means.read():
-            examples = max(means.count - uncounted, 0)
+        if figures := means.read_all("fit", "data"):
+            examples = max(means.examples - uncounted, 0)
             pace = examples / max(time.monotonic() - clock, 1e-9)
             counters = {"epoch": epoch + 1, "step": self.taken}
             timing = {"examples_per_second": pace, "seconds": time.monotonic() - self.started}
@@ -230,16 +284,16 @@ class _Run:
                 on_epoch(dict(row), self.state)
             if self.best.see(row, self.state):
                 self.stopped = "patience"
-            if not math.isfinite(row["loss"]):
+            if not (math.isfinite(row["loss"]) and _finite(self.state.params)):
                 self.stopped = "not finite"
+            elif self.best.state is None:
+                self.last_finite = jax.tree.map(own, self.state)
         if self.interrupted():
             self.stopped = "interrupted"
 
     def _validate(self, held: tuple[np.ndarray, ...]) -> dict[str, float]:
-        means = _Means()
-        for part in _slices(held, max(self.batch, 256)):
-            means.add(self.step.evaluate(self.state, part), len(part[0]))
-        return {VALIDATION + name: value for name, value in means.read().items()}
+        found = _figures_of(self.step, self.state, held, max(self.batch, 256), "fit")
+        return {VALIDATION + name: value for name, value in found.items()}
 
     def _last_validation(self) -> dict[str, float]:
         last = self.rows[-1] if self.rows else {}
@@ -255,8 +309,10 @@ def _slices(data: tuple[np.ndarray, ...], size: int) -> Iterator[tuple[np.ndarra
     return (tuple(part[i : i + size] for part in data) for i in range(0, n, size))
 
 
-def _gone(state: TrainState) -> bool:
-    return any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+@jax.jit
+def _finite(tree: Any) -> Array:
+    parts = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(parts).all() if parts else jnp.array(True)
 
 
 @contextlib.contextmanager

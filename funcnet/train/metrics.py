@@ -1,30 +1,38 @@
 """What a person wants to read beside the loss."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
+from ..figures import Mean, note
+from ..jaxprs import is_traced
 from ..types import Array, require
 
 
-def accuracy(output: Array, target: Any) -> Array:
+def accuracy(output: Array, target: Any, *, ignore_index: int | None = None) -> Array:
     """The share of predictions that are right.
 
     Args:
         output: Logits `(..., classes)`; or one logit each for a yes or no, `(...)` or `(..., 1)`,
             where above 0 means yes.
         target: Integer labels `(...)`; soft labels `(..., classes)`, where the largest counts; or
-            for one logit 0 and 1, in any dtype.
+            for one logit 0 and 1, in any dtype, where above 0.5 means yes.
+        ignore_index: The integer label whose examples do not count.
 
     Returns:
-        A float32 scalar.
+        A float32 scalar, 0 where nothing counts. Traced targets of one logit that lie outside
+        0 to 1 give NaN, since a compiled program cannot raise.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not fit, a concrete target of one logit lies outside 0 to 1, or
+            `ignore_index` is given with labels that are no integers.
 
     >>> float(accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0])))
     0.5
     >>> float(accuracy(jnp.array([[2.0], [-1.0]]), jnp.array([1, 0])))
+    1.0
+    >>> float(accuracy(jnp.eye(3), jnp.array([0, -1, 2]), ignore_index=-1))
     1.0
     """
     output, target = jnp.asarray(output), jnp.asarray(target)
@@ -32,10 +40,19 @@ def accuracy(output: Array, target: Any) -> Array:
     if output.ndim == target.ndim + 1 and output.shape[-1] == 1:
         output = output[..., 0]
     whole = not jnp.issubdtype(target.dtype, jnp.floating)
+    require(
+        ignore_index is None or whole,
+        "accuracy",
+        "integer labels, since ignore_index is given",
+        f"{target.dtype}",
+        "Leave ignore_index out, or convert the labels.",
+    )
+    counts = jnp.ones(target.shape, bool) if ignore_index is None else target != ignore_index
     if output.shape == target.shape and (whole or output.ndim < 2 or output.shape[-1] == 1):
         right = (output > 0) == (target > 0.5)
+        right = jnp.where(_yes_or_no(target, counts), right, jnp.nan)
     elif output.shape == target.shape:
-        right = output.argmax(-1) == target.argmax(-1)
+        right, counts = output.argmax(-1) == target.argmax(-1), counts[..., 0]
     else:
         require(
             whole and output.shape[:-1] == target.shape,
@@ -45,15 +62,72 @@ def accuracy(output: Array, target: Any) -> Array:
             "Give one integer label for each row of logits.",
         )
         right = output.argmax(-1) == target
-    return right.mean(dtype=jnp.float32)
+    total = jnp.where(counts, right, 0).sum(dtype=jnp.float32)
+    share = Mean(total, counts.sum(dtype=jnp.float32))
+    value = share.value
+    note(value, lambda: share)
+    return value
+
+
+def _yes_or_no(target: Array, counts: Array) -> Array:
+    """Which targets of one logit lie in 0 to 1, or do not count.
+
+    Raises:
+        ValueError: If one is known not to.
+    """
+    fine = (target >= 0) & (target <= 1) | ~counts
+    if not is_traced(fine):
+        known = np.asarray(target, np.float64)[~np.asarray(fine)]
+        require(
+            not known.size,
+            "accuracy",
+            "targets from 0 to 1 for one logit",
+            f"{known.max(initial=0):g}" if known.size else "none",
+            "Give the network an output for each class, or use r_squared for numbers.",
+        )
+    return fine
+
+
+class Explained(NamedTuple):
+    """What `r_squared` is made of, for some examples; see `funcnet.figures`.
+
+    Attributes:
+        count: How many examples.
+        mean: The mean of each target.
+        spread: The squares of the distances from it, summed.
+        missed: The squares of the errors, summed.
+    """
+
+    count: Any
+    mean: Any
+    spread: Any
+    missed: Any
+
+    @property
+    def value(self) -> Any:
+        """1 - missed / spread, and 0 where the targets do not vary."""
+        still = self.spread == 0
+        return (1 - self.missed / (self.spread + still)) * (1 - still)
+
+    def join(self, other: "Explained") -> "Explained":
+        """The same of the examples of both.
+
+        Reference: Chan, Golub & LeVeque, "Algorithms for Computing the Sample Variance", 1983,
+        equation 2.1.
+        """
+        count = self.count + other.count
+        gap = other.mean - self.mean
+        between = (gap * gap).sum() * (self.count * other.count / count)
+        mean = self.mean + gap * (other.count / count)
+        spread = self.spread + other.spread + between
+        return Explained(count, mean, spread, self.missed + other.missed)
 
 
 def r_squared(output: Array, target: Array) -> Array:
     """1 − Σ (target − output)² / Σ (target − mean)²: the share of the variance that is explained.
 
     The mean is over the first axis, so that each of several targets has its own. As a metric of
-    training it is the mean of the batches' values, mostly less than the value on all examples,
-    and the more so the smaller the batch.
+    training it is that of all the epoch's examples, not a mean over batches.
 
     Args:
         output: Predictions, of any shape.
@@ -76,7 +150,15 @@ def r_squared(output: Array, target: Array) -> Array:
         f"shape {jnp.shape(target)}",
         "Take the column of a one-column output: output[:, 0].",
     )
-    unexplained = jnp.square(target - output).sum(dtype=jnp.float32)
-    mean = jnp.atleast_1d(target).mean(0)
-    total = jnp.square(target - mean).sum(dtype=jnp.float32)
-    return jnp.where(total == 0, 0, 1 - unexplained / jnp.where(total == 0, 1, total))
+    target = jnp.atleast_1d(target)
+    wide = jnp.promote_types(target.dtype, jnp.float32)
+    mean = target.mean(0, dtype=wide)
+    explained = Explained(
+        jnp.asarray(len(target), wide),
+        mean,
+        jnp.square(target - mean).sum(dtype=wide),
+        jnp.square(target - output).sum(dtype=wide),
+    )
+    value = explained.value.astype(jnp.float32)
+    note(value, lambda: explained)
+    return value

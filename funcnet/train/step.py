@@ -17,6 +17,7 @@ import optax
 
 from ..layer import Layer, child_key
 from ..types import Array, Key, Params, State, require
+from .measure import Figures, check_functions, measured, values_of
 
 
 class TrainState(NamedTuple):
@@ -55,28 +56,30 @@ class Step(NamedTuple):
 
 def make_step(
     net: Layer,
-    criterion: Callable[[Any, Any], Array],
+    criterion: Callable[[Any, Any], Any],
     optimizer: optax.GradientTransformation | optax.MultiSteps,
     *,
-    metrics: Mapping[str, Callable[[Any, Any], Array]] | None = None,
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
 ) -> Step:
     """The training step of a network, a criterion and an optimiser.
 
     Args:
         net: The network.
-        criterion: `(output, target) -> scalar`, what is made small.
+        criterion: `(output, target) -> scalar`, what is made small. It may give a `Mean` in the
+            place of a scalar, and `(loss, {name: figure})` for figures that join the values.
         optimizer: Any optax optimiser. One that searches along a line or looks at the loss gets
             `value`, `grad` and `value_fn`.
-        metrics: `(output, target) -> scalar` by name, beside the loss.
+        metrics: `(output, target) -> scalar` (or a `Mean`) by name, beside the loss.
 
     Returns:
         The step. A batch is a tuple: the inputs, then the target.
 
     Raises:
-        TypeError: If `net` is no layer or `optimizer` no optax optimiser.
+        TypeError: If `net` is no layer, `optimizer` no optax optimiser, or `metrics` no dict of
+            functions; from `update` and `evaluate`, if the criterion or a metric gives no number.
         ValueError: If a metric is named "loss"; from `init`, if one array stands twice among the
-            parameters and state; from `update` and `evaluate`, if the batch has no target or the
-            criterion or a metric gives no scalar.
+            parameters and state; from `update` and `evaluate`, if the batch has no target, a
+            figure is no scalar, or two have one name.
 
     >>> from funcnet.layers.linear import Dense
     >>> def squared_error(output, target):
@@ -89,17 +92,26 @@ def make_step(
     >>> int(state.step), bool(values["loss"] < 1e-6)
     (50, True)
     """
-    chosen = dict(metrics or {})
-    _check(net, optimizer, chosen)
+    return step_of(net, criterion, optimizer, metrics, values_of)
+
+
+def step_of(
+    net: Layer,
+    criterion: Callable[[Any, Any], Any],
+    optimizer: optax.GradientTransformation | optax.MultiSteps,
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None,
+    read: Callable[[Figures], dict[str, Any]],
+) -> Step:
+    """The step whose values are what `read` makes of the figures of a batch."""
+    chosen = check_functions(criterion, metrics)
+    _check(net, optimizer)
     transform = _with_extra_args(optimizer)
 
     def run(params: Params, state: State, batch: tuple, **mode: Any) -> tuple[Array, tuple]:
         *inputs, target = _split(batch)
         output, state = net.apply(params, state, *inputs, **mode)
-        values = {"loss": _scalar("criterion", criterion(output, target))}
-        for name, metric in chosen.items():
-            values[name] = _scalar(f"metric {name!r}", metric(output, target))
-        return values["loss"], (values, state)
+        loss, figures = measured(criterion, chosen, output, target)
+        return loss, (read(figures), state)
 
     def init(key: Key, *inputs: Any) -> TrainState:
         params, state = net.init(key, *inputs)
@@ -172,7 +184,7 @@ def refuse_tied(where: str, tree: Any) -> None:
         )
 
 
-def _check(net: Any, optimizer: Any, metrics: Mapping[str, Any]) -> None:
+def _check(net: Any, optimizer: Any) -> None:
     require(
         isinstance(net, Layer),
         "make_step",
@@ -188,13 +200,6 @@ def _check(net: Any, optimizer: Any, metrics: Mapping[str, Any]) -> None:
         getattr(optimizer, "__name__", None) or type(optimizer).__name__,
         "Make one by a call, as in optax.adam(1e-3); a schedule goes in place of the number.",
         TypeError,
-    )
-    require(
-        "loss" not in metrics,
-        "make_step",
-        "metrics of other names",
-        "'loss'",
-        "The criterion is reported under that name; choose another.",
     )
 
 
@@ -215,17 +220,6 @@ def _split(batch: Any) -> tuple:
         TypeError,
     )
     return batch
-
-
-def _scalar(what: str, value: Any) -> Array:
-    require(
-        jnp.shape(value) == (),
-        "make_step",
-        f"a scalar from the {what}",
-        f"shape {jnp.shape(value)}",
-        "Take the mean over the batch: jnp.mean(...).",
-    )
-    return jnp.asarray(value)
 
 
 def _bits(key: Any) -> Key:

@@ -1,0 +1,98 @@
+"""Figures of a batch that join to those of many: a mean that knows what it is over.
+
+A loss that leaves out some of a batch's targets is a mean over the others, and the mean of such
+means over many batches is not the mean over all. So what computes a figure also notes how it joins,
+and whoever asks by `heard` finds it: `cross_entropy`, say, notes its value with what it divided by.
+"""
+
+import contextvars
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import jax.numpy as jnp
+
+from .types import Array
+
+
+@runtime_checkable
+class Figure(Protocol):
+    """A figure of some examples: a NamedTuple of arrays that joins with one of further examples."""
+
+    @property
+    def value(self) -> Any:
+        """The figure itself, a scalar."""
+        ...
+
+    def join(self, other: Self) -> Self:
+        """The same figure of the examples of both."""
+        ...
+
+
+class Mean(NamedTuple):
+    """A mean over what counts: what a criterion or a metric returns where not every example does.
+
+    Over many batches it is Σ total / Σ count.
+
+    Attributes:
+        total: The sum over what counts, a scalar.
+        count: How many there are, or the sum of their weights, a scalar.
+
+    >>> first, second = Mean(6.0, 2), Mean(1.0, 8)
+    >>> first.value, first.join(second).value
+    (3.0, 0.7)
+    """
+
+    total: Any
+    count: Any
+
+    @property
+    def value(self) -> Any:
+        """total / count, and 0 where nothing counts."""
+        return self.total / (self.count + (self.count == 0))
+
+    def join(self, other: "Mean") -> "Mean":
+        """The mean over what counts in either."""
+        return Mean(self.total + other.total, self.count + other.count)
+
+
+def mean_of(value: Array, count: Any) -> Mean:
+    """A mean that is known already, with what it is over; in float32 or wider."""
+    wide = jnp.promote_types(value.dtype, jnp.float32)
+    count = jnp.asarray(count, wide)
+    return Mean(value.astype(wide) * count, count)
+
+
+Notes = list[tuple[Any, Callable[[], Figure | None]]]
+
+_notes: contextvars.ContextVar[Notes | None] = contextvars.ContextVar("notes", default=None)
+
+
+def note(value: Any, figure: Callable[[], Figure | None]) -> None:
+    """Say what joins to `value`, to whoever listens; None if there is nothing to say after all."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.append((value, figure))
+
+
+def heard(f: Callable, *args: Any) -> tuple[Any, Callable[[Any], Figure | None]]:
+    """`f(*args)`, and a function that gives the figure that was noted for a value, or None.
+
+    >>> def halves(x):
+    ...     value = x / 2
+    ...     note(value, lambda: Mean(x, 2))
+    ...     return value
+    >>> value, figure = heard(halves, 3.0)
+    >>> figure(value), figure(1.0)
+    (Mean(total=3.0, count=2), None)
+    """
+    notes: Notes = []
+    reset = _notes.set(notes)
+    try:
+        value = f(*args)
+    finally:
+        _notes.reset(reset)
+
+    def figure_of(value: Any) -> Figure | None:
+        return next((figure() for noted, figure in reversed(notes) if noted is value), None)
+
+    return value, figure_of
