@@ -1,20 +1,22 @@
-"""Sums over many rows in the form that is fast on the CPU.
+"""Sums over many numbers, in the form that is fast and exact on the CPU.
 
-There XLA takes a sum whose terms are made on the way number by number. Here the rows are first
-added up as a few long vectors, which it does many numbers at a time, and the sum is of the rest.
+There XLA takes a sum whose terms are made on the way number by number, and one over several short
+axes as well: each number is rounded to the digits of the sum of all before it. Here the terms are
+first added up as a few long vectors, pair by pair, which it does many numbers at a time; then the
+rest is summed in short windows, one upon the other.
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from .types import Array
 
-FOLDS, LEAST = 8, 2**12
-"""So many parts are added up, if there are so many elements."""
+FEW, FOLDS, WINDOW = 32, 8, 16
+"""More than a few terms are added up as so many vectors, and these in windows of so many."""
 
 
 def folded(x: Array, reduce: Callable = jnp.sum, combine: Callable = jnp.add) -> Array:
@@ -24,12 +26,59 @@ def folded(x: Array, reduce: Callable = jnp.sum, combine: Callable = jnp.add) ->
     [5.0, 5.0]
     """
     plain = functools.partial(reduce, axis=0)
-    parts = math.gcd(len(x), FOLDS) if x.size >= LEAST else 1
-    if parts == 1:
+    if len(x) <= FEW or not x.size or _is_placed(x):
         return plain(x)
 
     def fold(x: Array) -> Array:
-        rest = functools.reduce(combine, x.reshape(parts, -1, *x.shape[1:]))
-        return plain(jax.lax.optimization_barrier(rest))
+        length, more = divmod(len(x), FOLDS)
+        *parts, left = jax.lax.split(x, [length] * FOLDS + [more])
+        while len(parts) > 1:
+            parts = [combine(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        rest = jax.lax.optimization_barrier(parts[0])
+        whole = plain(_in_windows(rest) if reduce is jnp.sum else rest)
+        return combine(whole, plain(left)) if more else whole
 
     return jax.lax.platform_dependent(x, cpu=fold, default=plain)
+
+
+def total(x: Array, axis: int | Sequence[int] | None = None, *, keepdims: bool = False) -> Array:
+    """The sum along one axis, several, or all of them, which may be many short ones.
+
+    >>> total(jnp.ones((2, 3, 4)), (0, 2)).tolist()
+    [8.0, 8.0, 8.0]
+    """
+    every = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    axes = sorted(a % x.ndim for a in every)
+    if math.prod(x.shape[a] for a in axes) <= FEW or not x.size or _is_placed(x):
+        return x.sum(tuple(axes), keepdims=keepdims)
+    y = x
+    for first, last in _runs(axes):
+        before, after = y.shape[:first], y.shape[last:]
+        rows = y.reshape(math.prod(before), math.prod(y.shape[first:last]), *after)
+        y = jax.vmap(folded)(rows).reshape(*before, *after)
+    return jnp.expand_dims(y, axes) if keepdims else y
+
+
+def _runs(axes: Sequence[int]) -> list[tuple[int, int]]:
+    """Axes side by side taken together, as (first, last + 1), the last of them first."""
+    runs: list[tuple[int, int]] = []
+    for axis in reversed(axes):
+        if runs and axis + 1 == runs[-1][0]:
+            runs[-1] = axis, runs[-1][1]
+        else:
+            runs.append((axis, axis + 1))
+    return runs
+
+
+def _in_windows(x: Array) -> Array:
+    """A few rows that have the sum of x."""
+    while len(x) > FEW:
+        size = (WINDOW, *(1 for _ in x.shape[1:]))
+        widths = ((0, -len(x) % WINDOW), *((0, 0) for _ in x.shape[1:]))
+        x = jax.lax.reduce_window(x, x.dtype.type(0), jax.lax.add, size, size, widths)
+    return x
+
+
+def _is_placed(x: Array) -> bool:
+    """Whether the program says which device holds which part: its axes are not to be cut then."""
+    return any(jax.typeof(x).sharding.spec)

@@ -105,7 +105,7 @@ def _mean_over(
     if reduction != "mean":
         return None
     w = class_weights(log_probs, weights, wide(log_probs))
-    return label_weights(labels, w, counts_of(labels, where, ignore_index))[1].sum()
+    return total(label_weights(labels, w, counts_of(labels, where, ignore_index))[1])
 
 
 def _classes(*examples: int, weighted: bool = False, mask: bool = False) -> Callable[[Key], tuple]:
