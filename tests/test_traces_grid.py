@@ -1,6 +1,8 @@
 """Traces of many functions: gradients, contributions and adjoints, each against JAX itself."""
 
 import functools
+import re
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -494,6 +496,66 @@ def repeated_layers(w, x):
     return jnp.sum(fn.repeat(fn.remat(fn.serial(fn.Dense(3), fn.tanh)), 2)({"dense": params}, x))
 
 
+KEY = jax.random.key(5)
+
+
+@row(2.0)
+def key_made_inside(x):
+    return jnp.sum(jax.random.normal(jax.random.key(0), (3,), x.dtype) * x)
+
+
+@row(V)
+def key_closed_over(x):
+    return jnp.sum(fn.dropout(x, KEY, drop=0.5) ** 2)
+
+
+@row(V, jax.random.split(KEY, 3))
+def keys_one_by_one(x, keys):
+    def body(h, pair):
+        a, k = pair
+        return h * a + jax.random.uniform(k, (), x.dtype), k
+
+    h, same = lax.scan(body, 1.0, (x, keys))
+    return h * jnp.sum(jax.vmap(lambda k: jax.random.normal(k, (), x.dtype))(same) * x)
+
+
+@row(V, jax.random.PRNGKey(4))
+def raw_key(x, key):
+    keys = jax.random.split(key)
+    return jnp.sum(jnp.where(jax.random.bernoulli(keys[0], 0.5, x.shape), x**2, x))
+
+
+@row(np.linspace(-1, 1, 3, dtype="float32"))
+def narrow_numbers(x):
+    y = x
+    for dtype in ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"):
+        y = (y.astype(dtype) * jnp.asarray(2, dtype)).astype(x.dtype) / 2
+    return jnp.sum(y * x)
+
+
+@row(jnp.arange(3, dtype="bfloat16"), jnp.arange(3, dtype="float8_e5m2"))
+def narrow_arguments(x, y):
+    return jnp.sum(x.astype("float32") * y.astype("float32") ** 2)
+
+
+@row(V, jnp.array([-8, 0, 7], "int4"), jnp.array([0, 1, 3], "uint2"), np.array([True, False, True]))
+def whole_numbers_and_truths(x, n, k, mask):
+    low = n.astype("int8") + jnp.array([1, 2, 3], "int4").astype("int8")
+    return jnp.sum(x * low) + jnp.sum(x[k % 2]) * jnp.sum(mask) + jnp.sum(x * (n > 0))
+
+
+@row(np.zeros((0, 3)), V)
+def empty(x, y):
+    return jnp.sum(jnp.sin(x) * y) + jnp.sum(y[:0] ** 2) + jnp.sum(y)
+
+
+@row(2.0)
+def loops_that_never_run(x):
+    y = lax.fori_loop(0, 0, lambda i, h: h * jnp.sin(h), x)
+    y, none = lax.scan(lambda h, _: (jnp.sin(h), h**2), y, None, length=0)
+    return y + jnp.sum(none)
+
+
 def leaves(tree):
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
 
@@ -540,6 +602,35 @@ def test_gradients_contributions_and_adjoints(name, x64):
             close(total, np.asarray(r.adjoint.array), r.name)
             assert r.adjoint.shape == r.value.shape
     against_added_zeros(f, args, trace)
+    every_form(f, args, trace)
+
+
+def every_form(f, args, trace):
+    """Each form is made, and what is read back says the same and has its dtypes."""
+    said = trace.json()
+    again = fn.Trace.load(said)
+    assert again.json() == said
+    for name in ("__str__", "html", "dot", "svg", "latex"):
+        assert getattr(again, name)() == getattr(trace, name)() != "", name
+    ElementTree.fromstring(trace.svg())
+    balanced(trace.latex())
+    for before, after in zip(trace.rows, again.rows, strict=True):
+        assert before.value.type == after.value.type
+        if isinstance(before.value.array, np.ndarray):
+            assert before.value.array.dtype == after.value.array.dtype
+            np.testing.assert_array_equal(before.value.array, after.value.array)
+    assert str(fn.trace(f).abstract(*args)).startswith("Forward and reverse trace")
+    shapes = jax.eval_shape(fn.watch(f, select="all"), *args)
+    zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+    assert all(place in str(zeros) for place in zeros.places)
+
+
+def balanced(text):
+    """Brackets close, and what stands outside of text has no character of LaTeX's own."""
+    plain = re.sub(r"\\[_#$%&{}\\^~]", "", text)
+    assert plain.count("{") == plain.count("}")
+    assert plain.count("$") % 2 == 0
+    assert not re.search(r"[%#]|\^[^{]|\\text\{[^}]*[_<>^]", plain)
 
 
 def against_added_zeros(f, args, trace):

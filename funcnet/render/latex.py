@@ -9,17 +9,28 @@ FUNCTIONS = {
 }  # fmt: skip
 
 TOKEN = re.compile(
-    r"(?P<row>\b[vc]-?\d+(?:\.\d+)?(?:\[[\d,:]+\])*'?)|(?P<word>[A-Za-z_][\w.]*)|(?P<sign>ᵀ|\*|@|<=|>=|!=|==|%|&)"
+    r"(?P<row>\b[vc]-?\d+(?:\.\d+)?(?:\[[\d,:]+\])*'?)|(?P<word>[A-Za-z_][\w.]*)"
+    r"|(?P<sign>ᵀ|\*|@|<=|>=|!=|==|%|&|#|\$)|(?P<power>(?<=\^)-?[\d.]+(?:e[+-]?\d+)?)"
 )
 
+SPECIAL = {
+    **{c: f"\\{c}" for c in "_#$%&{}"},
+    "\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}", "<": "\\textless{}",
+    ">": "\\textgreater{}",
+}  # fmt: skip
 
-def text(plain: str) -> str:
+
+def plain(words: str) -> str:
+    """Words as text, what LaTeX has another use for written out."""
+    return "".join(SPECIAL.get(c, c) for c in words)
+
+
+def text(words: str) -> str:
     """Plain text inside of a formula: a simple name with a number becomes a subscript."""
-    match = re.fullmatch(r"([A-Za-z])_?(\d+)", plain)
+    match = re.fullmatch(r"([A-Za-z])_?(\d+)", words)
     if match:
         return f"{match[1]}_{{{match[2]}}}"
-    escaped = re.sub(r"([\\_#$%&{}])", lambda m: f"\\{m[1]}", plain)
-    return plain if len(plain) == 1 else f"\\mathtt{{{escaped}}}"
+    return words if re.fullmatch("[A-Za-z]", words) else f"\\texttt{{{plain(words)}}}"
 
 
 def math(formula: str) -> str:
@@ -32,6 +43,14 @@ def math(formula: str) -> str:
 
 
 def _token(match: re.Match) -> str:
+    written = _written(match)
+    above = match.string[: match.start()].endswith("^")
+    return f"{{{written}}}" if above else written
+
+
+def _written(match: re.Match) -> str:
+    if match["power"]:
+        return match["power"]
     if match["row"]:
         name = match["row"]
         bar = name.endswith("'")
@@ -40,7 +59,7 @@ def _token(match: re.Match) -> str:
         return f"{letter}_{{{index}}}"
     if match["sign"]:
         signs = {"ᵀ": "^{\\top}", "*": "", "@": "", "<=": "\\le", ">=": "\\ge", "!=": "\\ne",
-                 "==": "=", "%": "\\bmod", "&": "\\wedge"}  # fmt: skip
+                 "==": "=", "%": "\\bmod", "&": "\\wedge", "#": "\\#", "$": "\\$"}  # fmt: skip
         return signs[match["sign"]]
     word = match["word"]
     if word in FUNCTIONS:
@@ -55,7 +74,7 @@ def value(shown: str) -> str:
     if power:
         return f"{power[1]} \\cdot 10^{{{int(power[2])}}}"
     if re.search("[A-Za-z]", shown):
-        return f"\\text{{{shown}}}"
+        return f"\\text{{{plain(shown)}}}"
     return shown
 
 

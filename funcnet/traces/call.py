@@ -82,12 +82,19 @@ class Call:
 
         Raises:
             TypeError: If one that `wrt` names has no floating array.
-            ValueError: If `wrt` names one that is not there.
+            ValueError: If `wrt` names one that is not there, or none.
         """
         count = len(self.args)
         if wrt is None:
             return tuple(range(count))
         numbers = (wrt,) if isinstance(wrt, int) else tuple(wrt)
+        require(
+            numbers or not count,
+            self.where,
+            "wrt to name an argument",
+            repr(wrt),
+            "Leave it out to differentiate all.",
+        )
         for i in numbers:
             require(
                 isinstance(i, int) and -count <= i < count,

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .. import jaxprs
@@ -66,10 +67,8 @@ def _contribution(c: Contribution) -> dict[str, Any]:
 
 def _value(value: Value) -> dict[str, Any]:
     fields: dict[str, Any] = {"shape": list(value.shape), "dtype": value.dtype}
-    if value.array is not None and not jaxprs.is_traced(value.array):
-        array = value.array
-        if isinstance(array, np.ndarray):
-            fields["array"] = _numbers(array)
+    if isinstance(value.array, np.ndarray):
+        fields["array"] = _numbers(value.array)
     if value.stats is not None:
         fields["stats"] = [_short(x) for x in value.stats]
     return fields
@@ -78,7 +77,7 @@ def _value(value: Value) -> dict[str, Any]:
 def _numbers(array: Any) -> Any:
     if np.iscomplexobj(array):
         return {"real": _numbers(array.real), "imag": _numbers(array.imag)}
-    if array.dtype.kind in "biu":
+    if not jaxprs.is_inexact(array):
         return array.tolist()
     wide = array if array.dtype.itemsize >= 4 else array.astype(np.float32)
     if wide.dtype == np.float32:
@@ -154,9 +153,17 @@ def _read_value(fields: dict[str, Any]) -> Value:
 
 
 def _array(numbers: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    known = np.dtype(dtype if dtype in np.sctypeDict else "float32")
     if isinstance(numbers, dict):
-        parts = (_array(numbers[part], "float64", shape) for part in ("real", "imag"))
-        real, imag = parts
-        return np.asarray(real + 1j * imag, dtype)
-    known = dtype if dtype in np.sctypeDict else "float32"
-    return np.asarray(numbers, known).reshape(shape)
+        array = np.empty(shape, np.complex128)
+        array.real = _array(numbers["real"], "float64", shape)
+        array.imag = _array(numbers["imag"], "float64", shape)
+    else:
+        array = np.asarray(numbers, next(wide for k, wide in _WIDE if jnp.issubdtype(known, k)))
+    return array.astype(known).reshape(shape)
+
+
+_WIDE = (
+    (jnp.inexact, np.float64), (jnp.unsignedinteger, np.uint64), (jnp.integer, np.int64),
+    (np.bool_, np.bool_),
+)  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import jaxprs
-from .values import number, numbers
+from .values import is_number, number, numbers
 
 LONGEST = 160
 """Formulas with more characters end in an ellipsis; the lines of a rule say the rest."""
@@ -158,7 +158,7 @@ def constant(value: Any) -> Expr:
     shape = getattr(value, "shape", ())
     if jaxprs.is_traced(value) or not hasattr(value, "dtype"):
         return Expr(str(value) if np.isscalar(value) else "c")
-    if value.dtype.kind not in "biufc" and "float" not in str(value.dtype):
+    if not is_number(value.dtype):
         return Expr("key" if "key" in str(value.dtype) else "c")
     if shape == ():
         text = number(value)

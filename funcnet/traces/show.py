@@ -86,7 +86,7 @@ def _between(name: str, trace: Any) -> bool:
 
 
 def latex_tables(trace: Any) -> str:
-    """The lecture's tables in LaTeX (with the package booktabs)."""
+    """The lecture's tables in LaTeX (with the packages amsmath and booktabs)."""
     rows = [row for row in trace.rows if not _between(row.name, trace)]
     primal = []
     for row in rows:

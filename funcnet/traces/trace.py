@@ -149,7 +149,7 @@ class Trace:
         return replace(made, _check=lambda: values) if values else made
 
     def latex(self) -> str:
-        """The lecture's tables in LaTeX, with the package booktabs."""
+        """The lecture's tables in LaTeX, with the packages amsmath and booktabs."""
         return latex_tables(self)
 
     def html(self) -> str:

@@ -39,7 +39,8 @@ class Value:
     Attributes:
         shape: Its shape.
         dtype: Its dtype by name.
-        array: The numbers, if they are kept: those of small arrays, or all with `keep="all"`.
+        array: The numbers, if they are kept: those of small arrays, or all with `keep="all"`. A
+            random key is kept as it is.
         stats: What sums them up; None where there is nothing to sum up, as for a random key.
     """
 
@@ -51,9 +52,7 @@ class Value:
     @property
     def text(self) -> str:
         """The value as a cell of a table shows it: numbers if they are few, else the figures."""
-        if self.array is not None and int(np.prod(self.shape)) <= 4:
-            if is_traced(self.array):
-                return self.type
+        if isinstance(self.array, np.ndarray) and self.array.size <= 4:
             return numbers(self.array)
         return self.type if self.stats is None else summary(self.stats)
 
@@ -91,31 +90,48 @@ def value_of(x: Any, keep_all: bool = False) -> Value:
     """The record of an array."""
     dtype = x.dtype
     kept = keep_all or x.size <= SMALL
-    if is_traced(x) or not _is_number(dtype):
+    if is_traced(x) or not is_number(dtype):
         return Value(tuple(x.shape), str(dtype), x if kept else None)
     array = np.asarray(x)
     stats = _stats(array) if array.size > 1 else None
     return Value(tuple(x.shape), str(dtype), array if kept else None, stats)
 
 
-def _is_number(dtype: Any) -> bool:
+def is_number(dtype: Any) -> bool:
+    """Whether an array of this dtype holds numbers or truth values; a random key does not."""
     return jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)
 
 
 def _stats(array: np.ndarray) -> Stats:
     if np.iscomplexobj(array):
-        array = np.abs(array)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sizes = np.abs(array)
     elif array.dtype.itemsize < 4 or array.dtype.kind not in "f":
-        array = array.astype(np.float32)
-    flat = array.ravel()
-    norm = float(np.sqrt(np.dot(flat, flat)))
+        sizes = array.astype(np.float32)
+    else:
+        sizes = array
+    flat = sizes.ravel()
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.sqrt(np.dot(flat, flat)))
     zeros = 1 - np.count_nonzero(flat) / flat.size
-    bad = 0.0
-    if not np.isfinite(norm):
-        finite = flat[np.isfinite(flat)]
-        bad = 1 - finite.size / flat.size
-        flat = finite if finite.size else np.zeros(1, flat.dtype)
-        with np.errstate(over="ignore"):
-            norm = float(np.linalg.norm(flat.astype(np.float64)))
-    low, high, mean = float(flat.min()), float(flat.max()), float(flat.mean())
-    return Stats(norm, mean, low, high, float(zeros), float(bad))
+    if _LEAST[flat.dtype.name] < norm < np.inf:
+        return Stats(norm, float(flat.mean()), float(flat.min()), float(flat.max()), zeros, 0.0)
+    return _scaled(array.ravel(), zeros)
+
+
+_LEAST = {x.name: float(np.sqrt(np.finfo(x).tiny / np.finfo(x).eps)) for x in
+          (np.dtype("float32"), np.dtype("float64"))}  # fmt: skip
+"""Norms below these have squares that are rounded to few digits, or to none."""
+
+
+def _scaled(array: np.ndarray, zeros: float) -> Stats:
+    """The figures of numbers whose squares or sum are too large or too small for their dtype."""
+    finite = array[np.isfinite(array)]
+    bad = 1 - finite.size / array.size
+    wide = finite.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+    wide = wide if wide.size else np.zeros(1)
+    parts = np.stack([wide.real, wide.imag]) if np.iscomplexobj(wide) else wide
+    scale = float(np.abs(parts).max()) or 1.0
+    unit = np.abs(wide / scale) if np.iscomplexobj(wide) else wide / scale
+    figures = np.linalg.norm(unit), unit.mean(), unit.min(), unit.max()
+    return Stats(*(scale * float(x) for x in figures), zeros, bad)
