@@ -154,7 +154,7 @@ from .traces.capture import edit_gradient as edit_gradient
 from .traces.trace import Trace as Trace
 from .traces.trace import trace as trace
 from .traces.watch import watch as watch
-from .train.data import Data as Data
+from .train.arrays import Data as Data
 from .train.data import batches as batches
 from .train.data import load_data as load_data
 from .train.fit import Fitted as Fitted
@@ -176,3 +176,5 @@ from .train.text import load_text as load_text
 from .train.text import windows as windows
 from .train.weights import load_weights as load_weights
 from .train.weights import save_weights as save_weights
+
+__version__ = "0.1.0"

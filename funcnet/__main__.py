@@ -1,24 +1,40 @@
 """The command line: `funcnet train`, `check`, `summary` and `trace`."""
 
 import argparse
+import functools
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
+from . import __version__
 from .commands.inspect import add_check, add_summary
 from .commands.trace import add_trace
 from .commands.train import add_train
+from .types import Hint
 
 REFUSALS = (ValueError, TypeError, OSError, ImportError, OverflowError, MemoryError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, or 1 if a proof, the input or the training failed."""
+    """Run one command.
+
+    The exit code is 0; 1 if a proof, the input or the training failed; 130 after Ctrl-C.
+    """
     options = _parser().parse_args(arguments)
+
     try:
-        return options.run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", Hint)
+            warnings.showwarning = functools.partial(_say, options.command)
+            return options.run(options)
+    except KeyboardInterrupt as interrupt:
+        if options.debug:
+            raise
+        print(f"\nfuncnet {options.command}: interrupted {interrupt}".rstrip(), file=sys.stderr)
+        return 130
     except (*REFUSALS, jax.errors.JaxRuntimeError) as error:
         if options.debug:
             raise
@@ -31,11 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _say(
+    command: str, message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: Any = None, line: str | None = None,
+) -> None:  # fmt: skip
+    print(f"funcnet {command}: {message}", file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="funcnet",
         description="Functional neural networks on JAX, with backpropagation written by hand.",
     )
+    parser.add_argument("--version", action="version", version=f"funcnet {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add(commands, "train", add_train, "train a network on real data and save all of it",

@@ -187,7 +187,7 @@ def rule(
 def _mean(record: Rule, output: Any, operands: tuple, static: tuple) -> Any:
     assert record.count is not None
     given = dict(zip(record.arguments, operands, strict=True)) | dict(static)
-    count = record.count(**given)
+    count = record.count(**accepted(record.count, given))
     return None if count is None else mean_of(output, count)
 
 

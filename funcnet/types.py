@@ -17,6 +17,10 @@ State: TypeAlias = dict[str, Any]
 """What a network carries from call to call beside its parameters: the same tree, mostly empty."""
 
 
+class Hint(UserWarning):
+    """Said of what works but may not be meant; the message says what to do about it."""
+
+
 def require(
     ok: object,
     where: str,

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet.__main__ import main
+from funcnet.__main__ import _parser, main
 from funcnet.commands.recipes import NETS
+from funcnet.commands.train import asked
 
 from .conftest import USERS_XLA_FLAGS
 
@@ -109,11 +110,34 @@ def test_training_that_diverges_is_saved_and_fails(tmp_path, capsys):
     arguments = ["--batch", "16", "--lr", "1e30", "--optimizer", "sgd", "--out", str(out)]
     assert main(["train", "linear", "--data", data, *arguments]) == 1
     result = strict((out / "result.json").read_text())
-    assert (result["stopped"], result["loss"], result["r_squared"]) == ("not finite", None, None)
-    assert (out / "params.npz").exists()
+    assert result["stopped"] == "not finite"
+    assert np.isfinite([result["loss"], result["r_squared"]]).all()
     last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert last.startswith("test r squared nan, loss nan: linear, own, 1 epoch, ")
+    assert f"loss {result['loss']:.3g}: linear, own, 1 epoch, " in last
     assert last.endswith(" s, not finite")
+    rows = fn.History.load(out / "history.jsonl").rows
+    assert not np.isfinite(rows[-1]["loss"])
+    with np.load(out / "params.npz") as saved:
+        assert all(np.isfinite(saved[name]).all() for name in saved.files)
+
+
+def test_a_run_that_diverges_keeps_the_files_of_a_better_one(tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["train", "linear", "--data", "diabetes", "--batch", "16", "--epochs", "3"]
+    arguments += ["--out", str(out), "--optimizer", "sgd", "--lr"]
+    contents = lambda: {path.name: path.read_bytes() for path in out.iterdir()}  # noqa: E731
+    assert main([*arguments, "1e30"]) == 1
+    diverged = contents()
+    assert main([*arguments, "0.1"]) == 0
+    good = contents()
+    assert good["params.npz"] != diverged["params.npz"]
+    capsys.readouterr()
+    assert main([*arguments, "1e30"]) == 1
+    assert contents() == good
+    assert f"and saved nothing: {out} keeps the files of an" in capsys.readouterr().err
+    (out / "result.json").unlink()
+    assert main([*arguments, "1e30"]) == 1
+    assert contents() == {name: x for name, x in good.items() if name != "result.json"}
 
 
 def test_one_class_alone_is_refused(tmp_path, capsys):
@@ -124,6 +148,76 @@ def test_one_class_alone_is_refused(tmp_path, capsys):
         "Bring examples of another class, or write y as float where it is no class.\n"
     )
     assert not (tmp_path / "a").exists()
+
+
+def test_ctrl_c_before_the_first_step_is_one_line(tmp_path, capsys, monkeypatch):
+    def press(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("funcnet.train.fit.check_metrics", press)
+    out = tmp_path / "a/b"
+    assert main(["train", "linear", "--data", "iris", "--out", str(out)]) == 130
+    said = capsys.readouterr().err.strip()
+    assert said == "funcnet train: interrupted before the first step"
+    assert not (tmp_path / "a").exists()
+    monkeypatch.setattr("funcnet.commands.inspect.prove_all", press)
+    assert main(["check", "dense"]) == 130
+    assert capsys.readouterr().err.strip() == "funcnet check: interrupted"
+
+
+def test_smoothing_with_two_classes_counts(tmp_path, capsys):
+    losses = []
+    for smoothing in ("0", "0.4"):
+        out = tmp_path / smoothing
+        assert main(["train", "linear", "--epochs", "2", "--out", str(out),
+                     "--smoothing", smoothing]) == 0  # fmt: skip
+        losses.append(fn.History.load(out / "history.jsonl").rows[-1]["loss"])
+    assert losses[1] > losses[0] + 0.2
+    job = NETS["linear"].job(asked(parsed("--smoothing", "0.4")))
+    z, y = np.array([[2.0], [-1.0], [0.5]]), np.array([1, 1, 0])
+    two = np.concatenate([np.zeros_like(z), z], 1)
+    truth = fn.cross_entropy(jax.numpy.asarray(two), y, label_smoothing=0.4)
+    assert float(job.criterion(jax.numpy.asarray(z), y)) == pytest.approx(float(truth), rel=1e-6)
+
+
+def parsed(*arguments):
+    return _parser().parse_args(["train", "linear", *arguments])
+
+
+def test_what_looks_unmeant_is_said_in_one_line(tmp_path, capsys):
+    x, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
+    data = save(tmp_path / "csv.npz", x=x, y=y.astype(float))
+    out = ["--epochs", "1", "--batch", "16", "--out", str(tmp_path / "run")]
+    assert main(["train", "linear", "--data", data, *out]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"funcnet train: y of {data} is floating, so the network learns numbers, though it holds "
+        "only 3 whole ones: if they are classes, write y.astype(int)."
+    )
+
+
+def test_numbers_of_the_command_line_are_floating(tmp_path, capsys):
+    model = tmp_path / "model.py"
+    model.write_text(
+        "import jax.numpy as jnp\n"
+        "def f(x):\n    return jnp.sin(x).sum()\n"
+        "def g(x, i):\n    return x[i].sum()\n"
+    )
+    assert main(["trace", f"{model}:f", "--args", "1"]) == 0
+    assert "the largest gradient 0.5403." in capsys.readouterr().out
+    assert main(["trace", f"{model}:f", "--args", "[[1, 2], [3, 4]]"]) == 0
+    assert "float32[2,2]" in capsys.readouterr().out
+    assert main(["trace", f"{model}:g", "--args", "[1, 2, 3]", "int([0, 2])"]) == 0
+    assert "int32[2]" in capsys.readouterr().out
+    assert main(["trace", f"{model}:g", "--args", "[1, 2, 3]", "int(-1)"]) == 0
+    assert "the largest gradient 1." in capsys.readouterr().out
+    assert main(["trace", f"{model}:g", "--args", "[1, 2]", "int([1, 'a'])"]) == 1
+    assert "trace: expected a value as Python writes it, got" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert (stop.value.code, capsys.readouterr().out) == (0, f"funcnet {fn.__version__}\n")
 
 
 ERRORS = {
@@ -281,6 +375,24 @@ MISUSES = {
         ["check", "dens"],
         "funcnet check: check: expected the name of an op, got 'dens'. Did you mean dense, einsum?",
     ),
+    "no op at all": (
+        ["check", "nothing"],
+        "expected the name of an op, got 'nothing'. `funcnet check` without a name proves all.\n",
+    ),
+    "smoothing of text": (
+        ["train", "gpt", "--smoothing", "0.1"],
+        "funcnet: expected no --smoothing for gpt, which tells no classes apart, got --smoothing "
+        "0.1. Leave it out.",
+    ),
+    "smoothing of numbers": (
+        ["train", "linear", "--data", "diabetes", "--smoothing", "0.1"],
+        "train: expected no --smoothing for diabetes, whose targets are numbers, got --smoothing "
+        "0.1. Leave it out.",
+    ),
+    "too much smoothing": (
+        ["train", "linear", "--smoothing", "1.5"],
+        "train: expected --smoothing from 0 to below 1, got 1.5. It is the share of each label",
+    ),
     "no epochs": (
         ["train", "mlp", "--epochs", "0"],
         "funcnet train: train: expected --epochs of 1 or more, got 0. "
@@ -336,8 +448,8 @@ MISUSES = {
     ),
     "no value": (
         ["trace", f"{colorsys.__file__}:rgb_to_hsv", "--args", "1.0", "a", "b"],
-        "trace: expected a value as Python writes it, got 'a'. Write 2.0, or '[1.0, 2.0]' for an "
-        "array.",
+        "trace: expected a value as Python writes it, got 'a'. Write 2.0, '[1.0, 2.0]' for an "
+        "array, or 'int(3)' for an integer.",
     ),
     "values alone": (
         ["trace", "--args", "2.0"],

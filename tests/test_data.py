@@ -11,6 +11,7 @@ import pytest
 
 from funcnet.train import data as module
 from funcnet.train.data import FASHION, NAMES, batches, load_data
+from funcnet.types import Hint
 
 SHAPES = {
     "digits": ((8, 8, 1), 1797, 10),
@@ -199,11 +200,91 @@ def test_an_npz_file(tmp_path):
     data = load_data(save(tmp_path / "split.npz", x=x, y=y, x_test=x[:8], y_test=y[:8]))
     np.testing.assert_allclose(data.train[0], x.astype(np.float32))
     assert (len(data.test[0]), len(data.classes)) == (8, 5)
-    data = load_data(save(tmp_path / "numbers.npz", x=x, y=y.astype(float)))
+    data = load_data(save(tmp_path / "numbers.npz", x=x, y=x[:, 0]))
     assert (data.classes, data.train[1].shape) == (None, (40, 1))
     pixels = rng.integers(0, 256, (50, 6, 6), np.uint8)
     data = load_data(save(tmp_path / "images.npz", x=pixels, y=y))
     assert (data.train[0].shape, data.train[0].max() <= 1) == ((40, 6, 6, 1), True)
+
+
+KINDS = [np.uint8, np.int64, np.int32, np.uint16, np.int16, np.uint64]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("split", [False, True])
+def test_images_of_any_integers_are_pixels(tmp_path, kind, split):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 6, 6))
+    arrays = {"x": pixels.astype(kind), "y": np.arange(50) % 5}
+    if split:
+        # The test part alone would pass for an image of 0 and 1.
+        arrays |= {"x_test": (pixels > 99).astype(kind), "y_test": arrays["y"]}
+    data = load_data(save(tmp_path / "own.npz", **arrays))
+    assert data.train[0].shape[1:] == data.test[0].shape[1:] == (6, 6, 1)
+    values = {*np.unique(data.train[0]), *np.unique(data.test[0])}
+    assert values <= {np.float32(i) / np.float32(255) for i in range(256)}
+    if split:
+        np.testing.assert_allclose(data.train[0][..., 0], pixels / 255, rtol=1e-6)
+        assert data.test[0].max() == np.float32(1 / 255)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, bool])
+def test_images_of_0_and_1_stay_as_they_are(tmp_path, kind):
+    pixels = (np.random.default_rng(0).uniform(size=(50, 6, 6)) > 0.5).astype(kind)
+    data = load_data(save(tmp_path / "own.npz", x=pixels, y=np.arange(50) % 5))
+    assert set(np.unique(data.train[0])) == {0.0, 1.0}
+
+
+def hint_of(path, **arrays):
+    with pytest.warns(Hint) as caught:
+        data = load_data(save(path, **arrays))
+    assert len(caught) == 1
+    return str(caught[0].message), data
+
+
+RANDOM = np.random.default_rng(0)
+TABLE, CLASSES = RANDOM.normal(size=(200, 3)), np.arange(200) % 3
+INPUTS = {
+    "integers in a table": (RANDOM.integers(0, 256, (200, 9)), "0 to 255"),
+    "pixels as floats": (RANDOM.uniform(0, 255, (200, 4, 4)).round(), "0 to 255"),
+    "deeper pixels": (RANDOM.integers(0, 65536, (200, 4, 4)).clip(9, 40000), "9 to 40000"),
+    "large numbers": (TABLE.round() * 1000 - 5000, "-9000 to -2000"),
+}
+
+
+@pytest.mark.parametrize("case", INPUTS)
+def test_large_inputs_are_said(tmp_path, case):
+    x, words = INPUTS[case]
+    said, data = hint_of(tmp_path / "own.npz", x=x, y=CLASSES)
+    assert said.startswith(f"x of {tmp_path / 'own.npz'} reaches from {words}")
+    assert said.endswith(
+        "and networks learn best from numbers near 1: divide pixels by 255, standardise a table, "
+        "(x - x.mean(0)) / x.std(0)."
+    )
+    assert data.train[0].max() == pytest.approx(x.max(), rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(200,), (200, 1)])
+def test_classes_as_floats_are_said(tmp_path, shape):
+    said, data = hint_of(tmp_path / "own.npz", x=TABLE, y=CLASSES.astype(float).reshape(shape))
+    assert said == (
+        f"y of {tmp_path / 'own.npz'} is floating, so the network learns numbers, though it holds "
+        "only 3 whole ones: if they are classes, write y.astype(int)."
+    )
+    assert data.classes is None
+    for y in (np.arange(200.0), CLASSES + 0.5, np.ones(200), TABLE.round()):
+        load_data(save(tmp_path / "numbers.npz", x=TABLE, y=y))
+
+
+def test_labels_with_gaps_are_said(tmp_path):
+    said, data = hint_of(tmp_path / "own.npz", x=TABLE, y=150 * (CLASSES > 0))
+    assert said == (
+        f"y of {tmp_path / 'own.npz'} has 2 labels in use but numbers them up to 150, so that the "
+        "network gets 151 outputs: number the classes from 0 to 1, "
+        "np.unique(y, return_inverse=True)[1]."
+    )
+    assert len(data.classes) == 151
+    said, _ = hint_of(tmp_path / "one.npz", x=TABLE, y=CLASSES + 1)
+    assert "has 3 labels in use but numbers them up to 3" in said
 
 
 REFUSED = {

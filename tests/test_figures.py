@@ -272,7 +272,7 @@ def test_what_a_criterion_may_not_give(case):
 
 
 WRONG_METRICS = {
-    "a list": ([fn.accuracy], "metrics as a dict, functions by name, got a list of 1. Write metrics="),
+    "a list": ([fn.accuracy], "metrics as a dict, functions by name, got a list of 1. Write met"),
     "a function": (
         fn.accuracy,
         "metrics as a dict, functions by name, got the function accuracy. Write metrics={'acc",

@@ -3,6 +3,10 @@
 import builtins
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -151,3 +155,25 @@ def test_confusions_that_cannot_be(tmp_path):
 def test_a_picture_of_the_confusions(tmp_path, classes):
     plot_confusion(np.array([[5, 1], [0, 7]]), classes, tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_bytes().startswith(PNG)
+
+
+def test_what_a_killed_process_left_half_written_goes_away(tmp_path):
+    """A save is killed in the middle; the next one of that file leaves nothing beside it."""
+    script = (
+        "import os, signal, sys\n"
+        "from funcnet.train import history\n"
+        "history.os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "history.write_whole('test', sys.argv[1], b'half')\n"
+    )
+    path = tmp_path / "params[1].npz"
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+        assert run.returncode == -signal.SIGKILL
+        assert len(list(tmp_path.iterdir())) == 1
+    running = tmp_path / f".{path.name}.{os.getppid()}.0.partial"
+    foreign = tmp_path / f".{path.name}.notes.partial"
+    for other in (running, foreign):
+        other.write_bytes(b"")
+    write_whole("test", path, b"whole")
+    assert {*tmp_path.iterdir()} == {path, running, foreign}
+    assert path.read_bytes() == b"whole"

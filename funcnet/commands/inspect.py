@@ -24,8 +24,9 @@ def add_check(check: Any) -> None:
 def run_check(options: argparse.Namespace) -> int:
     """Print the table of proofs; 1 if one failed."""
     for name in options.ops:
-        near = ", ".join(difflib.get_close_matches(name, RULES)) or ", ".join(RULES)
-        require(name in RULES, "check", "the name of an op", repr(name), f"Did you mean {near}?")
+        near = ", ".join(difflib.get_close_matches(name, RULES))
+        remedy = f"Did you mean {near}?" if near else "`funcnet check` without a name proves all."
+        require(name in RULES, "check", "the name of an op", repr(name), remedy)
     rules = [RULES[name] for name in options.ops] or None
     live = sys.stderr.isatty()
 

@@ -20,7 +20,9 @@ from ..nets.vae import VAE, negative_elbo
 from ..ops.loss import binary_cross_entropy, squared_error
 from ..ops.multiclass import cross_entropy
 from ..ops.smooth import sigmoid
-from ..train.data import Data, load_data
+from ..train.arrays import Data
+from ..train.data import load_data
+from ..train.fit import evaluate
 from ..train.history import confusion, plot_confusion, plot_images, write_whole
 from ..train.metrics import accuracy, r_squared
 from ..train.step import TrainState
@@ -67,25 +69,33 @@ class Job(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What the person asked for: data, widths, label smoothing; None is the network's default."""
+    """What the person asked for: data, widths, label smoothing (None: as the network's recipe)."""
 
     data: str
     width: tuple[int, ...]
-    smoothing: float = 0.0
+    smoothing: float | None = None
 
 
 # Classes and numbers
 
 
-def classify(build: Callable[[int, Sequence[int]], Layer], asked: Asked) -> Job:
+def classify(
+    build: Callable[[int, Sequence[int]], Layer], asked: Asked, *, smoothing: float = 0.0
+) -> Job:
     """Tell classes apart, or numbers where the targets are numbers; `build(outputs, widths)`."""
     data = load_data(asked.data)
     _check_classes(data)
+    require(
+        not asked.smoothing or data.classes is not None,
+        "train",
+        f"no --smoothing for {data.name}, whose targets are numbers",
+        f"--smoothing {asked.smoothing}",
+        "Leave it out.",
+    )
     loss, metric, outputs = _kind(data)
     net = build(outputs, asked.width)
-    criterion = loss
-    if loss is cross_entropy and asked.smoothing:
-        criterion = partial(cross_entropy, label_smoothing=asked.smoothing)
+    share = smoothing if asked.smoothing is None else asked.smoothing
+    criterion = _smoothed(loss, share) if share and data.classes is not None else loss
     judge = partial(_judge_classes, net, data, loss, metric)
     metrics = {metric.__name__: metric}
     return Job(net, criterion, metrics, data.name, data.train, data.test, judge)
@@ -98,6 +108,20 @@ def _kind(data: Data) -> tuple[Callable, Callable, int]:
     if len(data.classes) == 2:
         return _column(binary_cross_entropy), accuracy, 1
     return cross_entropy, accuracy, len(data.classes)
+
+
+def _smoothed(loss: Callable, share: float) -> Callable:
+    """The loss with this share of each label spread evenly over the classes."""
+    require(
+        0 <= share < 1,
+        "train",
+        "--smoothing from 0 to below 1",
+        share,
+        "It is the share of each label that is spread over all classes.",
+    )
+    if loss is cross_entropy:
+        return partial(cross_entropy, label_smoothing=share)
+    return lambda output, target: loss(output, (1 - share) * target + share / 2)
 
 
 def _check_classes(data: Data) -> None:
@@ -171,7 +195,7 @@ def write_text(build: Callable[[int, Sequence[int]], Writer], length: int, asked
 def _judge_writer(
     writer: Writer, text: Text, test: Arrays, out: Path, trained: TrainState
 ) -> Findings:
-    loss = _mean_loss(writer.net, writer.criterion, trained, test)
+    loss = evaluate(writer.net, writer.criterion, trained, test)["loss"]
     prompt = text.test[:32]
     drawn = writer.write(trained.params, jnp.asarray(prompt[None]), 400, jax.random.key(1))
     sample = text.decode(prompt) + text.decode(drawn[0])
@@ -215,7 +239,7 @@ def encode(latent: int, asked: Asked) -> Job:
         again, drawn = sigmoid(logits), sigmoid(decoder(trained.params, codes))
         rows = np.concatenate([test[:12], again, drawn])
         plot_images(rows, out / "samples.png", title="Held out, decoded, and two rows drawn")
-        loss = _mean_loss(net, negative_elbo, trained, (test, test))
+        loss = evaluate(net, negative_elbo, trained, (test, test))["loss"]
         return Findings({"loss": loss}, {"samples.png"})
 
     return Job(net, negative_elbo, {}, data.name, (train, train), (test, test), judge)
@@ -236,7 +260,7 @@ def diffuse(build: Callable[[int, Sequence[int]], Layer], steps: int, asked: Ask
         shape, key = (48, *train.shape[1:]), jax.random.key(1)
         drawn = sample_ddpm(inner, trained.params["net"], betas, shape, key)
         plot_images(drawn, out / "samples.png", title="Images out of noise")
-        return Findings({"loss": _mean_loss(net, _missed, trained, (test, test))}, {"samples.png"})
+        return Findings(evaluate(net, _missed, trained, (test, test)), {"samples.png"})
 
     return Job(net, _missed, {}, data.name, (train, train), (test, test), judge)
 
@@ -263,17 +287,3 @@ def _images(x: np.ndarray, name: str) -> np.ndarray:
 def _in_parts(net: Layer, trained: TrainState, x: Any, size: int = 500) -> np.ndarray:
     parts = [jnp.asarray(x[i : i + size]) for i in range(0, len(x), size)]
     return np.concatenate([net.apply(trained.params, trained.state, part)[0] for part in parts])
-
-
-def _mean_loss(
-    net: Layer, criterion: Callable, trained: TrainState, data: Arrays, size: int = 500
-) -> float:
-    x, y = data
-
-    @jax.jit
-    def loss(x: Any, y: Any) -> Any:
-        return criterion(net.apply(trained.params, trained.state, x)[0], y)
-
-    starts = range(0, len(x), size)
-    losses = [float(loss(x[i : i + size], y[i : i + size])) for i in starts]
-    return float(np.average(losses, weights=[len(x[i : i + size]) for i in starts]))

@@ -34,7 +34,6 @@ class Recipe(NamedTuple):
         epochs: How often it goes through them.
         lr: The learning rate at its peak.
         width: Its widths, or () if it has none to choose.
-        smoothing: Label smoothing.
         batch: Examples in a step.
         clip: The largest norm of a gradient, or None.
     """
@@ -45,7 +44,6 @@ class Recipe(NamedTuple):
     epochs: int
     lr: float
     width: tuple[int, ...] = ()
-    smoothing: float = 0.0
     batch: int = 64
     clip: float | None = None
 
@@ -96,8 +94,8 @@ NETS = {
         partial(classify, lambda outputs, widths: LeNet(outputs)),
         "two convolutions and three dense layers, for images", "mnist5k", 15, 2e-3),
     "mlp": Recipe(
-        partial(classify, _mlp),
-        "dense layers with rectifiers, of any width and depth", "digits", 40, 1e-2, (256,), 0.1),
+        partial(classify, _mlp, smoothing=0.1),
+        "dense layers with rectifiers, of any width and depth", "digits", 40, 1e-2, (256,)),
     "linear": Recipe(
         partial(classify, lambda outputs, widths: serial(Flatten(), Dense(outputs))),
         "one dense layer: logistic, softmax or linear regression", "breast_cancer", 40, 1e-2),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ..traces.lecture import example
 from ..traces.trace import trace
@@ -26,7 +27,8 @@ def add_trace(command: Any) -> None:
     )  # fmt: skip
     command.add_argument(
         "--args", nargs="+", default=[], metavar="VALUE",
-        help="its arguments as Python writes them: 2.0, '[[1.0, 2.0]]'; lists become arrays",
+        help="its arguments: 2, '[[1, 2]]' are floating, lists arrays; integers are 'int(2)', "
+        "'int([0, 1])'",
     )  # fmt: skip
     command.add_argument("--html", metavar="OUT", help="write a page to open in a browser")
     command.add_argument("--svg", metavar="OUT", help="write a picture of the graph")
@@ -96,14 +98,28 @@ def _function(place: str) -> Callable:
 
 
 def _value(word: str) -> Any:
-    """One argument: a number, or an array for a list."""
+    """One argument: a number, floating unless it says `int(...)`, or an array for a list."""
     try:
-        value = ast.literal_eval(word)
-        return jnp.asarray(value) if isinstance(value, list) else value
-    except (ValueError, SyntaxError, TypeError):
+        node = ast.parse(word.strip(), mode="eval").body
+        whole = isinstance(node, ast.Call) and ast.unparse(node.func) == "int"
+        if isinstance(node, ast.Call) and whole and len(node.args) == 1 and not node.keywords:
+            node = node.args[0]
+        value = ast.literal_eval(node)
+        if isinstance(value, list):
+            array = np.asarray(value)
+            if array.dtype.kind not in "biufc":
+                raise TypeError
+            kind = int if whole else float if array.dtype.kind in "iu" else array.dtype
+            return jnp.asarray(array.astype(kind))
+        if isinstance(value, bool | str | None):
+            return value
+        if isinstance(value, int | float):
+            return int(value) if whole else float(value)
+        return value
+    except (ValueError, SyntaxError, TypeError, OverflowError):
         raise ValueError(
-            f"trace: expected a value as Python writes it, got {word!r}. Write 2.0, or "
-            "'[1.0, 2.0]' for an array."
+            f"trace: expected a value as Python writes it, got {word!r}. Write 2.0, "
+            "'[1.0, 2.0]' for an array, or 'int(3)' for an integer."
         ) from None
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..train.history import finite_or_none, write_whole
 from ..train.optimizers import OPTIMIZERS, named_optimizer
 from ..train.weights import save_weights
 from ..types import require
-from .jobs import Asked, Findings, Job
+from .jobs import Asked, Findings, Job, classify
 from .recipes import NETS, Recipe
 
 FILES = (
@@ -54,7 +55,10 @@ def add_train(train: Any) -> None:
     train.add_argument("--lr", type=float, help="learning rate at its peak; it decays as a cosine")
     train.add_argument("--batch", type=int, metavar="N", help="examples in a step")
     train.add_argument(
-        "--smoothing", type=float, metavar="P", help="label smoothing, with three classes or more"
+        "--smoothing",
+        type=float,
+        metavar="P",
+        help="share of each label spread over the classes",
     )
     train.add_argument("--out", metavar="DIR", help="where to write (default: runs/NET-DATA)")
     train.set_defaults(run=run)
@@ -79,15 +83,18 @@ def asked(options: argparse.Namespace) -> Asked:
         "Write --width 128.",
     )
     smoothing = getattr(options, "smoothing", None)
-    return Asked(
-        options.data or recipe.data,
-        tuple(options.width or recipe.width),
-        recipe.smoothing if smoothing is None else smoothing,
+    require(
+        not smoothing or getattr(recipe.job, "func", None) is classify,
+        "funcnet",
+        f"no --smoothing for {options.net}, which tells no classes apart",
+        f"--smoothing {smoothing}",
+        "Leave it out.",
     )
+    return Asked(options.data or recipe.data, tuple(options.width or recipe.width), smoothing)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train; 1 if the loss was no longer finite."""
+    """Train; 1 if the run diverged."""
     recipe = NETS[options.net]
     epochs = recipe.epochs if options.epochs is None else options.epochs
     require(epochs > 0, "train", "--epochs of 1 or more", epochs, "Leave it out for the default.")
@@ -123,8 +130,27 @@ def run(options: argparse.Namespace) -> int:
             "train_examples": len(job.train[-1]),
             "test_examples": len(job.test[-1]),
         }
+        if fitted.stopped == "not finite" and _holds_a_better_run(out):
+            print(
+                f"funcnet train: diverged in epoch {len(fitted.history.rows)} and saved nothing: "
+                f"{out} keeps the files of an earlier run. Try a smaller --lr than {lr:g}.",
+                file=sys.stderr,
+            )
+            return 1
+        if not fitted.history.rows:
+            raise KeyboardInterrupt("before the end of the first step; nothing was saved")
         _save(out, job, recipe, fitted, result)
     return 1 if fitted.stopped == "not finite" else 0
+
+
+def _holds_a_better_run(out: Path) -> bool:
+    """Whether there are parameters of a run that is not known to have diverged."""
+    try:
+        earlier = json.loads((out / "result.json").read_text())
+    except (OSError, ValueError):
+        earlier = None
+    diverged = isinstance(earlier, dict) and earlier.get("stopped") == "not finite"
+    return (out / "params.npz").exists() and not diverged
 
 
 def _save(out: Path, job: Job, recipe: Recipe, fitted: Fitted, result: dict[str, Any]) -> None:

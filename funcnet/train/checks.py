@@ -10,7 +10,7 @@ import numpy as np
 from ..figures import Figure
 from ..layer import Layer
 from ..types import Array, require
-from .data import Data, check_lengths, finite_in
+from .arrays import Data, check_lengths, finite_in
 from .history import COUNTERS, VALIDATION
 from .step import TrainState
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ..layer import Layer
 from ..types import Array, require
@@ -27,7 +26,7 @@ from .data import batches
 from .history import VALIDATION, History
 from .measure import Means
 from .progress import LIVE_EVERY, Show, progress_line
-from .step import Step, TrainState, outermost, own, step_of
+from .step import Step, TrainState, evaluation_of, outermost, own, step_of
 
 
 class Fitted(NamedTuple):
@@ -115,15 +114,15 @@ def fit(
     held = None if validation is None else arrays_of("validation", validation)
     check_settings(epochs, batch, patience, seed, arrays, held)
     step = step_of(net, criterion, optimizer, metrics, dict)
-    check_metrics(metrics or {})
     step = step._replace(update=outermost(step.update))
     with _interrupts() as interrupted:
+        check_metrics(metrics or {})
         state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
         for part in (arrays, held) if held else (arrays,):
             check_labels(net, criterion, state, part)
             dry_run(net, criterion, metrics, state, part)
         if interrupted():
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("before the first step")
         with progress_line(epochs, progress) as show:
             run = _Run(step, state, batch, _Best(patience), show, interrupted)
             try:
@@ -183,18 +182,17 @@ def evaluate(
         TypeError,
     )
     held = arrays_of("data", data, "evaluate")
-    step = step_of(net, criterion, optax.identity(), metrics, dict)
-    return _figures_of(step, trained, held, batch, "evaluate")
+    run = evaluation_of(net, criterion, metrics, dict)
+    return _figures_of(run, trained, held, batch).read_all("evaluate", "data")
 
 
 def _figures_of(
-    step: Step, state: TrainState, held: tuple[np.ndarray, ...], batch: int, where: str
-) -> dict[str, float]:
+    run: Callable, state: TrainState, held: tuple[np.ndarray, ...], batch: int
+) -> Means:
     means = Means()
     for part in _slices(held, batch):
-        figures: Any = step.evaluate(state, part)
-        means.add(figures, len(part[0]))
-    return means.read_all(where, "data" if where == "evaluate" else "validation")
+        means.add(run(state, part), len(part[0]))
+    return means
 
 
 class _Best:
@@ -292,8 +290,10 @@ class _Run:
             self.stopped = "interrupted"
 
     def _validate(self, held: tuple[np.ndarray, ...]) -> dict[str, float]:
-        found = _figures_of(self.step, self.state, held, max(self.batch, 256), "fit")
-        return {VALIDATION + name: value for name, value in found.items()}
+        found = _figures_of(self.step.evaluate, self.state, held, max(self.batch, 256))
+        return {
+            VALIDATION + name: value for name, value in found.read_all("fit", "validation").items()
+        }
 
     def _last_validation(self) -> dict[str, float]:
         last = self.rows[-1] if self.rows else {}

@@ -50,7 +50,8 @@ def named_optimizer(
         repr(name),
         "Any other optax optimiser goes to make_step or fit directly.",
     )
-    require(peak > 0, "named_optimizer", "a learning rate above 0", peak, "Try 1e-3 with adam.")
+    fits = 0 < peak < float("inf")
+    require(fits, "named_optimizer", "a learning rate above 0", peak, "Try 1e-3 with adam.")
     optimizer = OPTIMIZERS[name](optax.cosine_decay_schedule(peak, max(1, steps)))
     return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
 

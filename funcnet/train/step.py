@@ -8,6 +8,7 @@
 Everything a run depends on stands in the state, so a state and the batches decide the result.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -107,11 +108,7 @@ def step_of(
     _check(net, optimizer)
     transform = _with_extra_args(optimizer)
 
-    def run(params: Params, state: State, batch: tuple, **mode: Any) -> tuple[Array, tuple]:
-        *inputs, target = _split(batch)
-        output, state = net.apply(params, state, *inputs, **mode)
-        loss, figures = measured(criterion, chosen, output, target)
-        return loss, (read(figures), state)
+    run = functools.partial(_run, net, criterion, chosen, read)
 
     def init(key: Key, *inputs: Any) -> TrainState:
         params, state = net.init(key, *inputs)
@@ -140,10 +137,33 @@ def step_of(
         new = TrainState(carry.step + 1, params, state, opt_state, carry.key)
         return jax.tree.map(_like, new, carry), values
 
-    def evaluate(carry: TrainState, batch: tuple) -> dict[str, Array]:
+    evaluate = evaluation_of(net, criterion, metrics, read)
+    return Step(init, jax.jit(update, donate_argnums=0), evaluate)
+
+
+def evaluation_of(
+    net: Layer,
+    criterion: Callable[[Any, Any], Any],
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None,
+    read: Callable[[Figures], dict[str, Any]],
+) -> Callable[[TrainState, tuple], dict[str, Any]]:
+    """`Step.evaluate` alone."""
+    run = functools.partial(_run, net, criterion, check_functions(criterion, metrics), read)
+
+    def evaluate(carry: TrainState, batch: tuple) -> dict[str, Any]:
         return run(carry.params, carry.state, batch)[1][0]
 
-    return Step(init, jax.jit(update, donate_argnums=0), jax.jit(evaluate))
+    return jax.jit(evaluate)
+
+
+def _run(
+    net: Layer, criterion: Callable, metrics: Mapping[str, Callable], read: Callable,
+    params: Params, state: State, batch: tuple, *, train: bool = False, key: Key | None = None,
+) -> tuple[Array, tuple]:  # fmt: skip
+    *inputs, target = _split(batch)
+    output, state = net.apply(params, state, *inputs, train=train, key=key)
+    loss, figures = measured(criterion, metrics, output, target)
+    return loss, (read(figures), state)
 
 
 CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}

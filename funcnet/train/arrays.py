@@ -1,0 +1,129 @@
+"""What every data set here is made of: two parts, split and typed the same way each time."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..types import require
+
+HELD_OUT = 0.2
+
+
+class Data(NamedTuple):
+    """A data set in two parts.
+
+    Attributes:
+        train: Inputs and targets to learn from.
+        test: Inputs and targets held out.
+        classes: The name of each class, or None where the target is a number.
+        name: What was loaded.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    classes: tuple[str, ...] | None
+    name: str
+
+
+def check_lengths(where: str, data: Sequence[Any]) -> int:
+    """The common length of the arrays.
+
+    Raises:
+        ValueError: If they differ in length or are empty.
+    """
+    lengths = [np.shape(part)[0] if np.ndim(part) else 0 for part in data]
+    require(
+        len(set(lengths)) == 1,
+        where,
+        "inputs and targets of one length",
+        " and ".join(map(str, lengths)),
+        "Give one target for each input.",
+    )
+    require(lengths[0], where, "at least one example", "none", "Bring data to learn from.")
+    return lengths[0]
+
+
+def finite_in(dtype: Any, where: str, name: str, part: np.ndarray) -> np.ndarray:
+    """The array in `dtype`.
+
+    Raises:
+        ValueError: If there is a NaN or an infinity in it, with the place of the first one.
+    """
+    with np.errstate(over="ignore"):
+        cast = part.astype(dtype, copy=False)
+    if np.issubdtype(part.dtype, np.integer) or part.dtype == np.bool_ or np.isfinite(cast).all():
+        return cast
+    place = tuple(map(int, np.argwhere(~np.isfinite(cast))[0]))
+    beyond = f", beyond {cast.dtype}" if np.isfinite(part[place]) else ""
+    require(
+        False,
+        where,
+        f"finite numbers in {name}",
+        f"{part[place]} at {list(place)}{beyond}",
+        "Leave that example out, or fill the gap: np.nan_to_num(x).",
+    )
+    return cast
+
+
+def need(
+    ok: object, expected: str, got: object, remedy: str, error: type[Exception] = ValueError
+) -> None:
+    """`require` in the name of `load_data`."""
+    require(ok, "load_data", expected, got, remedy, error)
+
+
+def numbered(n: int) -> tuple[str, ...]:
+    """The numbers as the names of classes."""
+    return tuple(map(str, range(n)))
+
+
+def split(
+    name: str, x: np.ndarray, y: np.ndarray, classes: tuple[str, ...] | None, seed: int
+) -> Data:
+    """Hold out a fifth: of each class its share, of a regression any fifth."""
+    x, y = typed(x), target(y, classes)
+    rng = np.random.default_rng(seed)
+    groups = (
+        [np.arange(len(y))] if classes is None else [np.flatnonzero(y == c) for c in np.unique(y)]
+    )
+    kept, held = [], []
+    for group in groups:
+        cut = max(round(HELD_OUT * len(group)), 1) if len(group) > 1 else 0
+        order = rng.permutation(group)
+        held.append(order[:cut])
+        kept.append(order[cut:])
+    train, test = rng.permutation(np.concatenate(kept)), rng.permutation(np.concatenate(held))
+    need(
+        len(test),
+        "two examples of a class or more",
+        f"{len(y)} in {name}",
+        "Bring more, or give x_test and y_test.",
+    )
+    return Data((x[train], y[train]), (x[test], y[test]), classes, name)
+
+
+def typed(x: np.ndarray) -> np.ndarray:
+    """Inputs as float32; bytes are pixels from 0 to 255, and an image gets a channel axis."""
+    pixels = x.dtype == np.uint8
+    scaled = x.astype(np.float32) / (255 if pixels else 1)
+    return scaled[..., None] if pixels and x.ndim == 3 else scaled
+
+
+def target(y: np.ndarray, classes: tuple[str, ...] | None) -> np.ndarray:
+    """Labels as int32, numbers as columns of float32."""
+    if classes is not None:
+        return y.astype(np.int32)
+    return y.astype(np.float32).reshape(len(y), -1)
+
+
+def alike(data: Data, *names: str) -> Data:
+    """The data, unless an example of the test part has another shape."""
+    for name, part, held in zip(names, data.train, data.test, strict=True):
+        need(
+            part.shape[1:] == held.shape[1:],
+            f"examples of shape {part.shape[1:]} in {name}, as in the training part",
+            f"shape {held.shape[1:]}",
+            "Bring both parts into one shape.",
+        )
+    return data
