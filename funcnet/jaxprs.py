@@ -42,8 +42,9 @@ def trace(f: Callable, *args: Any) -> tuple[ClosedJaxpr, Any]:
 
 
 def evaluate(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
-    """The flat outputs of a jaxpr for flat inputs."""
-    return evaluate_with(closed, closed.consts, *leaves)
+    """The flat outputs of a jaxpr for flat inputs, Python's numbers among them as arrays."""
+    found = evaluate_with(closed, closed.consts, *leaves)
+    return [jnp.asarray(x) if isinstance(x, int | float | complex) else x for x in found]
 
 
 def evaluate_with(closed: ClosedJaxpr, consts: Sequence[Any], *leaves: Any) -> list[Any]:

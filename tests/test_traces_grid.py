@@ -590,7 +590,11 @@ def marked(name):
 
 @pytest.mark.parametrize("name", [marked(name) for name in GRID])
 def test_gradients_contributions_and_adjoints(name, x64):
-    f, args = GRID[name]
+    proven(*GRID[name])
+
+
+def proven(f, args):
+    """A trace's gradients, contributions, adjoints and forms; the trace."""
     trace = fn.trace(f, keep="all")(*args)
     value, gradients = reference(f, args)
     close(np.asarray(trace.output), np.asarray(value))
@@ -603,6 +607,7 @@ def test_gradients_contributions_and_adjoints(name, x64):
             assert r.adjoint.shape == r.value.shape
     against_added_zeros(f, args, trace)
     every_form(f, args, trace)
+    return trace
 
 
 def every_form(f, args, trace):

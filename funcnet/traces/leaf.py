@@ -4,6 +4,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 from .. import jaxprs, steps
 from . import local, names
 from .formula import constant, equation, fill
@@ -163,7 +165,11 @@ def run_lines(
             found = [read(atom) for atom in step.operands]
             env.update(zip(step.results, do(step, found, here), strict=True))
         ends = [read(atom) for atom in opened.outvars]
-        return [value for value, _ in ends], [text for _, text in ends]
+        results = [
+            value if jaxprs.is_var(atom) else jnp.asarray(value)
+            for atom, (value, _) in zip(opened.outvars, ends, strict=True)
+        ]
+        return results, [text for _, text in ends]
 
     def do(
         step: steps.Step, found: list[tuple[Any, str]], here: Source | None

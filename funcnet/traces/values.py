@@ -134,4 +134,5 @@ def _scaled(array: np.ndarray, zeros: float) -> Stats:
     scale = float(np.abs(parts).max()) or 1.0
     unit = np.abs(wide / scale) if np.iscomplexobj(wide) else wide / scale
     figures = np.linalg.norm(unit), unit.mean(), unit.min(), unit.max()
-    return Stats(*(scale * float(x) for x in figures), zeros, bad)
+    norm, mean, low, high = (scale * float(x) for x in figures)
+    return Stats(norm, mean, low, high, zeros, bad)

@@ -47,7 +47,9 @@ STATISTICS: dict[str, Statistic] = {
     "nonfinite": _nonfinite,
 }
 """What `watch` can say of a value: root of the sum of squares, largest magnitude, mean, fraction of
-zeros, fraction that is NaN or infinite. Of complex values it takes the magnitudes."""
+zeros, fraction that is NaN or infinite. Of complex values it takes the magnitudes. Norm and mean
+are sums in float32 (float64 for such values); there the norm of a number above 1.8e19 is infinite.
+"""
 
 
 class Seen(NamedTuple):
@@ -277,7 +279,7 @@ def _statistics(stats: Sequence[str] | Mapping[str, Statistic]) -> dict[str, Sta
 
 def _figures(chosen: dict[str, Statistic], x: Array) -> Array:
     """The statistics of an array in a row."""
-    x = jnp.abs(x) if jnp.iscomplexobj(x) else x
+    x = jnp.abs(x) if jnp.iscomplexobj(x) else jnp.asarray(x)
     x = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
     if x.size == 0 or not chosen:
         return jnp.zeros(len(chosen), x.dtype)
@@ -311,4 +313,4 @@ def _stats_tap(
 
 
 def _values_tap(site: Site, value: Array, probe: Array) -> tuple[Array, Array]:
-    return value + probe, jax.lax.stop_gradient(value)
+    return value + probe, jnp.asarray(jax.lax.stop_gradient(value))
