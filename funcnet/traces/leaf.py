@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import jaxprs, steps
+from ..types import require
 from . import local, names
 from .formula import constant, equation, fill
 from .places import places_of
@@ -40,6 +41,8 @@ def run_leaf(
     for cell in cells:
         cell.note(note=note)
     _move(tape, unit, values, inputs, cells)
+    if note:
+        _forbid(tape, cells, name, f"{unit.label}{_line(at)}", note)
     if rule is not None:
         cells[rule.inexact[0]].note(inside=lines)
         _enter(tape, unit, rule, residuals, operands, cells, kind == "rule", name)
@@ -102,6 +105,33 @@ def _move(
         cell.tangent = t
         if t is not None:
             cell.note(tangent=tape.record(t))
+
+
+def _forbid(tape: Tape, cells: list[Cell], name: str, said: str, note: str) -> None:
+    """Put a step without a derivative on the tape: an adjoint that comes to it is an error."""
+    results = tuple(cell for cell in cells if jaxprs.is_inexact(cell.value))
+    for cell in results:
+        cell.active = True
+
+    def pull(adjoints: list[Any]) -> list[tuple[Cell, Any, str]]:
+        remedy = (
+            "Trace it outside of jit and vmap and without sample=, so that the loop is opened."
+            if "while_loop" in note
+            else "Give it a rule with jax.custom_vjp, or put jax.lax.stop_gradient before it."
+        )
+        reason = note.partition(": ")[2].partition(". ")[0].removesuffix(".")
+        require(
+            False, "trace", "a derivative of all that the gradient flows through",
+            f"none of {said} ({reason})", remedy,
+        )  # fmt: skip
+        return []
+
+    tape.entries.append(Entry(name, results, pull))
+
+
+def _line(at: At) -> str:
+    where = names.source(at.places)
+    return f" at {where}" if where else ""
 
 
 def _enter(

@@ -22,7 +22,7 @@ def numbered(closed: object) -> dict[tuple[int, ...], int]:
     def walk(jaxpr: object, path: tuple[int, ...]) -> None:
         for i, step in enumerate(steps.steps_of(jaxprs.open_jaxpr(jaxpr)[0])):
             here = (*path, i)
-            inside = jaxprs.structure(step.eqn) if len(step.eqns) == 1 else None
+            inside = steps.structure(step.eqn) if len(step.eqns) == 1 else None
             if isinstance(inside, jaxprs.Cond):
                 for branch, body in enumerate(inside.branches):
                     walk(body, (*here, branch))

@@ -58,7 +58,7 @@ def _inside(eqn: Any, index: int, at: At) -> At:
 
 
 def _step(tape: Tape, step: steps.Step, operands: list[Cell], at: At) -> list[Cell]:
-    inside = jaxprs.structure(step.eqn) if len(step.eqns) == 1 else None
+    inside = steps.structure(step.eqn) if len(step.eqns) == 1 else None
     if isinstance(inside, jaxprs.Call):
         remat = (inside.policy,) if inside.remat else at.remat
         library = at.library or jaxprs.is_library(inside.body)
@@ -70,7 +70,7 @@ def _step(tape: Tape, step: steps.Step, operands: list[Cell], at: At) -> list[Ce
         return run(tape, inside.branches[taken], operands[1:], at.down(taken, label))
     if isinstance(inside, jaxprs.Scan):
         return _scan(tape, inside, operands, at, step.eqn)
-    if isinstance(inside, jaxprs.While):
+    if isinstance(inside, steps.Loop):
         results = _while(tape, inside, operands, at, step.eqn)
         if results is not None:
             return results
@@ -253,17 +253,16 @@ def _compiled_scan(scan: jaxprs.Scan, length: int, given: tuple[Cell, ...]) -> A
 
 
 def _while(
-    tape: Tape, loop: jaxprs.While, operands: list[Cell], at: At, eqn: Any
+    tape: Tape, loop: steps.Loop, operands: list[Cell], at: At, eqn: Any
 ) -> list[Cell] | None:
     """A loop until its condition fails; None if that cannot be known, under a transformation."""
-    first, last = loop.cond_consts, loop.cond_consts + loop.body_consts
-    tests, consts, carry = operands[:first], operands[first:last], operands[last:]
+    tests, consts, carry = map(list, loop.groups(operands))
     if any(jaxprs.is_traced(cell.value) for cell in operands):
         return None
 
     def goes_on(carry: Sequence[Any]) -> Any:
         values = (*(cell.value for cell in tests), *carry)
-        return jaxprs.evaluate(jaxprs.close(loop.cond), *values)[0]
+        return jaxprs.evaluate(loop.cond, *values)[0]
 
     if tape.sample is not None:
         return _sampled_while(tape, loop, consts, carry, goes_on, at, eqn)
@@ -276,14 +275,13 @@ def _while(
 
 
 def _sampled_while(
-    tape: Tape, loop: jaxprs.While, consts: list[Cell], carry: list[Cell], goes_on: Any, at: At,
+    tape: Tape, loop: steps.Loop, consts: list[Cell], carry: list[Cell], goes_on: Any, at: At,
     eqn: Any,
 ) -> list[Cell]:  # fmt: skip
-    body = jaxprs.close(loop.body)
     fixed = [cell.value for cell in consts]
     count, _ = jax.lax.while_loop(
         lambda state: goes_on(state[1]),
-        lambda state: (state[0] + 1, jaxprs.evaluate(body, *fixed, *state[1])),
+        lambda state: (state[0] + 1, jaxprs.evaluate(loop.body, *fixed, *state[1])),
         (0, [cell.value for cell in carry]),
     )
     known = jaxprs.Scan(loop.body, len(consts), len(carry), int(count), False, 1)

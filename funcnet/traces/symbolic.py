@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .. import jaxprs
+from .. import jaxprs, steps
 from ..render import forms, text
 from .call import Call, pair_of
 from .formula import Expr, constant, equation
@@ -189,7 +189,7 @@ class Writer:
         places: tuple[Place, ...],
         library: bool,
     ) -> list[str]:
-        inside = jaxprs.structure(eqn)
+        inside = steps.structure(eqn)
         if isinstance(inside, jaxprs.Call):
             library = library or jaxprs.is_library(inside.body)
             return self.walk(inside.body, operands, scope, places, library)
@@ -222,10 +222,9 @@ class Writer:
             slices = [f"{name}[i]" for name in operands[last:]]
             names = [*operands[: inside.consts], *carried, *slices]
             self.walk(inside.body, names, scope, places)
-        elif isinstance(inside, jaxprs.While):
-            first, last = inside.cond_consts, inside.cond_consts + inside.body_consts
-            names = [*operands[first:last], *(f"{name}~" for name in operands[last:])]
-            self.walk(inside.body, names, scope, places)
+        elif isinstance(inside, steps.Loop):
+            _, consts, carry = inside.groups(operands)
+            self.walk(inside.body, [*consts, *(f"{name}~" for name in carry)], scope, places)
 
 
 def _paired(

@@ -91,7 +91,8 @@ def value_of(x: Any, keep_all: bool = False) -> Value:
     dtype = x.dtype
     kept = keep_all or x.size <= SMALL
     if is_traced(x) or not is_number(dtype):
-        return Value(tuple(x.shape), str(dtype), x if kept else None)
+        none = isinstance(x, np.ndarray)  # the adjoint of an integer, which holds nothing
+        return Value(tuple(x.shape), str(dtype), x if kept and not none else None)
     array = np.asarray(x)
     stats = _stats(array) if array.size > 1 else None
     return Value(tuple(x.shape), str(dtype), array if kept else None, stats)
