@@ -58,7 +58,7 @@ read = np.asarray(logits.argmax(axis=1))
 right = (read == y_test).mean()
 Path("runs").mkdir(exist_ok=True)
 classes = data.classes or 10
-fn.plot_confusion(fn.confusion(y_test, read, classes), classes, "runs/11_resnet.png")
+fn.plot.confusion(fn.confusion(y_test, read, classes), classes, "runs/11_resnet.png")
 print("picture: runs/11_resnet.png")
 
 assert fitted.history.rows[0]["loss"] < np.log(10)

@@ -5,6 +5,7 @@ by hand and proved against JAX's own. `import funcnet as fn` gives the names bel
 optax's.
 """
 
+from . import plot as plot
 from . import tree as tree
 from .check import prove as prove
 from .check import prove_all as prove_all
@@ -162,8 +163,6 @@ from .train.fit import evaluate as evaluate
 from .train.fit import fit as fit
 from .train.history import History as History
 from .train.history import confusion as confusion
-from .train.history import plot_confusion as plot_confusion
-from .train.history import plot_images as plot_images
 from .train.metrics import accuracy as accuracy
 from .train.metrics import r_squared as r_squared
 from .train.optimizers import average_of as average_of

@@ -11,7 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from funcnet.train.history import History, confusion, plot_confusion, write_whole
+from funcnet import plot
+from funcnet.disk import write_whole
+from funcnet.train.history import History, confusion
 
 ROWS = tuple(
     {"epoch": i, "step": 10 * i, "loss": 3.0 / i**2, "accuracy": 1 - 0.5 / i}
@@ -109,8 +111,8 @@ def test_without_matplotlib_one_sentence_says_what_to_install(tmp_path):
     )
     with pytest.raises(ImportError, match="History.plot: " + message):
         History(ROWS).plot(tmp_path / "curves.png")
-    with pytest.raises(ImportError, match="plot_confusion: " + message):
-        plot_confusion(np.eye(2, dtype=int), 2, tmp_path / "confusion.png")
+    with pytest.raises(ImportError, match="plot.confusion: " + message):
+        plot.confusion(np.eye(2, dtype=int), 2, tmp_path / "confusion.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -148,12 +150,12 @@ def test_confusions_that_cannot_be(tmp_path):
     with pytest.raises(
         ValueError, match=r"expected counts of shape \(3, 3\), .* got shape \(2, 2\)"
     ):
-        plot_confusion(np.eye(2, dtype=int), 3, tmp_path / "confusion.png")
+        plot.confusion(np.eye(2, dtype=int), 3, tmp_path / "confusion.png")
 
 
 @pytest.mark.parametrize("classes", [2, ("malignant", "benign")])
 def test_a_picture_of_the_confusions(tmp_path, classes):
-    plot_confusion(np.array([[5, 1], [0, 7]]), classes, tmp_path / "confusion.png")
+    plot.confusion(np.array([[5, 1], [0, 7]]), classes, tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_bytes().startswith(PNG)
 
 
@@ -161,9 +163,9 @@ def test_what_a_killed_process_left_half_written_goes_away(tmp_path):
     """A save is killed in the middle; the next one of that file leaves nothing beside it."""
     script = (
         "import os, signal, sys\n"
-        "from funcnet.train import history\n"
-        "history.os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "history.write_whole('test', sys.argv[1], b'half')\n"
+        "from funcnet import disk\n"
+        "disk.os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "disk.write_whole('test', sys.argv[1], b'half')\n"
     )
     path = tmp_path / "params[1].npz"
     for _ in range(2):

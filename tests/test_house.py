@@ -98,7 +98,7 @@ def test_ops_and_check_know_no_layer():
 
 CONFINED = {
     "optax": {"train.step", "train.optimizers"},
-    "matplotlib": {"train.history"},
+    "matplotlib": {"render.picture"},
     "rich": {"train.progress"},
     "jax.core": {"jaxprs"},
     "jax.extend": {"jaxprs"},

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import plot
+from ..disk import write_whole
 from ..layer import Layer
 from ..nets.ddpm import DDPM, sample_ddpm
 from ..nets.noise import noise_schedule
@@ -23,7 +25,7 @@ from ..ops.smooth import sigmoid
 from ..train.arrays import Data
 from ..train.data import load_data
 from ..train.fit import evaluate
-from ..train.history import confusion, plot_confusion, plot_images, write_whole
+from ..train.history import confusion
 from ..train.metrics import accuracy, r_squared
 from ..train.step import TrainState
 from ..train.text import Text, load_text, windows
@@ -158,7 +160,7 @@ def _judge_classes(
         return Findings(scores, set())
     chosen = (outputs[:, 0] > 0).astype(int) if outputs.shape[1] == 1 else outputs.argmax(-1)
     counts = confusion(y, chosen, len(data.classes))
-    plot_confusion(counts, data.classes, out / "confusion.png")
+    plot.confusion(counts, data.classes, out / "confusion.png")
     return Findings(scores, {"confusion.png"})
 
 
@@ -219,7 +221,7 @@ def denoise(build: Callable[[int, Sequence[int]], Layer], asked: Asked) -> Job:
     def judge(out: Path, trained: TrainState) -> Findings:
         outputs = _in_parts(net, trained, test[0])
         rows = np.concatenate([test[0][:12], outputs[:12], test[1][:12]])
-        plot_images(rows.clip(0, 1), out / "samples.png", title="Noisy, cleaned, and clean")
+        plot.images(rows.clip(0, 1), out / "samples.png", title="Noisy, cleaned, and clean")
         loss = float(((outputs - test[1]) ** 2).mean())
         return Findings({"psnr": float(-10 * np.log10(loss)), "loss": loss}, {"samples.png"})
 
@@ -238,7 +240,7 @@ def encode(latent: int, asked: Asked) -> Job:
         logits, _, _ = net(trained.params, jnp.asarray(test[:12]))
         again, drawn = sigmoid(logits), sigmoid(decoder(trained.params, codes))
         rows = np.concatenate([test[:12], again, drawn])
-        plot_images(rows, out / "samples.png", title="Held out, decoded, and two rows drawn")
+        plot.images(rows, out / "samples.png", title="Held out, decoded, and two rows drawn")
         loss = evaluate(net, negative_elbo, trained, (test, test))["loss"]
         return Findings({"loss": loss}, {"samples.png"})
 
@@ -259,7 +261,7 @@ def diffuse(build: Callable[[int, Sequence[int]], Layer], steps: int, asked: Ask
     def judge(out: Path, trained: TrainState) -> Findings:
         shape, key = (48, *train.shape[1:]), jax.random.key(1)
         drawn = sample_ddpm(inner, trained.params["net"], betas, shape, key)
-        plot_images(drawn, out / "samples.png", title="Images out of noise")
+        plot.images(drawn, out / "samples.png", title="Images out of noise")
         return Findings(evaluate(net, _missed, trained, (test, test)), {"samples.png"})
 
     return Job(net, _missed, {}, data.name, (train, train), (test, test), judge)

@@ -13,9 +13,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ..disk import write_whole
 from ..traces.lecture import example
 from ..traces.trace import trace
-from ..train.history import write_whole
 from ..types import require
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 
+from ..disk import write_whole
 from ..train.fit import Fitted, fit
-from ..train.history import finite_or_none, write_whole
+from ..train.history import finite_or_none
 from ..train.optimizers import OPTIMIZERS, named_optimizer
 from ..train.weights import save_weights
 from ..types import require

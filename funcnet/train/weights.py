@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from .. import tree
+from ..disk import write_whole
 from ..types import Params, State, require
-from .history import write_whole
 
 DTYPES, KEY = "dtypes", jax.dtypes.prng_key
 

@@ -1,0 +1,100 @@
+"""Pictures of what was learned: confusions and images, drawn by matplotlib."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .render import picture
+from .types import require
+
+
+def confusion(counts: np.ndarray, classes: int | Sequence[str], path: str | Path) -> None:
+    """Draw a confusion matrix: the counts, coloured by their share of the true class.
+
+    Args:
+        counts: What `confusion` gave.
+        classes: How many there are, or their names.
+        path: Where to write.
+
+    Raises:
+        ValueError: If there are not as many classes as rows, or `path` cannot be written.
+        ImportError: If matplotlib is missing.
+
+    >>> import tempfile
+    >>> confusion(np.eye(2, dtype=int), ["cat", "dog"], tempfile.gettempdir() + "/pets.png")
+    """
+    names = [str(c) for c in (range(classes) if isinstance(classes, int) else classes)]
+    require(
+        np.shape(counts) == (len(names), len(names)),
+        "plot.confusion",
+        f"counts of shape ({len(names)}, {len(names)}), one row for each class",
+        f"shape {np.shape(counts)}",
+        "Make them with confusion(labels, predictions, classes).",
+    )
+    counts = np.asarray(counts)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 2.2 + 0.48 * len(names)
+    figure = picture.figure("plot.confusion", side + 0.8, side)
+    panel = figure.subplots()
+    # Errors are rare in a good network: the square root of the share lets a few of them be seen.
+    image = panel.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        color = "white" if np.sqrt(share[row, column]) > 0.6 else "#333333"
+        number = str(counts[row, column])
+        panel.text(column, row, number, ha="center", va="center", color=color, fontsize=9)
+    slant = 45 if max(map(len, names), default=0) > 3 else 0
+    panel.set_xticks(range(len(names)), names, rotation=slant, ha="right" if slant else "center")
+    panel.set_yticks(range(len(names)), names)
+    panel.set_xlabel("predicted")
+    panel.set_ylabel("true")
+    right, total = int(np.trace(counts)), int(counts.sum())
+    panel.set_title(f"{right} of {total} right ({right / max(total, 1):.1%})", fontsize=12)
+    panel.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=panel, shrink=0.8, label="share of the true class")
+    bar.set_ticks(
+        np.sqrt([0, 0.02, 0.1, 0.3, 0.6, 1]), labels=["0", "2%", "10%", "30%", "60%", "100%"]
+    )
+    bar.outline.set_visible(False)
+    picture.save("plot.confusion", figure, path)
+
+
+def images(pictures: Any, path: str | Path, *, columns: int = 12, title: str = "") -> None:
+    """Draw images side by side, row by row.
+
+    Args:
+        pictures: `(n, height, width, 1)`, the smallest number white and the largest black, or
+            `(n, height, width, 3)`, red, green and blue from 0 to 1.
+        path: Where to write.
+        columns: How many in a row.
+        title: What stands above them.
+
+    Raises:
+        ValueError: If the shape is another, or `path` cannot be written.
+        ImportError: If matplotlib is missing.
+
+    >>> import tempfile
+    >>> images(np.ones((3, 8, 8, 1)), tempfile.gettempdir() + "/ones.png")
+    """
+    pictures = np.asarray(pictures)
+    require(
+        pictures.ndim == 4 and len(pictures) > 0 and pictures.shape[-1] in (1, 3),
+        "plot.images",
+        "images of shape (n, height, width, 1 or 3)",
+        f"shape {pictures.shape}",
+        "Channels come last.",
+    )
+    columns = min(columns, len(pictures))
+    missing = -len(pictures) % columns
+    filled = np.concatenate(
+        [pictures, np.broadcast_to(pictures.min(), (missing, *pictures.shape[1:]))]
+    )
+    rows = np.split(filled, len(filled) // columns)
+    whole = np.concatenate([np.concatenate(list(row), 1) for row in rows])
+    figure = picture.figure("plot.images", 0.7 * columns, 0.7 * len(rows) + 0.4)
+    panel = figure.subplots()
+    panel.imshow(whole if whole.shape[-1] == 3 else whole[..., 0], cmap="gray_r")
+    panel.set_title(title, fontsize=12)
+    panel.axis("off")
+    picture.save("plot.images", figure, path)

@@ -1,0 +1,37 @@
+"""Figures of matplotlib, made and saved."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from ..disk import write_whole
+from ..types import require
+
+
+def figure(where: str, width: float, height: float) -> Any:
+    """An empty figure of this size in inches; `ImportError` names the extra to install."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        require(
+            False,
+            where,
+            "the package matplotlib, which draws pictures",
+            "none",
+            "Run `pip install 'funcnet[train]'`.",
+            ImportError,
+        )
+        raise
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(where: str, figure: Any, path: str | Path) -> None:
+    """Write a figure; the ending of `path` chooses the format."""
+    content = io.BytesIO()
+    kind = Path(path).suffix.lstrip(".") or "png"
+    kinds = sorted(figure.canvas.get_supported_filetypes())
+    require(
+        kind in kinds, where, f"a picture of a kind among {', '.join(kinds)}", kind, "Use .png."
+    )
+    figure.savefig(content, format=kind, dpi=150)
+    write_whole(where, path, content.getvalue())
