@@ -281,6 +281,12 @@ OTHERS = rows(
     "with averaged(optimizer) and pass state.opt_state.",
     lambda: named_optimizer("adam", 0, 100),
     "named_optimizer: expected a learning rate above 0, got 0. Try 1e-3 with adam.",
+    lambda: fn.accuracy(jnp.zeros((3, 4)), jnp.zeros(3), ignore_index=0),
+    "accuracy: expected integer labels, since ignore_index is given, got float32. Leave "
+    "ignore_index out, or convert the labels.",
+    lambda: fn.accuracy(jnp.zeros(3), jnp.array([0, 2, 1])),
+    "accuracy: expected targets from 0 to 1 for one logit, got 2. Give the network an output for "
+    "each class, or use r_squared for numbers.",
     lambda: fn.accuracy(jnp.zeros((3, 4)), jnp.zeros(3)),
     "accuracy: expected integer labels of shape (3,) or soft labels of shape (3, 4), got float32 "
     "of shape (3,). Give one integer label for each row of logits.",
