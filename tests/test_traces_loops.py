@@ -247,6 +247,9 @@ def called_back(x):
     (lambda: fn.trace(lambda x: jnp.sum(called_back(x)) + jnp.sum(x))(V),
      "pure_callback at .*(Pure callbacks do not support JVP). Give it a rule with jax.custom_vjp, "
      "or put jax.lax.stop_gradient before it."),
+    (lambda: fn.trace(lambda x: jnp.sum(jnp.ones(3).at[N % 2].multiply(x)))(V),
+     "scatter-mul at .*(scatter_mul gradients are only implemented if `unique_indices=True`). Give "
+     "it a rule with jax.custom_vjp, or put jax.lax.stop_gradient before it."),
 ])  # fmt: skip
 def test_a_gradient_that_would_be_missing_is_refused(call, message):
     first, _, last = message.partition(".*")

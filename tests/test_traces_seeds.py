@@ -92,6 +92,33 @@ def test_loss_and_aux(kind):
     assert jax.tree.structure(again) == jax.tree.structure(aux)
 
 
+def test_aux_may_hold_what_is_no_array():
+    mark = object()
+
+    def f(x):
+        with jax.named_scope("layer"):
+            h = jnp.sin(x)
+        return jnp.sum(h), {"name": "s", "mark": mark, "count": 3, "on": True, "none": None}
+
+    plain = f(X)[1]
+    for found in (
+        fn.trace(f, has_aux=True)(X),
+        fn.trace(f, seed=(1.0, None))(X),
+        fn.watch(f, has_aux=True)(X),
+        fn.capture(f, "layer", has_aux=True)(X),
+    ):
+        assert found.output[1] == plain
+        assert isinstance(found.output[1]["count"], jax.Array)
+        close(found.gradients[0], np.cos(X))
+    edited = fn.edit_gradient(f, "layer", lambda dy: 2 * dy, has_aux=True)
+    slope, aux = jax.grad(edited, has_aux=True)(X)
+    close(slope, 2 * np.cos(X))
+    assert aux["mark"] is mark
+    trace = fn.trace(f, has_aux=True)(X)
+    assert trace.check().difference == 0
+    assert "cos" in str(fn.trace(f, has_aux=True).abstract(X))
+
+
 def test_the_seed_is_that_of_the_loss():
     def f(x):
         return {"loss": jnp.sum(x**2), "more": x * 3}, {"aux": x}
@@ -150,6 +177,9 @@ MESSAGES = [
     (lambda: fn.trace(lambda x: (x, 3), seed=(1.0, 1.0))(1.0),
      "trace: expected None as the seed of an output of int32, got one of shape (). It is the "
      "adjoint of the output."),
+    (lambda: fn.trace(jnp.sin, seed=1j)(1.0),
+     "trace: expected a real seed for an output of float32, got one of complex64. It is the "
+     "adjoint of the output: pass its real part."),
     (lambda: fn.capture(lambda x: x, "v1")(jnp.ones(2)),
      "capture: expected one real number as output, or a seed, got float32 of shape (2,). Pass"),
     (lambda: fn.capture(jnp.sin, "hidden", wrt=3)(1.0),

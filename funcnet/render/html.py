@@ -17,7 +17,7 @@ def page(title: str, document: dict[str, Any]) -> str:
         packed = gzip.compress(plain.encode(), mtime=0)
         data, kind = base64.b64encode(packed).decode(), "application/gzip"
     else:
-        data, kind = plain.replace("</", "<\\/"), "application/json"
+        data, kind = plain.replace("</", "<\\/").replace("<!", "<\\u0021"), "application/json"
     template = PAGE.read_text(encoding="utf-8")
     return template.replace("{{title}}", escape(title)).replace(
         '<script id="data" type="application/json">{{data}}</script>',

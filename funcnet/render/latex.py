@@ -39,7 +39,19 @@ def math(formula: str) -> str:
     >>> print(math("v3' * cos(v0)"))
     \\bar{v}_{3} \\cos(v_{0})
     """
-    return TOKEN.sub(_token, formula)
+    return _raised(TOKEN.sub(_token, formula))
+
+
+def _raised(written: str) -> str:
+    """The whole bracket after a ^ raised, not its first sign alone."""
+    before, power, rest = written.partition("^(")
+    if not power:
+        return written
+    depth, end = 1, 0
+    while depth and end < len(rest):
+        depth += {"(": 1, ")": -1}.get(rest[end], 0)
+        end += 1
+    return f"{before}^{{({_raised(rest[:end])}}}{_raised(rest[end:])}"
 
 
 def _token(match: re.Match) -> str:

@@ -19,6 +19,14 @@ NO_PATH = (
 )
 
 
+@jax.tree_util.register_static
+class Other:
+    """A part of an output that is no array: a string, an object. A pytree without leaves."""
+
+    def __init__(self, part: Any) -> None:
+        self.part = part
+
+
 class Call:
     """A call of a function, as a function of its arrays alone.
 
@@ -54,11 +62,20 @@ class Call:
             )
 
     def of_arrays(self, *arrays: Any) -> Any:
-        """The function of its arrays."""
+        """The function of its arrays. What is no array in its output is an `Other`."""
         leaves = list(self.leaves)
         for i, array in zip(self.places, arrays, strict=True):
             leaves[i] = array
-        return self.f(*self.tree.unflatten(leaves), **self.kwargs)
+        output = self.f(*self.tree.unflatten(leaves), **self.kwargs)
+        return jax.tree.map(lambda y: y if _is_data(y) or _is_truth(y) else Other(y), output)
+
+    def output(self, tree: Any, leaves: Sequence[Any]) -> Any:
+        """What the function returns: its flat arrays in their structure, and what is no array."""
+        return jax.tree.map(
+            lambda y: y.part if isinstance(y, Other) else jnp.asarray(y),
+            tree.unflatten(leaves),
+            is_leaf=lambda y: isinstance(y, Other),
+        )
 
     def opened(self) -> tuple[Any, Any]:
         """The jaxpr, and the structure of the output.
@@ -240,6 +257,14 @@ def _seed_leaves(tree: Any, seed: Any) -> list[Any] | None:
 
 def _seed(where: str, ct: Any, like: jax.ShapeDtypeStruct) -> Any:
     ct = jnp.asarray(ct)
+    real = not jnp.issubdtype(like.dtype, np.complexfloating)
+    require(
+        not (real and jnp.iscomplexobj(ct)),
+        where,
+        f"a real seed for an output of {like.dtype}",
+        f"one of {ct.dtype}",
+        "It is the adjoint of the output: pass its real part.",
+    )
     require(
         ct.shape in ((), like.shape) and jaxprs.is_inexact(like),
         where,
@@ -252,10 +277,14 @@ def _seed(where: str, ct: Any, like: jax.ShapeDtypeStruct) -> Any:
     return jnp.broadcast_to(ct.astype(like.dtype), like.shape)
 
 
+def _is_truth(leaf: Any) -> bool:
+    return isinstance(leaf, bool | np.bool_)
+
+
 def _is_data(leaf: Any) -> bool:
-    if isinstance(leaf, bool | np.bool_):
-        return False
-    return isinstance(leaf, int | float | complex) or hasattr(leaf, "dtype")
+    return not _is_truth(leaf) and (
+        isinstance(leaf, int | float | complex) or hasattr(leaf, "dtype")
+    )
 
 
 def _is_deleted(array: Any) -> bool:

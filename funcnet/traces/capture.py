@@ -115,7 +115,7 @@ def edit_gradient(
         places = chosen_sites("edit_gradient", sites_of(closed, active, wanted), path)
         used = [site for some in places.values() for site in some]
         outputs, _ = Program(closed, used, functools.partial(_edit_tap, g))({}, *call.arrays)
-        return tree.unflatten(outputs)
+        return call.output(tree, outputs)
 
     return run
 

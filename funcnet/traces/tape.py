@@ -39,11 +39,6 @@ class Cell:
         self.tangent: Any = None
         self.adjoint: Any = None
 
-    @property
-    def array(self) -> Any:
-        """The value; that of a literal as an array."""
-        return jnp.asarray(self.value) if self.draft is None else self.value
-
     def note(self, **changes: Any) -> None:
         """Say more about the row of this value."""
         if self.draft is not None:

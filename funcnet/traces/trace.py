@@ -259,7 +259,7 @@ class Tracer:
             getattr(self.f, "__name__", type(self.f).__name__),
             tape.rows(),
             contributions,
-            tree.unflatten([cell.array for cell in outputs]),
+            call.output(tree, [cell.value for cell in outputs]),
             call.gradients(found, self.wrt),
             _header(),
             None if traced else check,

@@ -114,7 +114,7 @@ def _stats(array: np.ndarray) -> Stats:
     flat = sizes.ravel()
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.sqrt(np.dot(flat, flat)))
-    zeros = 1 - np.count_nonzero(flat) / flat.size
+    zeros = 1 - int(np.count_nonzero(flat)) / flat.size
     if _LEAST[flat.dtype.name] < norm < np.inf:
         return Stats(norm, float(flat.mean()), float(flat.min()), float(flat.max()), zeros, 0.0)
     return _scaled(array.ravel(), zeros)

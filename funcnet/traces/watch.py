@@ -230,7 +230,7 @@ def watcher(
             for place, some in places.items()
             for site in some
         }
-        return Watched(tree.unflatten(outputs), call.gradients(found, wrt), seen, tuple(seen))
+        return Watched(call.output(tree, outputs), call.gradients(found, wrt), seen, tuple(seen))
 
     return run
 
