@@ -35,16 +35,16 @@ def folded(x: Array, reduce: Callable = jnp.sum, combine: Callable = jnp.add) ->
         while len(parts) > 1:
             parts = [combine(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
         rest = jax.lax.optimization_barrier(parts[0])
-        whole = plain(_in_windows(rest) if reduce is jnp.sum else rest)
+        whole = _windowed(rest) if reduce is jnp.sum else plain(rest)
         return combine(whole, plain(left)) if more else whole
 
     return jax.lax.platform_dependent(x, cpu=fold, default=plain)
 
 
-def total(x: Array, axis: int | Sequence[int] | None = None, *, keepdims: bool = False) -> Array:
+def sum_over(x: Array, axis: int | Sequence[int] | None = None, *, keepdims: bool = False) -> Array:
     """The sum along one axis, several, or all of them, which may be many short ones.
 
-    >>> total(jnp.ones((2, 3, 4)), (0, 2)).tolist()
+    >>> sum_over(jnp.ones((2, 3, 4)), (0, 2)).tolist()
     [8.0, 8.0, 8.0]
     """
     every = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
@@ -70,13 +70,13 @@ def _runs(axes: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _in_windows(x: Array) -> Array:
-    """A few rows that have the sum of x."""
-    while len(x) > FEW:
-        size = (WINDOW, *(1 for _ in x.shape[1:]))
-        widths = ((0, -len(x) % WINDOW), *((0, 0) for _ in x.shape[1:]))
+def _windowed(x: Array) -> Array:
+    """The sum along the leading axis. A sum that comes last, XLA would join with the windows."""
+    while len(x) > 1:
+        size = (min(WINDOW, len(x)), *(1 for _ in x.shape[1:]))
+        widths = ((0, -len(x) % size[0]), *((0, 0) for _ in x.shape[1:]))
         x = jax.lax.reduce_window(x, x.dtype.type(0), jax.lax.add, size, size, widths)
-    return x
+    return x[0]
 
 
 def _is_placed(x: Array) -> bool:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from ..folded import sum_over
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from . import windows
+from .precision import widened
 from .slide import plain_slide, plus, promoted, slide, slide_back, slide_weights
 from .windows import Axis, Padding
 
@@ -122,7 +124,7 @@ def _conv_backward(
     placed = _placed(x, w, stride, padding, dilation)
     inputs, kernel = promoted(x, w)
     dz = dy.astype(inputs.dtype)
-    db = None if b is None else dy.sum(tuple(range(dy.ndim - 1)))
+    db = None if b is None else sum_over(widened(dy), range(dy.ndim - 1))
     return slide_back(kernel, dz, placed, groups), slide_weights(inputs, dz, placed, groups), db
 
 

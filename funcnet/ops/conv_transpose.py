@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from ..folded import sum_over
 from ..rules import normal_case, rule
 from ..types import Array, require
 from . import windows
-from .precision import floating
+from .precision import floating, widened
 from .slide import plain_slide_back, plus, promoted, slide, slide_back, slide_weights
 from .windows import Axis
 
@@ -144,7 +145,7 @@ def _conv_transpose_backward(
     placed = _placed(x, w, stride, padding, output_padding, dilation)
     inputs, kernel = promoted(x, w)
     dz = dy.astype(inputs.dtype)
-    db = None if b is None else dy.sum(tuple(range(dy.ndim - 1)))
+    db = None if b is None else sum_over(widened(dy), range(dy.ndim - 1))
     return slide(dz, kernel, placed, groups), slide_weights(dz, inputs, placed, groups), db
 
 

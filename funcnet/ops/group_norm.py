@@ -10,6 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from ..folded import folded, sum_over
 from ..rules import normal_case, rule
 from ..types import Array, require
 from .norm import affine, check_channels, moments
@@ -45,7 +46,9 @@ def _forward(
     x: Array, scale: Array | None, shift: Array | None, groups: int, eps: float
 ) -> tuple[Array, tuple]:
     rows = _by_place(x)
-    pivot, offset, centred, var = moments(rows, lambda x: _shared(x.sum(1), groups, x.shape[1]))
+    pivot, offset, centred, var = moments(
+        rows, lambda x: _shared(sum_over(x, 1), groups, x.shape[1])
+    )
     rstd = jax.lax.rsqrt(var + eps)
     y = affine(centred * rstd, scale, shift, x)
     one_each = slice(None, None, max(x.shape[-1] // max(groups, 1), 1))
@@ -60,13 +63,13 @@ def _backward(res: tuple, dy: Array) -> tuple[Array, Array | None, Array | None]
     pivot, offset, rstd = (jnp.repeat(v, channels // max(groups, 1), -1) for v in kept)
     unit = ((rows - pivot) - offset) * rstd
     weights = jnp.ones(channels, rows.dtype) if scale is None else widened(scale)
-    dshift, dscale = drows.sum(1), (unit * drows).sum(1)
+    dshift, dscale = sum_over(drows, 1), sum_over(unit * drows, 1)
     means = [_shared(sums * weights, groups, places) for sums in (dshift, dscale)]
     dx = rstd * (drows * weights - means[0] - unit * means[1])
     return (
         dx.reshape(x.shape),
-        None if scale is None else dscale.sum(0),
-        None if shift is None else dshift.sum(0),
+        None if scale is None else folded(dscale),
+        None if shift is None else folded(dshift),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..folded import folded
 from ..rules import rule
 from ..types import Array
 from .recurrence import (
@@ -126,8 +127,8 @@ def _backward(res: tuple, dy: tuple[Array, Array], *, reverse: bool) -> tuple:
         sums = (
             dw_in + product(xs, da),
             dw_hidden + product(h, du),
-            None if db is None else db + rows_of(da).sum(0),
-            None if db_hn is None else db_hn + rows_of(du[..., 2 * units :]).sum(0),
+            None if db is None else db + folded(rows_of(da)),
+            None if db_hn is None else db_hn + folded(rows_of(du[..., 2 * units :])),
         )
         return (dh, sums), projected(da, w_in.T, None)
 

@@ -4,19 +4,23 @@ All of them compute in float32 or wider, and give back the dtype of x. Besides x
 three numbers for each example: where it was centred, and one over its length or spread.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from ..folded import folded
+from ..folded import folded, sum_over
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .norm import affine, check_channels, moments, rows_of
 from .precision import floating, widened
 
-_mean = functools.partial(jnp.mean, axis=-1, keepdims=True)
+LONG = 2048
+"""A row up to this long is summed by a product with a vector; a longer one would lose digits so."""
+
+
+def _mean(rows: Array) -> Array:
+    return sum_over(rows, -1, keepdims=True) / max(rows.shape[-1], 1)
 
 
 def _row_mean(rows: Array, weights: Array | None = None) -> Array:
@@ -27,6 +31,8 @@ def _row_mean(rows: Array, weights: Array | None = None) -> Array:
     width = rows.shape[-1]
     if weights is None:
         weights = jnp.ones(width, rows.dtype)
+    if width > LONG:
+        return _mean(rows * weights)
     return jax.lax.platform_dependent(
         rows,
         weights,
@@ -189,7 +195,11 @@ def _check_axis(where: str, x: Array, axis: int | Sequence[int]) -> Array:
 
 
 def _along(axis: int | Sequence[int]) -> Callable[[Array], Array]:
-    return functools.partial(jnp.mean, axis=axis, keepdims=True)
+    def mean(x: Array) -> Array:
+        whole = sum_over(x, axis, keepdims=True)
+        return whole / max(x.size // max(whole.size, 1), 1)
+
+    return mean
 
 
 def _standardize_forward(
@@ -245,7 +255,7 @@ def standardize(x: Array, *, axis: int | Sequence[int] = -1, eps: float = 1e-5) 
 
 
 def _squares(x: Array, axis: int | Sequence[int]) -> Array:
-    return jnp.square(x).sum(axis, keepdims=True)
+    return sum_over(jnp.square(x), axis, keepdims=True)
 
 
 def _l2_normalize_forward(
@@ -264,7 +274,7 @@ def _l2_normalize_backward(
     """With y = x r, r = 1 / ‖x‖, or 0 where ‖x‖ ≤ eps:  dx = r (dy − y Σ y dy)"""
     (x, inverse), dy = jax.lax.optimization_barrier((res, dy))
     unit, dy = widened(x) * inverse, widened(dy)
-    return (inverse * (dy - unit * (unit * dy).sum(axis, keepdims=True)),)
+    return (inverse * (dy - unit * sum_over(unit * dy, axis, keepdims=True)),)
 
 
 def _with_zeros(key: Array) -> tuple[Array]:

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..folded import total
+from ..folded import sum_over
 from ..rules import Case, rule
 from ..types import Array, Key, require
-from .multiclass import class_weights, counts_of, label_weights
+from .multiclass import class_weights, counts_of, label_weights, mean_over_labels
 from .precision import floating, wide
 from .reduction import check_range, check_reduction, count_of, each, masked, mean_over, reduce
 
@@ -68,7 +68,7 @@ def _nll(
     safe, w_y = label_weights(labels, w, counts)
     of_label = jnp.take_along_axis(log_probs.astype(dtype), safe[..., None], axis=-1)[..., 0]
     losses = -w_y * masked(of_label, w_y != 0)
-    return reduce(losses, total(w_y), reduction).astype(log_probs.dtype)
+    return reduce(losses, sum_over(w_y), reduction).astype(log_probs.dtype)
 
 
 def _nll_forward(
@@ -93,19 +93,9 @@ def _nll_backward(
     dtype, counts = wide(log_probs), counts_of(labels, where, ignore_index)
     w = class_weights(log_probs, weights, dtype)
     safe, w_y = label_weights(labels, w, counts)
-    slope = -w_y * masked(each(dy.astype(dtype), total(w_y), reduction), w_y != 0)
+    slope = -w_y * masked(each(dy.astype(dtype), sum_over(w_y), reduction), w_y != 0)
     at_label = safe[..., None] == jnp.arange(w.size)
     return jnp.where(at_label, slope[..., None], 0), None, None, None
-
-
-def _mean_over(
-    *, log_probs: Array, labels: Array, weights: Array | None, where: Array | None,
-    ignore_index: int | None, reduction: str,
-) -> Array | None:  # fmt: skip
-    if reduction != "mean":
-        return None
-    w = class_weights(log_probs, weights, wide(log_probs))
-    return total(label_weights(labels, w, counts_of(labels, where, ignore_index))[1])
 
 
 def _classes(*examples: int, weighted: bool = False, mask: bool = False) -> Callable[[Key], tuple]:
@@ -123,7 +113,7 @@ def _classes(*examples: int, weighted: bool = False, mask: bool = False) -> Call
     _nll_forward,
     _nll_backward,
     nodiff=("weights",),
-    count=_mean_over,
+    count=mean_over_labels,
     cases={
         "mean": Case(_classes(6)),
         "sum": Case(_classes(2, 3), {"reduction": "sum"}),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..folded import folded
 from ..jaxprs import is_traced
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
@@ -45,7 +46,7 @@ def _dense_backward(res: tuple, dy: Array) -> tuple[Array, Array, Array | None]:
     x, w, b = res
     n = math.prod(x.shape[:-1])
     rows, drows = x.reshape(n, w.shape[0]), dy.reshape(n, w.shape[1])
-    return dy @ w.T, rows.T @ drows, None if b is None else drows.sum(0)
+    return dy @ w.T, rows.T @ drows, None if b is None else folded(widened(drows))
 
 
 def _dense(x: Array, w: Array, b: Array | None) -> Array:

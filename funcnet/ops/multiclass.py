@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..folded import total
+from ..folded import sum_over
 from ..rules import Case, rule
 from ..types import Array, Key, require
 from .precision import wide
@@ -131,17 +131,20 @@ def _divisor(logits: Array, labels: Array, weights: Array, counts: Array | None)
     """What the mean divides by: the weights of the integer labels, or the number of examples."""
     if _soft(logits, labels):
         return count_of(counts, logits.shape[:-1], weights.dtype)
-    return total(label_weights(labels, weights, counts)[1])
+    return sum_over(label_weights(labels, weights, counts)[1])
 
 
-def _mean_over(
-    *, logits: Array, labels: Array, weights: Array | None, where: Array | None,
-    ignore_index: int | None, reduction: str, **others: Any,
+def mean_over_labels(
+    *, labels: Array, weights: Array | None, where: Array | None, ignore_index: int | None,
+    reduction: str,
 ) -> Array | None:  # fmt: skip
+    """What the mean is over, for `rule`; None for all examples."""
     if reduction != "mean":
         return None
     counts = counts_of(labels, where, ignore_index)
-    return _divisor(logits, labels, class_weights(logits, weights, wide(logits)), counts)
+    if weights is None or jnp.issubdtype(jnp.result_type(labels), jnp.floating):
+        return None if counts is None else counts.sum()
+    return label_weights(labels, jnp.asarray(weights), counts)[1].sum()
 
 
 def _counts(
@@ -265,7 +268,7 @@ def _none_counts(key: Key) -> tuple:
     _cross_entropy_forward,
     _cross_entropy_backward,
     nodiff=("weights",),
-    count=_mean_over,
+    count=mean_over_labels,
     cases={
         "mean": Case(_classes(6)),
         "sum": Case(_classes(6), {"reduction": "sum"}),

@@ -175,7 +175,7 @@ def _normalize_backward(
     rows, drows = rows_of(x) - mean, rows_of(dy)
     rstd = jax.lax.rsqrt(widened(var) + eps)
     slope = rstd if scale is None else rstd * scale
-    dshift, moment = drows.sum(0), (rows * drows).sum(0)
+    dshift, moment = folded(drows), folded(rows * drows)
     return (
         (slope * drows).reshape(x.shape),
         -slope * dshift,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..folded import sum_over
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from . import unpool, windows
@@ -311,10 +312,15 @@ def global_max_pool(x: Array) -> Array:
     return windows.reduce(x, whole, unpool.lowest(x), jax.lax.max).reshape(x.shape[0], x.shape[-1])
 
 
-def _global_avg_pool_forward(x: Array) -> tuple[Array, Array]:
+def _place_mean(x: Array) -> Array:
     _check_images("global_avg_pool", x)
     floating("global_avg_pool", x)
-    return x.mean(tuple(range(1, x.ndim - 1))), x
+    mean = sum_over(widened(x), range(1, x.ndim - 1)) / math.prod(x.shape[1:-1])
+    return mean.astype(x.dtype)
+
+
+def _global_avg_pool_forward(x: Array) -> tuple[Array, Array]:
+    return _place_mean(x), x
 
 
 def _global_avg_pool_backward(res: Array, dy: Array) -> tuple[Array]:
@@ -352,6 +358,4 @@ def global_avg_pool(x: Array) -> Array:
 
     Reference: Lin, Chen & Yan, "Network In Network", 2013, section 3.2.
     """
-    _check_images("global_avg_pool", x)
-    floating("global_avg_pool", x)
-    return x.mean(tuple(range(1, x.ndim - 1)))
+    return _place_mean(x)

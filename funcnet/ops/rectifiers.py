@@ -8,6 +8,7 @@ gives NaN out.
 
 import jax.numpy as jnp
 
+from ..folded import sum_over
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .precision import floating, is_coarse, widened
@@ -122,7 +123,7 @@ def _prelu_backward(res: tuple, dy: Array) -> tuple[Array, Array]:
     x, slope = res
     x, dy = widened(x), widened(dy)
     dslope = jnp.where(x > 0, 0, x * dy)
-    dslope = dslope.reshape(-1, *slope.shape).sum(0)
+    dslope = sum_over(dslope, range(x.ndim - slope.ndim))
     return jnp.where(x > 0, dy, slope * dy), dslope
 
 

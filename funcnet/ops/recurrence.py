@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..folded import folded
 from ..jaxprs import is_traced
 from ..rules import Case
 from ..types import Array, Key, require
@@ -209,7 +210,7 @@ def summed(sums: tuple, xs: Array, started: Array, dz: Array) -> tuple:
     return (
         dw_in + product(xs, dz),
         dw_hidden + product(started, dz),
-        None if db is None else db + rows_of(dz).sum(0),
+        None if db is None else db + folded(rows_of(dz)),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ..folded import total
+from ..folded import sum_over
 from ..jaxprs import is_traced
 from ..types import Array, require
 
@@ -65,7 +65,7 @@ def count_of(counts: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
     return counts.sum(dtype=jnp.int32).astype(dtype)
 
 
-def mean_over(*, where: Array | None, reduction: str, **others: Any) -> Array | None:
+def mean_over(*, where: Array | None, reduction: str) -> Array | None:
     """What the mean of a loss with these arguments is over, for `rule`; None for all examples."""
     return None if where is None or reduction != "mean" else where.sum()
 
@@ -78,7 +78,7 @@ def reduce(losses: Array, count: Array, reduction: str) -> Array:
     """
     if reduction == "none":
         return losses
-    return ratio(total(losses), count) if reduction == "mean" else total(losses)
+    return ratio(sum_over(losses), count) if reduction == "mean" else sum_over(losses)
 
 
 def each(dy: Array, count: Array, reduction: str) -> Array:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from ..folded import sum_over
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from .precision import floating, widened
@@ -59,7 +60,7 @@ def _exponentials(z: Array, axis: int | Sequence[int]) -> tuple[Array, Array, Ar
     top = jax.lax.stop_gradient(jnp.max(z, axis, keepdims=True, initial=-jnp.inf))
     top = jnp.where(jnp.isfinite(top), top, 0)
     e = jnp.exp(z - top)
-    total = e.sum(axis, keepdims=True)
+    total = sum_over(e, axis, keepdims=True)
     return e, top, jnp.where(total == 0, 1, total)
 
 
@@ -85,7 +86,7 @@ def _softmax_backward(res: tuple, dy: Array, *, axis: int | Sequence[int]) -> tu
         res, dy = jax.lax.optimization_barrier((res, dy))
         y = _probabilities(res)
     dy = dy.astype(y.dtype)
-    return y * (dy - (y * dy).sum(axis, keepdims=True)), None
+    return y * (dy - sum_over(y * dy, axis, keepdims=True)), None
 
 
 def _case(shape: Sequence[int], mask: Sequence[int], **static: int | bool) -> Case:
@@ -164,7 +165,7 @@ def _log_softmax_backward(
     res, dy = jax.lax.optimization_barrier((res, dy))
     p = _probabilities(res)
     dy = jnp.where(jnp.isneginf(_masked(res[0], res[1])), 0, dy.astype(p.dtype))
-    return dy - p * dy.sum(axis, keepdims=True), None
+    return dy - p * sum_over(dy, axis, keepdims=True), None
 
 
 def _log_softmax(
