@@ -95,9 +95,7 @@ def _counts(labels: Array, options: _Options) -> Array | None:
     return None if options.ignore_index is None else labels != options.ignore_index
 
 
-def _mean_over(
-    *, labels: Array, ignore_index: int | None, reduction: str, **others: Any
-) -> Array | None:
+def _mean_over(*, labels: Array, ignore_index: int | None, reduction: str) -> Array | None:
     if ignore_index is None or reduction != "mean":
         return None
     return (jnp.asarray(labels) != ignore_index).sum()
