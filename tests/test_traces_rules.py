@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Primitive
+from jax.interpreters import ad
 
 import funcnet as fn
 
@@ -223,6 +225,38 @@ def test_literals_are_lines_and_outputs_as_arrays():
     row = next(row for row in trace.rows if row.kind == "rule")
     assert row.value.shape == (3,)
     assert [r.value.text for r in trace.rows if r.kind == "rule"][1:] == ["3", "4"]
+
+
+sealed = Primitive("sealed")
+"""As equinox's `nondifferentiable_backward`: an error where a cotangent comes to it."""
+
+sealed.def_impl(lambda x: x)
+sealed.def_abstract_eval(lambda x: x)
+ad.primitive_jvps[sealed] = lambda xs, ts: (sealed.bind(*xs), sealed.bind(*ts))
+
+
+def _sealed_transpose(dy, x):
+    if type(dy) is not ad.Zero:
+        raise RuntimeError("it was differentiated")
+    return (dy,)
+
+
+ad.primitive_transposes[sealed] = _sealed_transpose
+
+
+def test_what_is_not_differentiated_may_have_no_derivative(x64):
+    implicit = rule(
+        lambda y, x: y**3, lambda y, x: (y**3, x), lambda x, dy: (None, 3 * x**2 * dy)
+    )  # fmt: skip
+    trace = fn.trace(lambda x: jnp.sum(implicit(sealed.bind(x), x)))(V)
+    np.testing.assert_allclose(trace.gradients[0], 3 * V**2)
+    assert trace.check().difference == 0
+    row = next(row for row in trace.rows if row.note)
+    assert row.note == "no derivative: it was differentiated"
+    with pytest.raises(
+        ValueError, match=r"got none of sealed at .* \(it was differentiated\)\. Give"
+    ):
+        fn.trace(lambda x: jnp.sum(sealed.bind(x)))(V)
 
 
 # The structure of diffrax's BacksolveAdjoint, which keeps whether an argument is perturbed.

@@ -108,12 +108,18 @@ def _move(
 
 
 def _forbid(tape: Tape, cells: list[Cell], name: str, said: str, note: str) -> None:
-    """Put a step without a derivative on the tape: an adjoint that comes to it is an error."""
+    """Put a step without a derivative on the tape: an adjoint that comes to it is an error.
+
+    Zeros are none: what JAX knows not to need a derivative may reach it as zeros here.
+    """
     results = tuple(cell for cell in cells if jaxprs.is_inexact(cell.value))
     for cell in results:
         cell.active = True
 
     def pull(adjoints: list[Any]) -> list[tuple[Cell, Any, str]]:
+        known = [ct for ct in adjoints if ct is not None]
+        if not any(jaxprs.is_traced(ct) or jnp.any(ct != 0) for ct in known):
+            return []
         remedy = (
             "Trace it outside of jit and vmap and without sample=, so that the loop is opened."
             if "while_loop" in note
