@@ -1,8 +1,10 @@
 """Files that appear whole or not at all: each is written beside its place and then moved there."""
 
+import errno
 import glob
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
 
 from .types import require
@@ -14,25 +16,40 @@ PARTIAL = ".partial"
 def write_whole(where: str, path: str | Path, content: bytes) -> None:
     """Write a file so that it appears whole or not at all.
 
-    What a process that was killed left half written goes away with the next file of that name.
+    What a link leads to is written, and the link stays; a file that is there keeps its
+    permissions; a device or a pipe is written to as it is. What a process that was killed left half
+    written goes away with the next file of that name.
 
     Raises:
         ValueError: If `path` cannot be written.
     """
-    path, partial = Path(path), None
+    path = Path(path)
     try:
-        _remove_abandoned(path)
-        own = f".{path.name}.{os.getpid()}."
-        handle, partial = tempfile.mkstemp(PARTIAL, own, path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except OSError as error:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
+        _write(Path(os.path.realpath(path)), content)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         remedy = "Choose a folder that exists and that you may write to."
-        require(False, where, f"a place to write, {path}", error.strerror, remedy)
+        require(False, where, f"a place to write, {path}", reason, remedy)
+
+
+def _write(path: Path, content: bytes) -> None:
+    mode = path.stat().st_mode if path.exists() else None
+    if mode is not None and stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if mode is not None and not stat.S_ISREG(mode):
+        path.write_bytes(content)
+        return
+    _remove_abandoned(path)
+    partial = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL}"
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+        if mode is not None:
+            partial.chmod(stat.S_IMODE(mode))
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -130,6 +130,59 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_file_that_is_written_again_keeps_its_link_and_its_permissions(tmp_path):
+    path, link, later = (tmp_path / name for name in ("file", "link", "later"))
+    write_whole("here", path, b"old")
+    path.chmod(0o600)
+    link.symlink_to(path)
+    write_whole("here", link, b"new")
+    assert (link.is_symlink(), path.read_bytes()) == (True, b"new")
+    assert path.stat().st_mode & 0o777 == 0o600
+    link.unlink()
+    link.symlink_to(later)
+    write_whole("here", link, b"new")
+    assert (link.is_symlink(), later.read_bytes()) == (True, b"new")
+
+
+def test_a_new_file_is_as_open_as_the_umask_says(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write_whole("here", tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole("here", pipe, b"through")
+    assert os.read(reader, 99) == b"through"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert [*tmp_path.iterdir()] == [pipe]
+
+
+@pytest.mark.parametrize("name", ["", "folder", "a\0b", "x" * 300])
+def test_what_is_no_place_to_write(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=r"^here: expected a place to write, .*, got .*\. Choose"):
+        write_whole("here", name, b"new")
+    assert [*tmp_path.iterdir()] == [tmp_path / "folder"]
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole("here", tmp_path / "file", b"new")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_confusion_counts_true_by_predicted():
     labels, predictions = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
     counts = confusion(labels, predictions, ("a", "b", "c"))
