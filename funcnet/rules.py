@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from . import jaxprs
@@ -37,7 +38,7 @@ from .arguments import accepted, bind, kind, parameters
 from .closure import opened
 from .cotangents import Shapes, conform, operand_shapes
 from .figures import mean_of, note
-from .types import Key, require
+from .types import require
 
 NO_CASES: Mapping[str, "Case"] = types.MappingProxyType({})
 
@@ -46,12 +47,13 @@ class Case(NamedTuple):
     """One way to call an op, as a proof needs it.
 
     Attributes:
-        make: Draws the positional arguments from a key. Floating arrays are cast to the dtype
-            under test; integers, booleans, keys and None stay.
+        make: Draws the positional arguments, NumPy's or JAX's arrays, from a generator of NumPy's.
+            Floating arrays are cast to the dtype under test; booleans, keys and None stay, and
+            integers become int32.
         static: The keyword-only arguments.
     """
 
-    make: Callable[[Key], tuple]
+    make: Callable[[np.random.Generator], tuple]
     static: Mapping[str, Any] = types.MappingProxyType({})
 
 
@@ -93,15 +95,13 @@ def normal_case(*shapes: Sequence[int] | None, **static: Any) -> Case:
     """A case whose arguments are standard normal arrays of the given shapes (None stays None).
 
     >>> case = normal_case((2, 3), None, axis=-1)
-    >>> x, none = case.make(jax.random.key(0))
+    >>> x, none = case.make(np.random.default_rng(0))
     >>> x.shape, none, dict(case.static)
     ((2, 3), None, {'axis': -1})
     """
 
-    def make(key: Key) -> tuple:
-        keys = jax.random.split(key, len(shapes))
-        draws = zip(keys, shapes, strict=True)
-        return tuple(None if shape is None else jax.random.normal(k, shape) for k, shape in draws)
+    def make(random: np.random.Generator) -> tuple:
+        return tuple(None if shape is None else random.standard_normal(shape) for shape in shapes)
 
     return Case(make, static)
 

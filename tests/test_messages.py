@@ -17,6 +17,7 @@ import optax
 import pytest
 
 import funcnet as fn
+from funcnet.check import drawn
 from funcnet.train.optimizers import averaged, named_optimizer
 
 from .cases import RULES, TOPICS
@@ -346,9 +347,9 @@ OF_FLOATS = [
 
 
 @pytest.mark.parametrize("rule", OF_FLOATS, ids=lambda rule: rule.name)
-def test_an_op_of_floats_refuses_integers(rule, key):
+def test_an_op_of_floats_refuses_integers(rule):
     case = next(iter(rule.cases.values()))
-    x, *others = case.make(key)
+    x, *others = drawn(case)
     whole = jnp.zeros(x.shape, jnp.int32)
     name = rule.arguments[0]
     message = (

@@ -11,16 +11,18 @@ array are examples.
 `activations` gives every a, `deltas` every δ, and the gradient of `backprop_loss` is D.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.random import Generator
 
 from ..jaxprs import is_traced
 from ..rules import Case, rule
-from ..types import Array, Key, require
+from ..types import Array, require
 from .precision import wide
 
 _HIDDEN = {
@@ -279,15 +281,14 @@ def _backprop_backward(
     return tuple(gradient * dy for gradient in gradients), dx * dy, None
 
 
-def _network(*sizes: int, n: int = 4) -> Callable[[Key], tuple]:
+def _network(*sizes: int, n: int = 4) -> Callable[[Generator], tuple]:
     """A random network, not saturated; y is one-hot, so that it suits every output."""
 
-    def make(key: Key) -> tuple:
-        x_key, y_key, *keys = jax.random.split(key, len(sizes) + 1)
-        joins = zip(keys, sizes[1:], sizes[:-1], strict=True)
-        thetas = tuple(jax.random.normal(k, (to, of + 1)) / (of + 1) ** 0.5 for k, to, of in joins)
-        x = jax.random.normal(x_key, (n, sizes[0]))
-        y = jax.nn.one_hot(jax.random.randint(y_key, (n,), 0, sizes[-1]), sizes[-1], dtype=x.dtype)
+    def make(random: Generator) -> tuple:
+        joins = itertools.pairwise(sizes)
+        thetas = tuple(random.standard_normal((to, of + 1)) / (of + 1) ** 0.5 for of, to in joins)
+        x = random.standard_normal((n, sizes[0]))
+        y = np.eye(sizes[-1])[random.integers(0, sizes[-1], n)]
         return thetas, x, y
 
     return make

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.random import Generator
 
 from ..rules import Case, rule
-from ..types import Array, Key
+from ..types import Array
 from .likelihood import normals, of_each, reduced, wide_operands
 from .reduction import check_range, mean_over
 
@@ -39,19 +40,20 @@ def _kl_divergence_backward(res: tuple, dy: Array, *, reduction: str) -> tuple[A
     return -t * dy, jnp.where(t > 0, slope, 0) * dy, None
 
 
-def _distributions(*shape: int, mask: bool = False) -> Callable[[Key], tuple]:
-    def make(key: Key) -> tuple:
-        a, b, c = jax.random.split(key, 3)
-        log_q = jax.nn.log_softmax(jax.random.normal(a, shape))
-        where = jax.random.bernoulli(c, 0.6, shape[:-1]) if mask else None
-        return log_q, jax.nn.softmax(jax.random.normal(b, shape)), where
+def _distributions(*shape: int, mask: bool = False) -> Callable[[Generator], tuple]:
+    def make(random: Generator) -> tuple:
+        classes = np.ones(shape[-1])
+        log_q = np.log(random.dirichlet(classes, shape[:-1]))
+        where = (random.random(shape[:-1]) < 0.6) if mask else None
+        return log_q, random.dirichlet(classes, shape[:-1]), where
 
     return make
 
 
-def _certain(key: Key) -> tuple:
-    log_q, p, _ = _distributions(3, 4)(key)
-    return log_q.at[0, 1].set(-jnp.inf), p.at[0, 1].set(0.0), None
+def _certain(random: Generator) -> tuple:
+    log_q, p, _ = _distributions(3, 4)(random)
+    log_q[0, 1], p[0, 1] = -np.inf, 0.0
+    return log_q, p, None
 
 
 @rule(

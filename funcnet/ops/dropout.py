@@ -11,6 +11,8 @@ from numbers import Real
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.random import Generator
 
 from ..rules import Case, rule
 from ..types import Array, Key, require
@@ -111,9 +113,9 @@ def _dropout_backward(
 
 
 def _case(shape: Sequence[int], *, raw: bool = False, **static: object) -> Case:
-    def make(key: Key) -> tuple[Array, Key]:
-        x_key, key = jax.random.split(key)
-        return jax.random.normal(x_key, shape), jax.random.key_data(key) if raw else key
+    def make(random: Generator) -> tuple:
+        bits = random.integers(0, 2**32, 2, np.uint32)
+        return random.standard_normal(shape), bits if raw else jax.random.wrap_key_data(bits)
 
     return Case(make, static)
 

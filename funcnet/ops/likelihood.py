@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.random import Generator
 
 from ..folded import sum_over
 from ..rules import Case, rule
-from ..types import Array, Key, require
+from ..types import Array, require
 from .multiclass import class_weights, counts_of, label_weights, mean_over_labels
 from .precision import floating, wide
 from .reduction import check_range, check_reduction, count_of, each, masked, mean_over, reduce
@@ -98,13 +99,14 @@ def _nll_backward(
     return jnp.where(at_label, slope[..., None], 0), None, None, None
 
 
-def _classes(*examples: int, weighted: bool = False, mask: bool = False) -> Callable[[Key], tuple]:
-    def make(key: Key) -> tuple:
-        a, b, c, d = jax.random.split(key, 4)
-        log_probs = jax.nn.log_softmax(jax.random.normal(a, (*examples, 5)))
-        weights = jax.random.uniform(c, (5,), minval=0.5, maxval=2.0) if weighted else None
-        where = jax.random.bernoulli(d, 0.6, examples) if mask else None
-        return log_probs, jax.random.randint(b, examples, 0, 5), weights, where
+def _classes(
+    *examples: int, weighted: bool = False, mask: bool = False
+) -> Callable[[Generator], tuple]:
+    def make(random: Generator) -> tuple:
+        log_probs = np.log(random.dirichlet(np.ones(5), examples))
+        weights = random.uniform(0.5, 2.0, (5,)) if weighted else None
+        where = (random.random(examples) < 0.6) if mask else None
+        return log_probs, random.integers(0, 5, examples), weights, where
 
     return make
 
@@ -205,13 +207,12 @@ def of_each(dy: Array, losses: Array, where: Array | None, reduction: str) -> Ar
 
 def normals(
     *shape: int, arrays: int = 2, mask: tuple[int, ...] | None = None
-) -> Callable[[Key], tuple]:
+) -> Callable[[Generator], tuple]:
     """Draws this many normal arrays, and a mask of the shape `mask` or None."""
 
-    def make(key: Key) -> tuple:
-        *keys, last = jax.random.split(key, arrays + 1)
-        where = None if mask is None else jax.random.bernoulli(last, 0.6, mask)
-        return *(jax.random.normal(k, shape) for k in keys), where
+    def make(random: Generator) -> tuple:
+        where = None if mask is None else (random.random(mask) < 0.6)
+        return *(random.standard_normal(shape) for _ in range(arrays)), where
 
     return make
 
@@ -339,18 +340,17 @@ def _bernoulli_nll_backward(res: tuple, dy: Array, *, reduction: str) -> tuple[A
     return ((1 - t) * down - t * up) * dy, (_capped_log(1 - p) - _capped_log(p)) * dy, None
 
 
-def _coins(*shape: int, mask: bool = False) -> Callable[[Key], tuple]:
-    def make(key: Key) -> tuple:
-        a, b, c = jax.random.split(key, 3)
-        where = jax.random.bernoulli(c, 0.6, shape) if mask else None
-        probs = jax.random.uniform(a, shape, minval=0.1, maxval=0.9)
-        return probs, jax.random.uniform(b, shape), where
+def _coins(*shape: int, mask: bool = False) -> Callable[[Generator], tuple]:
+    def make(random: Generator) -> tuple:
+        where = (random.random(shape) < 0.6) if mask else None
+        probs = random.uniform(0.1, 0.9, shape)
+        return probs, random.random(shape), where
 
     return make
 
 
-def _certain(key: Key) -> tuple:
-    return jnp.array([0.0, 0.0, 1.0, 1.0]), jnp.array([0.0, 0.5, 0.5, 1.0]), None
+def _certain(random: Generator) -> tuple:
+    return np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.5, 0.5, 1.0]), None
 
 
 @rule(

@@ -2,9 +2,9 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.random import Generator
 
 from ..folded import folded
 from ..jaxprs import is_traced
@@ -140,9 +140,8 @@ def _embed(table: Array, ids: Array) -> Array:
 
 
 def _ids(*shape: int) -> Case:
-    def make(key: Array) -> tuple[Array, Array]:
-        table, ids = jax.random.split(key)
-        return jax.random.normal(table, (7, 3)), jax.random.randint(ids, shape, 0, 7)
+    def make(random: Generator) -> tuple:
+        return random.standard_normal((7, 3)), random.integers(0, 7, shape)
 
     return Case(make)
 

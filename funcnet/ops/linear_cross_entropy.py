@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.random import Generator
 
 from ..jaxprs import is_traced
 from ..rules import Case, rule
-from ..types import Array, Key, require
+from ..types import Array, require
 from .precision import floating, wide
 from .reduction import check_reduction, count_of, each, masked, reduce
 
@@ -250,10 +251,9 @@ def _linear_cross_entropy_backward(
 
 
 def _tokens(*tokens: int, transposed: bool = False, **static: Any) -> Case:
-    def make(key: Key) -> tuple[Array, Array, Array]:
-        a, b, c = jax.random.split(key, 3)
-        w = jax.random.normal(b, (5, 3) if transposed else (3, 5))
-        return jax.random.normal(a, (*tokens, 3)), w, jax.random.randint(c, tokens, 0, 5)
+    def make(random: Generator) -> tuple:
+        w = random.standard_normal((5, 3) if transposed else (3, 5))
+        return random.standard_normal((*tokens, 3)), w, random.integers(0, 5, tokens)
 
     return Case(make, {**static, **({"transposed": True} if transposed else {})})
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.random import Generator
 
 from ..folded import sum_over
 from ..rules import Case, rule
-from ..types import Array, Key, require
+from ..types import Array, require
 from .precision import wide
 from .reduction import check_range, check_reduction, count_of, each, masked, reduce
 
@@ -243,25 +245,25 @@ def _cross_entropy_backward(
 
 def _classes(
     *examples: int, soft: bool = False, weighted: bool = False, mask: bool = False
-) -> Callable[[Key], tuple]:
-    def make(key: Key) -> tuple:
-        a, b, c, d = jax.random.split(key, 4)
-        logits = jax.random.normal(a, (*examples, 5))
-        hard = jax.random.randint(b, examples, 0, 5)
-        labels = jax.nn.softmax(jax.random.normal(b, logits.shape)) if soft else hard
-        weights = jax.random.uniform(c, (5,), minval=0.5, maxval=2.0) if weighted else None
-        return logits, labels, weights, jax.random.bernoulli(d, 0.6, examples) if mask else None
+) -> Callable[[Generator], tuple]:
+    def make(random: Generator) -> tuple:
+        logits = random.standard_normal((*examples, 5))
+        hard = random.integers(0, 5, examples)
+        labels = random.dirichlet(np.ones(5), examples) if soft else hard
+        weights = random.uniform(0.5, 2.0, (5,)) if weighted else None
+        return logits, labels, weights, (random.random(examples) < 0.6) if mask else None
 
     return make
 
 
-def _ruled_out(key: Key) -> tuple:
-    logits, labels, _, _ = _classes(6)(key)
-    return logits.at[::2, 1].set(-jnp.inf), labels, jnp.array([1.0, 0.0, 2.0, 1.0, 0.5]), None
+def _ruled_out(random: Generator) -> tuple:
+    logits, labels, _, _ = _classes(6)(random)
+    logits[::2, 1] = -np.inf
+    return logits, labels, np.array([1.0, 0.0, 2.0, 1.0, 0.5]), None
 
 
-def _none_counts(key: Key) -> tuple:
-    return *_classes(4)(key)[:3], jnp.zeros(4, bool)
+def _none_counts(random: Generator) -> tuple:
+    return *_classes(4)(random)[:3], np.zeros(4, bool)
 
 
 @rule(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from numpy.random import Generator
 
 from ..folded import folded
 from ..rules import Case, normal_case, rule
@@ -103,10 +104,9 @@ def _batch_norm_backward(
     )
 
 
-def _far(key: Array) -> tuple[Array, Array, Array]:
-    x, scale, shift = jax.random.split(key, 3)
-    x = 100 + jax.random.normal(x, (8, 3))
-    return x, jax.random.normal(scale, (3,)), jax.random.normal(shift, (3,))
+def _far(random: Generator) -> tuple:
+    x = 100 + random.standard_normal((8, 3))
+    return x, random.standard_normal((3,)), random.standard_normal((3,))
 
 
 @rule(
@@ -193,15 +193,14 @@ def _normalize(
 
 
 def _given(*shape: int, affine: bool = True, **static: float) -> Case:
-    def make(key: Array) -> tuple[Array | None, ...]:
-        x, mean, var, scale, shift = jax.random.split(key, 5)
+    def make(random: Generator) -> tuple:
         c = shape[-1]
         return (
-            jax.random.normal(x, shape),
-            jax.random.normal(mean, (c,)),
-            jax.random.uniform(var, (c,), minval=0.5, maxval=2.0),
-            jax.random.normal(scale, (c,)) if affine else None,
-            jax.random.normal(shift, (c,)) if affine else None,
+            random.standard_normal(shape),
+            random.standard_normal((c,)),
+            random.uniform(0.5, 2.0, (c,)),
+            random.standard_normal((c,)) if affine else None,
+            random.standard_normal((c,)) if affine else None,
         )
 
     return Case(make, static)

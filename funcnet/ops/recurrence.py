@@ -14,11 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.random import Generator
 
 from ..folded import folded
 from ..jaxprs import is_traced
 from ..rules import Case
-from ..types import Array, Key, require
+from ..types import Array, require
 from .precision import floating, wide
 from .varying import axes_of, varying
 
@@ -243,13 +244,12 @@ def drawn(
 ) -> Case:
     """A case with 2 features and 3 units; without `given`, biases and states are None."""
 
-    def make(key: Key) -> tuple:
+    def make(random: Generator) -> tuple:
         shapes = [(batch, time, 2), (2, 3 * gates), (3, 3 * gates)]
         rest = [(3 * n,) for n in biases] + [(batch, 3)] * states
-        keys = jax.random.split(key, len(shapes + rest))
-        draws = [jax.random.normal(k, s) for k, s in zip(keys, shapes + rest, strict=True)]
+        draws = [random.standard_normal(shape) for shape in shapes + rest]
         others = draws[3:] if given else [None] * len(rest)
-        return *draws[:3], *others, None if lengths is None else jnp.array(lengths, jnp.int32)
+        return *draws[:3], *others, None if lengths is None else np.array(lengths, np.int32)
 
     return Case(make, static)
 

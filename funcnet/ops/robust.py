@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
+from numpy.random import Generator
 
 from ..rules import Case, rule
-from ..types import Array, Key, require
+from ..types import Array, require
 from .likelihood import of_each, reduced, wide_operands
 from .reduction import mean_over
 
@@ -47,11 +47,10 @@ def _smooth_l1_backward(
     return dpredictions, -dpredictions, None
 
 
-def _pair(*shape: int, mask: bool = False) -> Callable[[Key], tuple]:
-    def make(key: Key) -> tuple:
-        a, b, c = jax.random.split(key, 3)
-        where = jax.random.bernoulli(c, 0.6, shape) if mask else None
-        return jax.random.normal(a, shape), jax.random.normal(b, shape), where
+def _pair(*shape: int, mask: bool = False) -> Callable[[Generator], tuple]:
+    def make(random: Generator) -> tuple:
+        where = (random.random(shape) < 0.6) if mask else None
+        return random.standard_normal(shape), random.standard_normal(shape), where
 
     return make
 
