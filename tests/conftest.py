@@ -1,5 +1,6 @@
 import fcntl
 import os
+from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 USERS_XLA_FLAGS = os.environ.setdefault("USERS_XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
@@ -7,8 +8,11 @@ USERS_XLA_FLAGS = os.environ.setdefault("USERS_XLA_FLAGS", os.environ.get("XLA_F
 
 Kept in the environment, since a worker of pytest-xdist inherits XLA_FLAGS as set below.
 """
+FAST_TO_COMPILE = ["--xla_backend_optimization_level=0"]
+if version("jaxlib").startswith("0.10."):  # later versions know this flag no more
+    FAST_TO_COMPILE.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join(
-    [USERS_XLA_FLAGS, "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"]
+    [USERS_XLA_FLAGS, "--xla_force_host_platform_device_count=2", *FAST_TO_COMPILE]
 )
 
 import jax  # noqa: E402  # after the flags, which it reads once
