@@ -60,13 +60,68 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float16", "int4", "bool"])
-def test_every_dtype_comes_back(dtype, tmp_path):
-    params = {"dense": {"w": jnp.arange(6).reshape(2, 3).astype(dtype)}, "b": jnp.ones(())}
+DTYPES = (
+    *("bool", "int2", "int4", "int8", "int16", "int32", "int64"),
+    *("uint2", "uint4", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    *("float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz"),
+    *("float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn"),
+)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_comes_back_bit_for_bit(dtype, tmp_path):
+    """The bytes are any, so there are NaN, infinities and -0 among them; int64 beyond int32."""
+    kind = np.dtype(getattr(jnp, dtype))
+    raw = np.random.default_rng(0).integers(0, 256, 256 * kind.itemsize, np.uint8)
+    small = dtype == "bool" or kind.name in ("int2", "int4", "uint2", "uint4", "float4_e2m1fn")
+    array = (raw % 2).astype(kind) if small else raw.view(kind)
+    params = {"dense": {"w": array.reshape(2, -1)}, "scale": array[0].reshape(())}
+    save_weights(tmp_path / "w.npz", params)
+    back, state = load_weights(tmp_path / "w.npz", params)
+    assert state == {}
+    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(params), strict=True):
+        assert (a.dtype, a.shape, np.asarray(a).tobytes()) == (kind, b.shape, b.tobytes())
+
+
+def test_swapped_bytes_are_no_other_numbers(tmp_path):
+    swapped = np.arange(3, dtype=np.dtype("float32").newbyteorder())
+    save_weights(tmp_path / "w.npz", {"w": swapped})
+    with np.load(tmp_path / "w.npz") as saved:
+        assert saved["params/w"].tolist() == [0, 1, 2]
+
+
+def test_names_that_end_like_files_stay_apart(tmp_path):
+    params = {name: jnp.full(2, i) for i, name in enumerate(("a", "a.npy", "a.npy.npy", "file"))}
     save_weights(tmp_path / "w.npz", params)
     back, _ = load_weights(tmp_path / "w.npz", params)
-    assert back["dense"]["w"].dtype == dtype
-    np.testing.assert_array_equal(back["dense"]["w"], params["dense"]["w"])
+    assert {name: x.tolist() for name, x in back.items()} == {
+        "a": [0, 0], "a.npy": [1, 1], "a.npy.npy": [2, 2], "file": [3, 3],
+    }  # fmt: skip
+
+
+def test_python_numbers_come_back_as_they_were(tmp_path):
+    save_weights(tmp_path / "w.npz", {"a": 0.1, "b": 2**40})
+    back, _ = load_weights(tmp_path / "w.npz", {"a": 1.0, "b": 1})
+    assert (float(back["a"]), int(back["b"])) == (0.1, 2**40)
+
+
+@pytest.mark.parametrize("leaf", ["text", np.array([{}], object), np.zeros(1, "M8[s]")])
+def test_what_is_no_array_of_numbers(tmp_path, leaf):
+    message = r"^save_weights: expected arrays of numbers, got .* at params/a\. Keep what is no"
+    with pytest.raises(TypeError, match=message):
+        save_weights(tmp_path / "w.npz", {"a": leaf})
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_file_is_one_sentence(tmp_path):
+    for name, reason in (("none.npz", "No such file or directory"), ("", "Is a directory")):
+        path = tmp_path / name
+        with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole of it is looked at
+            load_weights(path, {})
+        assert str(caught.value) == (
+            f"load_weights: expected a file at {path}, got {reason}. Check the path."
+        )
 
 
 def test_another_dtype_is_a_fault(tmp_path):

@@ -7,6 +7,7 @@ width, and the entry `dtypes` says in JSON what they are.
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ def save_weights(path: str | Path, params: Params, state: State | None = None) -
 
     Raises:
         ValueError: If `path` cannot be written, or two arrays have one path.
-        TypeError: If there is a random key among the arrays.
+        TypeError: If there is anything but arrays of numbers, such as a random key.
 
     >>> import tempfile
     >>> save_weights(tempfile.gettempdir() + "/weights.npz", {"dense": {"w": np.ones(3)}})
@@ -41,7 +42,17 @@ def save_weights(path: str | Path, params: Params, state: State | None = None) -
             TypeError,
         )
     arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
-    foreign = {name: x.dtype.name for name, x in arrays.items() if x.dtype.kind == "V"}
+    for name, array in arrays.items():
+        require(
+            jax.numpy.issubdtype(array.dtype, np.number) or array.dtype == np.bool_,
+            "save_weights",
+            "arrays of numbers",
+            f"{array.dtype} at {name}",
+            "Keep what is no array of numbers in another place.",
+            TypeError,
+        )
+    # 2 is a dtype that a package has added to those of NumPy, and that its format does not know.
+    foreign = {name: x.dtype.name for name, x in arrays.items() if x.dtype.isbuiltin == 2}
     for name in foreign:
         arrays[name] = arrays[name].view(f"u{arrays[name].dtype.itemsize}")
     if foreign:
@@ -60,11 +71,12 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
         state: The same for its state.
 
     Returns:
-        `(params, state)`.
+        `(params, state)`, JAX's arrays; of a dtype that JAX computes in only with
+        `jax_enable_x64`, such as float64, NumPy's.
 
     Raises:
-        ValueError: If the file is not readable as such, or an entry is missing, extra or of
-            another shape or dtype; the message names all of them.
+        ValueError: If there is no such file, it is not readable as such, or an entry is missing,
+            extra or of another shape or dtype; the message names all of them.
 
     >>> import tempfile
     >>> file = tempfile.gettempdir() + "/weights.npz"
@@ -76,17 +88,20 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
     wanted = {"params": params, "state": state or {}}
     try:
         with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            # By the names in the archive: `a.npy` may be the entry of `a`, or an array's own name.
+            arrays = {name: archive[f"{name}.npy"] for name in archive.files}
         for name, dtype in json.loads(str(arrays.pop(DTYPES, "{}"))).items():
             arrays[name] = arrays[name].view(dtype)
-    except OSError:
+    except OSError as error:
+        remedy = "Check the path."
+        require(False, "load_weights", f"a file at {path}", error.strerror, remedy)
         raise
     except Exception as error:
         raise ValueError(
             f"load_weights: expected a file that save_weights wrote, got {path}, which does not "
             f"read as one ({error}). Save the parameters again."
         ) from None
-    expected = tree.flatten(wanted)
+    expected = {name: _typed(leaf) for name, leaf in tree.flatten(wanted).items()}
     faults = [f"{name} is missing" for name in sorted(expected.keys() - arrays.keys())]
     faults += [f"{name} is extra" for name in sorted(arrays.keys() - expected.keys())]
     faults += [
@@ -106,6 +121,17 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
         "; ".join(faults),
         "The file belongs to another network.",
     )
-    leaves = [jax.numpy.asarray(arrays[name]) for name in expected]
+    leaves = [_exact(arrays[name]) for name in expected]
     restored = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
     return restored["params"], restored["state"]
+
+
+def _typed(leaf: Any) -> Any:
+    """A leaf that has a shape and a dtype."""
+    return leaf if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else np.asarray(leaf)
+
+
+def _exact(array: np.ndarray) -> Any:
+    """The array in JAX, or as it is where JAX would give it a narrower dtype."""
+    fits = jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype
+    return jax.numpy.asarray(array) if fits else array
