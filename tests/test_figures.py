@@ -114,6 +114,13 @@ def test_r_squared_of_large_numbers_with_a_small_spread():
     assert found == pytest.approx(truth, rel=1e-3)
 
 
+def test_r_squared_of_a_target_that_does_not_vary_is_0_over_many_batches_too():
+    x, target = X[:60], np.full((60, 1), 0.1, np.float32)
+    net = fn.pure(lambda x: x[:, 0, :1])
+    state = fn.make_step(net, fn.squared_error, optax.identity()).init(jax.random.key(0), x)
+    assert fn.evaluate(net, fn.r_squared, state, (x, target), batch=7)["loss"] == 0
+
+
 def test_patience_goes_by_the_figure_of_the_whole_set():
     criterion = OF_LABELS["partial"]
     kept = {"epochs": 6, "validation": (X, LABELS), "patience": 3, **QUIET}

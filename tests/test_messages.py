@@ -281,7 +281,7 @@ OTHERS = rows(
     "average_of: expected an optimiser's state with one running average, got one with 0. Train "
     "with averaged(optimizer) and pass state.opt_state.",
     lambda: named_optimizer("adam", 0, 100),
-    "named_optimizer: expected a learning rate above 0, got 0. Try 1e-3 with adam.",
+    "named_optimizer: expected a finite learning rate above 0, got 0. Try 1e-3 with adam.",
     lambda: fn.accuracy(jnp.zeros((3, 4)), jnp.zeros(3), ignore_index=0),
     "accuracy: expected integer labels, since ignore_index is given, got float32. Leave "
     "ignore_index out, or convert the labels.",

@@ -205,6 +205,37 @@ def test_r_squared_of_several_targets_and_of_one_that_does_not_vary():
     assert np.isnan(r_squared(jnp.array([1.0, np.nan]), jnp.array([3.0, 4.0])))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "float16", "bfloat16", "bool"])
+@pytest.mark.parametrize("both", [True, False])
+def test_r_squared_of_any_dtype_is_that_of_its_numbers(dtype, both):
+    high = {"bool": 1, "int32": 10**6, "float16": 900, "int8": 90}.get(dtype, 200)
+    target = jnp.array([0, high, high, 0, high]).astype(dtype)
+    output = (jnp.array([1, 0, 0, 1, 1]) * high).astype(dtype if both else "float32")
+    y, z = np.asarray(target, np.float64), np.asarray(output, np.float64)
+    truth = 1 - ((y - z) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    assert truth < -1
+    assert float(r_squared(output, target)) == pytest.approx(truth, rel=1e-5)
+    assert float(r_squared(z.tolist(), y.tolist())) == pytest.approx(truth, rel=1e-5)
+
+
+@pytest.mark.parametrize("constant", [0.1, 0.7, 1e-3, 12345.678])
+def test_r_squared_is_0_where_nothing_varies_however_it_rounds(constant):
+    target = jnp.full(7, constant)
+    for output in (2 * target, jnp.full(7, 1e30), target):
+        for value in (r_squared(output, target), jax.jit(r_squared)(output, target)):
+            assert (float(value), bool(jnp.signbit(value))) == (0, False)
+    assert np.isnan(r_squared(target * jnp.nan, target))
+
+
+def test_ignore_index_is_an_integer():
+    for wrong in ("a", 1.0, [0]):
+        with pytest.raises(
+            TypeError, match=r"^accuracy: expected an integer ignore_index, or None, got .*\. It is"
+        ):
+            accuracy(jnp.eye(3), jnp.array([0, 1, 2]), ignore_index=wrong)
+    assert float(accuracy(jnp.eye(3), jnp.array([0, 0, 2]), ignore_index=np.int64(0))) == 1
+
+
 def temporary_bytes(net, x):
     step = make_step(net, lambda y, target: ((y - target) ** 2).mean(), optax.sgd(0.1))
     state = jax.eval_shape(step.init, jax.random.key(0), x)
@@ -264,3 +295,35 @@ def test_a_running_average_travels_in_the_state_of_the_optimizer(key, dtype, tol
         assert a.dtype == np.float32
         # Compiled, bfloat16 parameters are averaged before they are rounded.
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance / 100)
+
+
+def test_an_average_beside_an_optimizer_that_searches_along_a_line(key):
+    plain, kept = (
+        make_step(net(), nll, optimizer)
+        for optimizer in (optax.lbfgs(), fn.averaged(optax.lbfgs()))
+    )
+    state, other = plain.init(key, X), kept.init(key, X)
+    for _ in range(3):
+        (state, values), (other, same) = (plain.update(state, (X, Y)), kept.update(other, (X, Y)))
+    assert float(values["loss"]) == pytest.approx(float(same["loss"]), rel=1e-6)
+    every = fn.averaged(optax.MultiSteps(optax.sgd(0.1), 2), 0.0)
+    many = make_step(net(), nll, every)
+    state = many.init(key, X)
+    for _ in range(2):
+        state, _ = many.update(state, (X, Y))
+    for a, b in zip(states(fn.average_of(state.opt_state)), states(state.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_an_average_is_of_parameters_and_beside_an_optimizer():
+    for wrong in (None, optax.adam, 0.1):
+        with pytest.raises(
+            TypeError, match=r"^averaged: expected an optax optimiser, got .*\. Make"
+        ):
+            fn.averaged(wrong)
+    optimizer, params = fn.averaged(optax.sgd(0.1)), {"w": jnp.ones(1)}
+    message = (
+        r"^averaged: expected the parameters as the third argument of update, got None\. Write"
+    )
+    with pytest.raises(ValueError, match=message):
+        optimizer.update(params, optimizer.init(params))

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,6 +28,7 @@ def accuracy(output: Array, target: Any, *, ignore_index: int | None = None) -> 
     Raises:
         ValueError: If the shapes do not fit, a concrete target of one logit lies outside 0 to 1, or
             `ignore_index` is given with labels that are no integers.
+        TypeError: If `ignore_index` is no integer.
 
     >>> float(accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0])))
     0.5
@@ -35,6 +37,14 @@ def accuracy(output: Array, target: Any, *, ignore_index: int | None = None) -> 
     >>> float(accuracy(jnp.eye(3), jnp.array([0, -1, 2]), ignore_index=-1))
     1.0
     """
+    require(
+        ignore_index is None or isinstance(ignore_index, int | np.integer),
+        "accuracy",
+        "an integer ignore_index, or None",
+        repr(ignore_index),
+        "It is the label whose examples do not count.",
+        TypeError,
+    )
     output, target = jnp.asarray(output), jnp.asarray(target)
     shape = output.shape
     if output.ndim == target.ndim + 1 and output.shape[-1] == 1:
@@ -106,8 +116,10 @@ class Explained(NamedTuple):
     @property
     def value(self) -> Any:
         """1 - missed / spread, and 0 where the targets do not vary."""
+        select = jnp.where if isinstance(self.spread, jax.Array) else np.where
         still = self.spread == 0
-        return (1 - self.missed / (self.spread + still)) * (1 - still)
+        explained = 1 - self.missed / select(still, 1, self.spread)
+        return select(still & (self.missed == self.missed), 0, explained)
 
     def join(self, other: "Explained") -> "Explained":
         """The same of the examples of both.
@@ -123,7 +135,7 @@ class Explained(NamedTuple):
         return Explained(count, mean, spread, self.missed + other.missed)
 
 
-def r_squared(output: Array, target: Array) -> Array:
+def r_squared(output: Any, target: Any) -> Array:
     """1 − Σ (target − output)² / Σ (target − mean)²: the share of the variance that is explained.
 
     The mean is over the first axis, so that each of several targets has its own. As a metric of
@@ -143,21 +155,24 @@ def r_squared(output: Array, target: Array) -> Array:
     >>> float(r_squared(jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, 3.0])))
     1.0
     """
+    output, target = jnp.asarray(output), jnp.asarray(target)
     require(
-        jnp.shape(output) == jnp.shape(target),
+        output.shape == target.shape,
         "r_squared",
-        f"a target of shape {jnp.shape(output)}, as the predictions have",
-        f"shape {jnp.shape(target)}",
+        f"a target of shape {output.shape}, as the predictions have",
+        f"shape {target.shape}",
         "Take the column of a one-column output: output[:, 0].",
     )
-    target = jnp.atleast_1d(target)
-    wide = jnp.promote_types(target.dtype, jnp.float32)
-    mean = target.mean(0, dtype=wide)
+    wide = jnp.promote_types(jnp.result_type(output, target), jnp.float32)
+    output, target = (jnp.atleast_1d(jnp.asarray(x, wide)) for x in (output, target))
+    # Equal numbers are 0 away from their mean only where it is taken as seen from one of them.
+    first = target[:1]
+    mean = first[0] + (target - first).mean(0) if len(target) else target.sum(0)
     explained = Explained(
         jnp.asarray(len(target), wide),
         mean,
-        jnp.square(target - mean).sum(dtype=wide),
-        jnp.square(target - output).sum(dtype=wide),
+        jnp.square(target - mean).sum(),
+        jnp.square(target - output).sum(),
     )
     value = explained.value.astype(jnp.float32)
     note(value, lambda: explained)

@@ -51,7 +51,7 @@ def named_optimizer(
         "Any other optax optimiser goes to make_step or fit directly.",
     )
     fits = 0 < peak < float("inf")
-    require(fits, "named_optimizer", "a learning rate above 0", peak, "Try 1e-3 with adam.")
+    require(fits, "named_optimizer", "a finite learning rate above 0", peak, "Try 1e-3 with adam.")
     optimizer = OPTIMIZERS[name](optax.cosine_decay_schedule(peak, max(1, steps)))
     return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
 
@@ -65,8 +65,8 @@ class Averaged(NamedTuple):
 
 
 def averaged(
-    optimizer: optax.GradientTransformation, decay: float = 0.999
-) -> optax.GradientTransformation:
+    optimizer: optax.GradientTransformation | optax.MultiSteps, decay: float = 0.999
+) -> optax.GradientTransformationExtraArgs:
     """`optimizer`, and beside it a running average of the parameters that it leads to.
 
     After step t the average keeps the share d = min(decay, t / (t + 9)) of itself and takes 1 - d
@@ -74,11 +74,12 @@ def averaged(
     `average_of` finds it.
 
     Args:
-        optimizer: Any optax transformation.
+        optimizer: Any optax transformation; what it looks at besides, such as `value`, it gets.
         decay: The share of the old average in the long run, from 0 to below 1.
 
     Raises:
-        ValueError: If the decay is out of range.
+        ValueError: If the decay is out of range; from `update`, if the parameters are left out.
+        TypeError: If `optimizer` is no optax transformation.
 
     >>> optimizer, params = averaged(optax.sgd(0.5)), {"w": jnp.ones(2)}
     >>> state = optimizer.init(params)
@@ -96,16 +97,34 @@ def averaged(
         repr(decay),
         "It is the share of the old average that each step keeps: 0.999.",
     )
+    require(
+        isinstance(optimizer, optax.GradientTransformation | optax.MultiSteps),
+        "averaged",
+        "an optax optimiser",
+        getattr(optimizer, "__name__", None) or type(optimizer).__name__,
+        "Make one by a call, as in optax.adam(1e-3).",
+        TypeError,
+    )
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
+    inside = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> Any:
         # A copy, since a step gives away the arrays it is given; wide, since it grows by little.
         start = jax.tree.map(
             lambda p: jnp.array(p, jnp.promote_types(jnp.result_type(p), jnp.float32)), params
         )
-        return Averaged(optimizer.init(params), start, jnp.zeros((), jnp.int32))
+        return Averaged(inside.init(params), start, jnp.zeros((), jnp.int32))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, inner = optimizer.update(updates, state.inner, params)
+    def update(updates: Any, state: Any, params: Any = None, **more: Any) -> tuple[Any, Any]:
+        require(
+            params is not None,
+            "averaged",
+            "the parameters as the third argument of update",
+            "None",
+            "Write optimizer.update(updates, state, params): it is they that are averaged.",
+        )
+        updates, inner = inside.update(updates, state.inner, params, **more)
         count = state.count + 1
         taken = 1 - jnp.minimum(decay, count / (count + 9))
         average = jax.tree.map(
@@ -115,7 +134,7 @@ def averaged(
         )
         return updates, Averaged(inner, average, count)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def average_of(opt_state: Any) -> Params:
