@@ -154,7 +154,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(tmp_path, capsys, monkeypatch)
     def press(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("funcnet.train.fit.check_metrics", press)
+    monkeypatch.setattr("funcnet.train.fit.check_calls", press)
     out = tmp_path / "a/b"
     assert main(["train", "linear", "--data", "iris", "--out", str(out)]) == 130
     said = capsys.readouterr().err.strip()

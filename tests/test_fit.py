@@ -15,8 +15,9 @@ from funcnet.combine import serial
 from funcnet.layer import Layer
 from funcnet.layers.linear import Dense
 from funcnet.train import progress
+from funcnet.train.checks import arrays_of
 from funcnet.train.data import batches, load_data
-from funcnet.train.fit import fit
+from funcnet.train.fit import evaluate, fit
 from funcnet.train.metrics import accuracy
 from funcnet.train.step import make_step
 
@@ -289,6 +290,44 @@ REFUSED = {
         r"^fit: expected finite numbers in input 0 of data, got 1e\+300 at \[5, 1\], beyond "
         r"float32\. Leave that example out, or fill the gap: np\.nan_to_num\(x\)\.$",
     ),
+    "an integer beyond": (
+        (X, np.where(np.arange(70) == 5, 2**32 + 1, Y)),
+        r"^fit: expected integers from -2147483648 to 2147483647 in the target of data, got "
+        r"4294967297 at \[5\]\. Number what they name from 0, or make them floating: "
+        r"x\.astype\(np\.float32\)\.$",
+    ),
+    "an input beyond": (
+        (np.full((70, 2), -(2**40)), Y),
+        r"fit: expected integers from .* in input 0 of data, got -1099511627776 at \[0, 0\]\.",
+    ),
+    "unsigned beyond": (
+        (X, Y.astype(np.uint64) + 2**63),
+        r"fit: expected integers from 0 to 4294967295 in the target of data, got 92233720368547758",
+    ),
+    "masked": (
+        (np.ma.masked_array(X, X > 2), Y),
+        r"^fit: expected no hidden entries in input 0 of data, got a masked array\. Fill them, "
+        r"x\.filled\(0\), or leave those examples out\.$",
+    ),
+    "ragged": (
+        ([[1.0, 2.0], [3.0]], [0, 1]),
+        r"^fit: expected examples of one shape in input 0 of data, got lists of many lengths\. "
+        r"Give each example the same shape: cut the longer ones, or fill the shorter ones up\.$",
+    ),
+    "numbers alone": (
+        (3.0, 1),
+        r"^fit: expected arrays whose first axis counts the examples, got shape \(\) and shape "
+        r"\(\)\. A single number is an array of one: np\.array\(\[x\]\)\.$",
+    ),
+    "no columns": (
+        (X[:, :0], Y),
+        r"^fit: expected no axis of length 0 in input 0 of data, got shape \(70, 0\)\. Give each "
+        r"example a number\.$",
+    ),
+    "objects": (
+        (X.astype(object), Y),
+        r"fit: expected numbers in input 0 of data, got dtype object\. Convert them: x\.astype",
+    ),
     "empty": ((X[:0], Y[:0]), r"fit: expected at least one example, got none\. Bring data"),
     "small": (
         (X[:9], Y[:9]),
@@ -348,11 +387,50 @@ def test_a_whole_data_set_is_taken_apart_by_the_caller():
 
 
 SETTINGS = {
-    "epochs": (0, r"fit: expected epochs to be a whole number, 1 or above, got 0\. Give it"),
+    "epochs": (
+        0,
+        r"fit: expected epochs to be a whole number, 1 or above, got 0\. Write epochs=16",
+    ),
     "batch": (2.5, r"fit: expected batch to be a whole number, 1 or above, got 2\.5\."),
-    "seed": (-1, r"fit: expected seed to be a whole number, 0 to 4294967295, got -1\. Give it"),
+    "seed": (
+        -1,
+        r"fit: expected seed to be a whole number, 0 to 4294967295, got -1\. Leave seed out",
+    ),
     "patience": (3, r"fit: expected validation data beside patience, got none\. Give validation"),
 }
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch", "seed"])
+@pytest.mark.parametrize("value", [None, "1", 1.0, np.nan])
+def test_settings_are_whole_numbers(name, value):
+    with pytest.raises(ValueError, match=rf"fit: expected {name} to be a whole number, .*, got "):
+        run((X, Y), **{"epochs": 1, "progress": False, name: value})
+
+
+def test_on_epoch_is_a_function_from_the_start():
+    message = (
+        r"^fit: expected on_epoch to be a function of the row and the state, got 'print'\. Write "
+        r"on_epoch=lambda row, state: print\(row\)\.$"
+    )
+    with pytest.raises(TypeError, match=message):
+        run((X, Y), epochs=1, on_epoch="print", **QUIET)
+
+
+def test_integers_that_fit_keep_their_value():
+    for kind in (np.int64, np.uint64, np.uint8, np.int8, bool):
+        parts = arrays_of("data", ((X > 0).astype(kind), Y.astype(kind)))
+        for part, before in zip(parts, (X > 0, Y), strict=True):
+            np.testing.assert_array_equal(part, before)
+    edges = np.array([-(2**31), 2**31 - 1])
+    assert arrays_of("data", (edges, edges))[0].tolist() == edges.tolist()
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.5, None])
+def test_evaluate_takes_a_batch_of_one_or_more(batch):
+    state = make_step(NET, nll, optax.sgd(0.1)).init(jax.random.key(0), X)
+    message = r"^evaluate: expected batch to be a whole number, 1 or above, got .*\. Leave it out"
+    with pytest.raises(ValueError, match=message):
+        evaluate(NET, nll, state, (X, Y), batch=batch)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -365,7 +443,7 @@ def test_bad_settings(name):
 def test_a_seed_has_32_bits():
     message = (
         r"^fit: expected seed to be a whole number, 0 to 4294967295, got 4294967296\. "
-        r"Give it as a keyword\.$"
+        r"Leave seed out, or choose another\.$"
     )
     with pytest.raises(ValueError, match=message):
         run((X, Y), epochs=1, seed=2**32, **QUIET)

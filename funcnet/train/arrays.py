@@ -30,9 +30,16 @@ def check_lengths(where: str, data: Sequence[Any]) -> int:
     """The common length of the arrays.
 
     Raises:
-        ValueError: If they differ in length or are empty.
+        ValueError: If they differ in length, are empty, or are no more than numbers.
     """
-    lengths = [np.shape(part)[0] if np.ndim(part) else 0 for part in data]
+    require(
+        all(map(np.ndim, data)),
+        where,
+        "arrays whose first axis counts the examples",
+        " and ".join(f"shape {np.shape(part)}" for part in data),
+        "A single number is an array of one: np.array([x]).",
+    )
+    lengths = [np.shape(part)[0] for part in data]
     require(
         len(set(lengths)) == 1,
         where,
@@ -48,11 +55,15 @@ def finite_in(dtype: Any, where: str, name: str, part: np.ndarray) -> np.ndarray
     """The array in `dtype`.
 
     Raises:
-        ValueError: If there is a NaN or an infinity in it, with the place of the first one.
+        ValueError: If there is a NaN, an infinity or an integer beyond `dtype` in it, with the
+            place of the first one.
     """
     with np.errstate(over="ignore"):
         cast = part.astype(dtype, copy=False)
-    if np.issubdtype(part.dtype, np.integer) or part.dtype == np.bool_ or np.isfinite(cast).all():
+    if part.dtype.kind in "biu":
+        _check_whole(cast, where, name, part)
+        return cast
+    if np.isfinite(cast).all():
         return cast
     place = tuple(map(int, np.argwhere(~np.isfinite(cast))[0]))
     beyond = f", beyond {cast.dtype}" if np.isfinite(part[place]) else ""
@@ -64,6 +75,22 @@ def finite_in(dtype: Any, where: str, name: str, part: np.ndarray) -> np.ndarray
         "Leave that example out, or fill the gap: np.nan_to_num(x).",
     )
     return cast
+
+
+def _check_whole(cast: np.ndarray, where: str, name: str, part: np.ndarray) -> None:
+    if cast.dtype == part.dtype or cast.dtype.kind not in "iu" or not part.size:
+        return
+    range_ = np.iinfo(cast.dtype)
+    beyond = (part < range_.min) | (part > range_.max)
+    if beyond.any():
+        place = tuple(map(int, np.argwhere(beyond)[0]))
+        require(
+            False,
+            where,
+            f"integers from {range_.min} to {range_.max} in {name}",
+            f"{part[place]} at {list(place)}",
+            "Number what they name from 0, or make them floating: x.astype(np.float32).",
+        )
 
 
 def need(

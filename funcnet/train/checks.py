@@ -33,20 +33,46 @@ def arrays_of(name: str, data: Any, where: str = "fit") -> tuple[np.ndarray, ...
         "Give (x, y).",
         TypeError,
     )
-    parts = []
-    for i, part in enumerate(map(np.asarray, data)):
-        which = f"the target of {name}" if i == len(data) - 1 else f"input {i} of {name}"
-        require(
-            jnp.issubdtype(part.dtype, jnp.number) or part.dtype == np.bool_,
-            where,
-            f"numbers in {which}",
-            f"dtype {part.dtype}",
-            "Number the classes from 0.",
-            TypeError,
-        )
-        parts.append(finite_in(jax.dtypes.canonicalize_dtype(part.dtype), where, which, part))
+    last = len(data) - 1
+    names = [
+        f"the target of {name}" if i == last else f"input {i} of {name}" for i in range(last + 1)
+    ]
+    parts = [_numbers(where, *named) for named in zip(names, data, strict=True)]
     check_lengths(where, parts)
+    for which, part in zip(names, parts, strict=True):
+        expected = f"no axis of length 0 in {which}"
+        require(part.size, where, expected, f"shape {part.shape}", "Give each example a number.")
     return tuple(parts)
+
+
+def _numbers(where: str, which: str, given: Any) -> np.ndarray:
+    """One part of the data on the host, in the dtype that JAX computes in."""
+    require(
+        not np.ma.is_masked(given),
+        where,
+        f"no hidden entries in {which}",
+        "a masked array",
+        "Fill them, x.filled(0), or leave those examples out.",
+    )
+    try:
+        part = np.asarray(given)
+    except ValueError:
+        remedy = (
+            "Give each example the same shape: cut the longer ones, or fill the shorter ones up."
+        )
+        require(False, where, f"examples of one shape in {which}", "lists of many lengths", remedy)
+        raise
+    require(
+        jnp.issubdtype(part.dtype, jnp.number) or part.dtype == np.bool_,
+        where,
+        f"numbers in {which}",
+        f"dtype {part.dtype}",
+        "Number the classes from 0."
+        if which.startswith("the target") or part.dtype.kind in "US"
+        else "Convert them: x.astype(np.float32).",
+        TypeError,
+    )
+    return finite_in(jax.dtypes.canonicalize_dtype(part.dtype), where, which, part)
 
 
 def check_settings(
@@ -68,11 +94,14 @@ def check_settings(
     for name, (value, low, high) in ranges.items():
         whole = isinstance(value, int | np.integer)
         require(
-            value is None or (whole and low <= value and (high is None or value <= high)),
+            (value is None and name == "patience")
+            or (whole and low <= value and (high is None or value <= high)),
             "fit",
             f"{name} to be a whole number, {low} {f'to {high}' if high else 'or above'}",
             repr(value),
-            "Give it as a keyword.",
+            f"Leave {name} out, or choose another."
+            if name in ("seed", "patience")
+            else f"Write {name}=16.",
         )
     require(
         batch <= n,
@@ -97,8 +126,16 @@ def check_settings(
     )
 
 
-def check_metrics(metrics: Mapping[str, Any]) -> None:
-    """Refuse metrics that would take the place of a column of the history."""
+def check_calls(metrics: Mapping[str, Any], on_epoch: Any) -> None:
+    """Refuse metrics that would take the place of a column of the history, and no function."""
+    require(
+        on_epoch is None or callable(on_epoch),
+        "fit",
+        "on_epoch to be a function of the row and the state",
+        repr(on_epoch),
+        "Write on_epoch=lambda row, state: print(row).",
+        TypeError,
+    )
     for name in metrics:
         require(
             name not in COUNTERS and not name.startswith(VALIDATION),

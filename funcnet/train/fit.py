@@ -21,7 +21,7 @@ import numpy as np
 
 from ..layer import Layer
 from ..types import Array, require
-from .checks import arrays_of, check_labels, check_metrics, check_settings, dry_run
+from .checks import arrays_of, check_calls, check_labels, check_settings, dry_run
 from .data import batches
 from .history import VALIDATION, History
 from .measure import Means
@@ -94,10 +94,11 @@ def fit(
 
     Raises:
         ValueError: Before the first step, if the data cannot be learned from: empty, smaller than
-            a batch, of different lengths, not finite, or labels the network has no output for; or
-            if a metric has the name of another column of the history. After an epoch, if none of
-            its targets counts.
-        TypeError: If `data` is no tuple of arrays, or `metrics` no dict of functions.
+            a batch, of different lengths, not finite, beyond int32, masked, or labels the network
+            has no output for; or if a metric has the name of another column of the history. After
+            an epoch, if none of its targets counts.
+        TypeError: If `data` is no tuple of arrays, `metrics` no dict of functions, or `on_epoch` no
+            function.
         KeyboardInterrupt: If Ctrl-C was pressed before the first step.
 
     >>> from funcnet.layers.linear import Dense
@@ -116,7 +117,7 @@ def fit(
     step = step_of(net, criterion, optimizer, metrics, dict)
     step = step._replace(update=outermost(step.update))
     with _interrupts() as interrupted:
-        check_metrics(metrics or {})
+        check_calls(metrics or {}, on_epoch)
         state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
         for part in (arrays, held) if held else (arrays,):
             check_labels(net, criterion, state, part)
@@ -163,7 +164,8 @@ def evaluate(
         The figures by name, "loss" first.
 
     Raises:
-        ValueError: If the data is empty or not finite, or nothing in it counts.
+        ValueError: If the data is empty, not finite, masked or beyond int32, nothing in it counts,
+            or `batch` is below 1.
         TypeError: If `data` is no tuple of arrays, or `metrics` no dict of functions.
 
     >>> from funcnet.layer import pure
@@ -180,6 +182,13 @@ def evaluate(
         type(trained).__name__,
         "Pass fit(...).state, or what step.init and step.update return.",
         TypeError,
+    )
+    require(
+        isinstance(batch, int | np.integer) and batch >= 1,
+        "evaluate",
+        "batch to be a whole number, 1 or above",
+        repr(batch),
+        "Leave it out: it says how much is computed at a time.",
     )
     held = arrays_of("data", data, "evaluate")
     run = evaluation_of(net, criterion, metrics, dict)
