@@ -2,6 +2,8 @@
 
 import argparse
 import functools
+import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,15 +23,23 @@ REFUSALS = (ValueError, TypeError, OSError, ImportError, OverflowError, MemoryEr
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    The exit code is 0; 1 if a proof, the input or the training failed; 130 after Ctrl-C.
+    The exit code is 0; 1 if a proof, the input or the training failed; 130 after Ctrl-C; 141 if
+    what reads the output is gone.
     """
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args([_spaced(word) for word in words])
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", Hint)
             warnings.showwarning = functools.partial(_say, options.command)
-            return options.run(options)
+            code = options.run(options)
+            print(end="", flush=True)
+            return code
+    except BrokenPipeError:
+        # What is still to be written at the exit would say so again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt as interrupt:
         if options.debug:
             raise
@@ -45,6 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if note.startswith("in layer "):
                 print(f"  {note}", file=sys.stderr)
         return 1
+
+
+def _spaced(word: str) -> str:
+    """-1e5 and the like with a space before them: argparse takes them for options without."""
+    if not word.startswith("-") or re.fullmatch(r"-\d+|-\d*\.\d+", word):
+        return word
+    try:
+        float(word)
+    except ValueError:
+        return word
+    return f" {word}"
 
 
 def _say(

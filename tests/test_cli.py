@@ -389,6 +389,55 @@ MISUSES = {
         "train: expected no --smoothing for diabetes, whose targets are numbers, got --smoothing "
         "0.1. Leave it out.",
     ),
+    "smoothing that is no number": (
+        ["train", "linear", "--smoothing", "nan"],
+        "train: expected --smoothing from 0 to below 1, got nan. It is the share of each label",
+    ),
+    "no name of data": (
+        ["train", "linear", "--data", ""],
+        "funcnet: expected a name or a path after --data, got ''. Leave --data out for breast_can",
+    ),
+    "no name of a folder": (
+        ["train", "linear", "--data", "iris", "--batch", "16", "--out", ""],
+        "train: expected a folder to write in for --out, got ''. Leave it out for runs/...",
+    ),
+    "no batch": (
+        ["train", "linear", "--data", "iris", "--batch", "0"],
+        "train: expected --batch from 1 to 120, the examples to learn from, got 0. Write "
+        "--batch 30, or bring more data.\n",
+    ),
+    "a batch too many": (
+        ["train", "linear", "--data", "iris", "--batch", "121"],
+        "train: expected --batch from 1 to 120, the examples to learn from, got 121. Write --bat",
+    ),
+    "an infinite rate": (
+        ["train", "linear", "--lr", "inf"],
+        "expected a finite learning rate above 0, got inf. Try 1e-3 with adam.",
+    ),
+    "a rate below 0 in another form": (
+        ["train", "linear", "--lr", "-1e-3"],
+        "expected a finite learning rate above 0, got -0.001. Try 1e-3 with adam.",
+    ),
+    "one file for two": (
+        ["trace", "--html", "a", "--svg", "./a"],
+        "trace: expected another file for each of --html, --svg and --json, got a and ./a. Each",
+    ),
+    "no file at all": (
+        ["trace", "--html", ""],
+        "trace: expected a place to write, ., got Is a directory. Choose a folder that exists",
+    ),
+    "an infinite value": (
+        ["trace", f"{colorsys.__file__}:rgb_to_hsv", "--args", "-inf", "1", "1"],
+        "trace: expected a value as Python writes it, got '-inf'. Write 2.0, '[1.0, 2.0]' for an ",
+    ),
+    "a fraction for an integer": (
+        ["trace", f"{colorsys.__file__}:rgb_to_hsv", "--args", "int(1.5)", "1", "1"],
+        "trace: expected a value as Python writes it, got 'int(1.5)'. Write 2.0, '[1.0, 2.0]' for",
+    ),
+    "an integer beyond": (
+        ["trace", f"{colorsys.__file__}:rgb_to_hsv", "--args", "int([4294967297])", "1", "1"],
+        "trace: expected a value as Python writes it, got 'int([4294967297])'. Write 2.0, '[1.0, ",
+    ),
     "too much smoothing": (
         ["train", "linear", "--smoothing", "1.5"],
         "train: expected --smoothing from 0 to below 1, got 1.5. It is the share of each label",
@@ -400,7 +449,7 @@ MISUSES = {
     ),
     "rate": (
         ["train", "mlp", "--lr", "-1"],
-        "expected a learning rate above 0, got -1.0. Try 1e-3 with adam.",
+        "expected a finite learning rate above 0, got -1.0. Try 1e-3 with adam.",
     ),
     "output is a file": (
         ["train", "mlp", "--data", "iris", "--out", "/dev/null/run"],
@@ -409,8 +458,8 @@ MISUSES = {
     ),
     "seed": (
         ["train", "linear", "--data", "iris", "--seed", "99999999999999999999"],
-        "funcnet train: fit: expected seed to be a whole number, 0 to 4294967295, "
-        "got 99999999999999999999. Give it as a keyword.\n",
+        "funcnet train: train: expected --seed from 0 to 4294967295, got 99999999999999999999. "
+        "Leave it out for 0.\n",
     ),
     "no choice of widths": (
         ["train", "lenet", "--width", "8"],
@@ -461,6 +510,157 @@ MISUSES = {
         "conv: expected",
     ),
 }
+
+
+SHORT = {
+    "": "load_text: expected a text of some characters, got an empty file, text.txt. Bring another",
+    "abc" * 213: "train: expected a text of 650 characters or more, of which a tenth is held out, "
+    "got 639 in text.txt. Bring a longer one.",
+}
+
+
+@pytest.mark.parametrize("text", SHORT, ids=len)
+def test_a_text_that_is_too_short(text, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(text)
+    assert main(["train", "rnn", "--data", "text.txt"]) == 1
+    assert SHORT[text] in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_a_folder_at_the_name_of_a_file_is_said_before_training(tmp_path, capsys):
+    (tmp_path / "curves.png").mkdir()
+    assert main(["train", "linear", "--data", "iris", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        f"funcnet train: train: expected files or nothing at the names that it writes in {tmp_path}"
+        ", got a folder curves.png. Name another folder with --out.\n"
+    )
+
+
+def test_a_second_run_that_is_cut_short_leaves_no_file_of_the_first(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    arguments = ["train", "linear", "--data", "iris", "--epochs", "1", "--batch", "16"]
+    assert main([*arguments, "--out", str(out)]) == 0
+
+    def press(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("funcnet.train.history.History.plot", press)
+    capsys.readouterr()
+    assert main([*arguments, "--seed", "1", "--out", str(out)]) == 130
+    assert {path.name for path in out.iterdir()} == {"params.npz", "history.jsonl"}
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"funcnet train: interrupted while saving: {out} holds params.npz, history.jsonl"
+    )
+
+
+def test_data_whose_names_differ_after_a_dot_have_folders_of_their_own(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("own.1", "own.2"):
+        save(tmp_path / f"{name}.npz", x=np.eye(40), y=np.arange(40.0))
+        assert (
+            main(["train", "linear", "--data", f"{name}.npz", "--epochs", "1", "--batch", "16"])
+            == 0
+        )
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "linear-own.1", "linear-own.2",
+    }  # fmt: skip
+
+
+def test_output_that_nobody_reads_any_more_is_no_error(tmp_path):
+    """Like `funcnet trace | head -1`: the reader goes before anything is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run(
+        [sys.executable, "-m", "funcnet", "trace"], stdout=writer, stderr=subprocess.PIPE,
+        check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (141, b"")
+
+
+MODEL = """import jax.numpy as jnp
+from beside import twice
+def boom(x): raise RuntimeError("boom\\nand more")
+def branch(x): return x if x > 0 else -x
+def leave(x): raise SystemExit(3)
+def double(x): return twice(x)
+def inside(d, pair): return (d["a"] * 2).sum() + pair[1] ** 2
+def square(x): return x * x
+"""
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside.py").write_text("def twice(x): return 2 * x\n")
+    (tmp_path / "jax.py").write_text(MODEL)
+    yield tmp_path / "jax.py"
+    sys.modules.pop("beside", None)
+
+
+BROKEN = {
+    "boom": ("RuntimeError", 3, "boom"),
+    "branch": ("TracerBoolConversionError", 4, "Attempted boolean conversion of traced array with "
+               "shape bool[]"),
+    "leave": ("SystemExit", 5, "3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_function_that_fails_is_said_with_its_line(name, model, capsys):
+    kind, line, said = BROKEN[name]
+    assert main(["trace", f"{model}:{name}", "--args", "2"]) == 1
+    assert capsys.readouterr().err == (
+        f"funcnet trace: trace: expected {model}:{name} to run, got {kind} in line {line} of "
+        f"{model}: {said}. Mend it; `funcnet --debug trace` shows more.\n"
+    )
+    with pytest.raises(ValueError, match=f"got {kind} in line {line} of") as caught:
+        main(["--debug", "trace", f"{model}:{name}", "--args", "2"])
+    assert type(caught.value.__cause__).__name__ == kind
+
+
+FILES = {
+    "def f(x:\n": "SyntaxError in line 1 of {}: '(' was never closed",
+    "\0": "SyntaxError in line 1 of {}: source code string cannot contain null bytes",
+    "\n1 / 0\n": "ZeroDivisionError in line 2 of {}: division by zero",
+    "import nowhere_to_be_found": "ModuleNotFoundError in line 1 of {}: No module named 'nowhere",
+    "raise SystemExit\n": "SystemExit in line 1 of {}. Mend it",
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_file_that_does_not_run_is_said_with_its_line(text, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    path = tmp_path / "model of mine.py"
+    path.write_text(text)
+    assert main(["trace", f"{path}:f", "--args", "2"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"funcnet trace: trace: expected {path} to run, got ")
+    assert FILES[text].format(path) in said
+    assert said.count("\n") == 1
+
+
+def test_a_file_may_bear_any_name_and_import_its_neighbours(model, capsys):
+    assert main(["trace", f"{model}:double", "--args", "-1e3"]) == 0
+    assert "the largest gradient 2." in capsys.readouterr().out
+    assert sys.modules["jax"] is jax
+
+
+def test_lists_and_numbers_inside_of_others_are_arrays_and_floating(model, capsys):
+    assert main(["trace", f"{model}:inside", "--args", "{'a': [1, 2]}", "(1, 3)"]) == 0
+    assert "the largest gradient 6." in capsys.readouterr().out
+
+
+def test_a_function_without_a_signature_is_refused(model, capsys):
+    model.write_text("largest = max\n")
+    assert main(["trace", f"{model}:largest", "--args", "1", "2"]) == 1
+    assert capsys.readouterr().err == (
+        f"funcnet trace: trace: expected a function that says what it takes, got {model}:largest. "
+        "Wrap it: def f(x, y): return jnp.maximum(x, y).\n"
+    )
 
 
 @pytest.mark.parametrize("misuse", MISUSES)

@@ -187,6 +187,13 @@ def write_text(build: Callable[[int, Sequence[int]], Writer], length: int, asked
     An epoch has pieces from so many random places that each character is seen two or three times.
     """
     text = load_text(None if asked.data == "python-help" else asked.data)
+    require(
+        min(len(text.train), len(text.test)) > length,
+        "train",
+        f"a text of {10 * (length + 1)} characters or more, of which a tenth is held out",
+        f"{len(text.tokens)} in {asked.data}",
+        "Bring a longer one.",
+    )
     writer = build(len(text.alphabet), asked.width)
     train = windows(text.train, length, max(1, 5 * len(text.train) // (2 * length)))
     test = tuple(part[:512] for part in windows(text.test, length))

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from ..train.optimizers import OPTIMIZERS, named_optimizer
 from ..train.weights import save_weights
 from ..types import require
 from .jobs import Asked, Findings, Job, classify
-from .recipes import NETS, Recipe
+from .recipes import NETS
 
 FILES = (
     "params.npz",
@@ -91,6 +92,13 @@ def asked(options: argparse.Namespace) -> Asked:
         f"--smoothing {smoothing}",
         "Leave it out.",
     )
+    require(
+        options.data != "",
+        "funcnet",
+        "a name or a path after --data",
+        "''",
+        f"Leave --data out for {recipe.data}.",
+    )
     return Asked(options.data or recipe.data, tuple(options.width or recipe.width), smoothing)
 
 
@@ -98,12 +106,15 @@ def run(options: argparse.Namespace) -> int:
     """Train; 1 if the run diverged."""
     recipe = NETS[options.net]
     epochs = recipe.epochs if options.epochs is None else options.epochs
-    require(epochs > 0, "train", "--epochs of 1 or more", epochs, "Leave it out for the default.")
     lr = recipe.lr if options.lr is None else options.lr
     batch = recipe.batch if options.batch is None else options.batch
+    _check_numbers(epochs, options.seed)
     job = recipe.job(asked(options))
-    steps = epochs * (len(job.train[-1]) // max(1, batch))
-    with _writable(options.out or f"runs/{options.net}-{Path(job.data).stem}") as out:
+    examples = len(job.train[-1])
+    _check_batch(batch, examples)
+    steps = epochs * (examples // batch)
+    place = f"runs/{options.net}-{_stem(job.data)}" if options.out is None else options.out
+    with _writable(place) as out:
         start = time.perf_counter()
         fitted = fit(
             job.net,
@@ -128,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
             "optimizer": options.optimizer,
             "lr": lr,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(fitted.state.params)),
-            "train_examples": len(job.train[-1]),
+            "train_examples": examples,
             "test_examples": len(job.test[-1]),
         }
         if fitted.stopped == "not finite" and _holds_a_better_run(out):
@@ -140,8 +151,33 @@ def run(options: argparse.Namespace) -> int:
             return 1
         if not fitted.history.rows:
             raise KeyboardInterrupt("before the end of the first step; nothing was saved")
-        _save(out, job, recipe, fitted, result)
+        try:
+            _save(out, job, fitted, result)
+        except KeyboardInterrupt:
+            there = ", ".join(name for name in FILES if (out / name).is_file()) or "nothing"
+            raise KeyboardInterrupt(f"while saving: {out} holds {there}") from None
     return 1 if fitted.stopped == "not finite" else 0
+
+
+def _check_numbers(epochs: int, seed: int) -> None:
+    require(epochs > 0, "train", "--epochs of 1 or more", epochs, "Leave it out for the default.")
+    require(
+        0 <= seed < 2**32,
+        "train",
+        f"--seed from 0 to {2**32 - 1}",
+        seed,
+        "Leave it out for 0.",
+    )
+
+
+def _check_batch(batch: int, examples: int) -> None:
+    require(
+        1 <= batch <= examples,
+        "train",
+        f"--batch from 1 to {examples}, the examples to learn from",
+        batch,
+        f"Write --batch {max(1, min(examples // 4, 64))}, or bring more data.",
+    )
 
 
 def _holds_a_better_run(out: Path) -> bool:
@@ -154,10 +190,21 @@ def _holds_a_better_run(out: Path) -> bool:
     return (out / "params.npz").exists() and not diverged
 
 
-def _save(out: Path, job: Job, recipe: Recipe, fitted: Fitted, result: dict[str, Any]) -> None:
-    """Write the parameters, the history, the pictures and the figures; print the closing line."""
+def _stem(data: str) -> str:
+    """The name of the data, or of the file of text, without what a folder's name cannot hold."""
+    return Path(data).name.removesuffix(".txt")
+
+
+def _save(out: Path, job: Job, fitted: Fitted, result: dict[str, Any]) -> None:
+    """Write the parameters, the history, the pictures and the figures; print the closing line.
+
+    What an earlier run left goes away as soon as its parameters are gone: whatever happens then, no
+    file is of another run than the parameters.
+    """
     written = {"params.npz", "history.jsonl", "result.json"}
     save_weights(out / "params.npz", fitted.state.params, fitted.state.state)
+    for stale in FILES[1:]:
+        (out / stale).unlink(missing_ok=True)
     fitted.history.save(out / "history.jsonl")
     if fitted.history.rows:
         fitted.history.plot(out / "curves.png")
@@ -166,8 +213,6 @@ def _save(out: Path, job: Job, recipe: Recipe, fitted: Fitted, result: dict[str,
     result |= found.scores
     content = json.dumps(finite_or_none(result), indent=2, allow_nan=False) + "\n"
     write_whole("train", out / "result.json", content.encode())
-    for stale in set(FILES) - written - found.files:
-        (out / stale).unlink(missing_ok=True)
     if found.printed:
         print(f"{found.printed}\n")
     print(f"saved in {out}: {', '.join(sorted(written | found.files))}")
@@ -189,19 +234,30 @@ def _writable(folder: str) -> Iterator[Path]:
 
     If nothing was written in it, a folder made here goes away with the error.
     """
+    require(
+        folder != "", "train", "a folder to write in for --out", "''", "Leave it out for runs/..."
+    )
     out, made = Path(folder), []
     try:
         made = [place for place in (out, *out.parents) if not place.exists()]
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
+        probe = out / f".writable.{os.getpid()}"
         probe.write_text("")
         probe.unlink()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         _remove_empty(made)
         raise OSError(
-            f"train: expected a folder to write in for --out, got {out} ({error.strerror}). "
-            "Name another one."
+            f"train: expected a folder to write in for --out, got {out} "
+            f"({getattr(error, 'strerror', None) or error}). Name another one."
         ) from None
+    blocked = [name for name in FILES if (out / name).is_dir()]
+    require(
+        not blocked,
+        "train",
+        f"files or nothing at the names that it writes in {out}",
+        f"a folder {', '.join(blocked)}",
+        "Name another folder with --out.",
+    )
     try:
         yield out
     except BaseException:
