@@ -19,13 +19,15 @@ def confusion(counts: np.ndarray, classes: int | Sequence[str], path: str | Path
         path: Where to write.
 
     Raises:
-        ValueError: If there are not as many classes as rows, or `path` cannot be written.
+        ValueError: If there are not as many classes as rows, the counts are none, or `path` cannot
+            be written.
         ImportError: If matplotlib is missing.
 
     >>> import tempfile
     >>> confusion(np.eye(2, dtype=int), ["cat", "dog"], tempfile.gettempdir() + "/pets.png")
     """
-    names = [str(c) for c in (range(classes) if isinstance(classes, int) else classes)]
+    whole = isinstance(classes, int | np.integer)
+    names = [str(c) for c in (range(int(classes)) if whole else classes)]
     require(
         np.shape(counts) == (len(names), len(names)),
         "plot.confusion",
@@ -34,6 +36,13 @@ def confusion(counts: np.ndarray, classes: int | Sequence[str], path: str | Path
         "Make them with confusion(labels, predictions, classes).",
     )
     counts = np.asarray(counts)
+    require(
+        counts.size and counts.dtype.kind in "iu" and counts.min() >= 0,
+        "plot.confusion",
+        "counts that are integers, 0 or above",
+        f"{counts.dtype} of shape {counts.shape}",
+        "Make them with confusion(labels, predictions, classes).",
+    )
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = 2.2 + 0.48 * len(names)
     figure = picture.figure("plot.confusion", side + 0.8, side)
@@ -71,7 +80,8 @@ def images(pictures: Any, path: str | Path, *, columns: int = 12, title: str = "
         title: What stands above them.
 
     Raises:
-        ValueError: If the shape is another, or `path` cannot be written.
+        ValueError: If the shape or `columns` is another, or `path` cannot be written.
+        TypeError: If the pictures hold no real numbers.
         ImportError: If matplotlib is missing.
 
     >>> import tempfile
@@ -79,11 +89,19 @@ def images(pictures: Any, path: str | Path, *, columns: int = 12, title: str = "
     """
     pictures = np.asarray(pictures)
     require(
-        pictures.ndim == 4 and len(pictures) > 0 and pictures.shape[-1] in (1, 3),
+        pictures.ndim == 4 and pictures.size > 0 and pictures.shape[-1] in (1, 3),
         "plot.images",
         "images of shape (n, height, width, 1 or 3)",
         f"shape {pictures.shape}",
         "Channels come last.",
+    )
+    pictures = _real(pictures)
+    require(
+        isinstance(columns, int | np.integer) and columns >= 1,
+        "plot.images",
+        "columns to be a whole number, 1 or above",
+        repr(columns),
+        "It is how many stand in a row.",
     )
     columns = min(columns, len(pictures))
     missing = -len(pictures) % columns
@@ -98,3 +116,18 @@ def images(pictures: Any, path: str | Path, *, columns: int = 12, title: str = "
     panel.set_title(title, fontsize=12)
     panel.axis("off")
     picture.save("plot.images", figure, path)
+
+
+def _real(pictures: np.ndarray) -> np.ndarray:
+    """The pictures, if they can be drawn; of a dtype that NumPy does not know, in float32."""
+    foreign = pictures.dtype.isbuiltin == 2
+    real = foreign or pictures.dtype.kind in "biuf"
+    require(
+        real,
+        "plot.images",
+        "real numbers",
+        f"dtype {pictures.dtype}",
+        "Take the real part, or the absolute value.",
+        TypeError,
+    )
+    return pictures.astype(np.float32) if foreign else pictures

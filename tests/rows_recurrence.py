@@ -3,6 +3,7 @@
 # Wrong arguments are the matter here.
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from .forms import LayerCase, image, rows
 KEY = jax.random.key(0)
 ROW, ROWS, IDS = jnp.zeros(3), jnp.zeros((2, 3)), jnp.array([0, 1])
 X, W_IN, W_HIDDEN = jnp.zeros((2, 4, 3)), jnp.zeros((3, 8)), jnp.zeros((2, 8))
+SOURCE = Path(__file__).read_text()
 TOKENS = jnp.zeros((2, 3), jnp.int32)
 FITTING = "Initialise the parameters with an input of this shape."
 RNN = fn.CharRNN(5, width=2, embed=2, return_final=True)
@@ -142,8 +144,19 @@ OTHERS = rows(
     "load_text: expected a file in UTF-8 at /nowhere/at/all, got No such file or directory. Check "
     "the path.",
     lambda: fn.load_text("/dev/null"),
-    "load_text: expected some text on both sides of the cut, got 0 characters and held_out=0.1. "
-    "Hold out a part between 0 and 1, such as 0.1.",
+    "load_text: expected a text of some characters, got an empty file, /dev/null. Bring another "
+    "one.",
+    lambda: fn.load_text(__file__, held_out=1e-9),
+    f"load_text: expected some text on both sides of the cut, got {len(SOURCE)} "
+    "characters and held_out=1e-09. Bring a longer text.",
+    lambda: fn.load_text(held_out=1),
+    "load_text: expected held_out between 0 and 1, got 1. It is the part at the end that is not "
+    "learned from, such as 0.1.",
+    lambda: fn.windows(IDS, 2, 3, seed=-1),
+    "windows: expected a seed and a step of 0 or more, got seed=-1, step=0. They choose the places "
+    "of the pieces.",
+    lambda: fn.windows(ROWS, 2),
+    "windows: expected tokens of shape (n,), got shape (2, 3). Write windows(text.train, 64, 32).",
     lambda: fn.windows(IDS, 2, 3),
     "windows: expected tokens of shape (n,) with n above the length 2, got shape (2,). Choose a "
     "shorter window: the last token needs one that follows it.",

@@ -11,6 +11,7 @@ import pytest
 
 from funcnet.train import data as module
 from funcnet.train.data import FASHION, NAMES, batches, load_data
+from funcnet.train.text import load_text, windows
 from funcnet.types import Hint
 
 SHAPES = {
@@ -405,6 +406,81 @@ def test_an_npz_file_of_objects_is_not_run(tmp_path):
         ValueError, match=r"expected an \.npz file of plain arrays at .*, got ValueErr"
     ):
         load_data(path)
+
+
+def test_a_column_of_labels_is_taken_by_its_reader(tmp_path):
+    path = save(tmp_path / "own.npz", x=TABLE, y=CLASSES[:, None])
+    with pytest.raises(
+        ValueError, match=r"got shape \(200, 1\), least 0\. Take the column: y\[:, 0"
+    ):
+        load_data(path)
+
+
+@pytest.mark.parametrize("name", [None, 3, b"iris", "", "a" * 5000, "a\0b.npz"])
+def test_what_is_no_name(name):
+    with pytest.raises((ValueError, TypeError), match=r"^load_data: expected .*, got .*\. [A-Z]"):
+        load_data(name)
+
+
+@pytest.mark.parametrize("seed", [None, -1, 1.5, "1"])
+def test_a_seed_is_a_whole_number(seed):
+    """None would be another split each time."""
+    words = r" to be a whole number, 0 or above, got .*\. Leave .* out for 0\.$"
+    with pytest.raises(ValueError, match="^load_data: expected seed" + words):
+        load_data("iris", seed=seed)
+    x = np.arange(6)
+    with pytest.raises(ValueError, match="^batches: expected seed" + words):
+        batches((x,), 2, seed=seed)
+    with pytest.raises(ValueError, match="^batches: expected epoch" + words):
+        batches((x,), 2, epoch=seed)
+    with pytest.raises(ValueError, match=r"^windows: expected a seed and a step of 0 or more, got"):
+        windows(x, 2, 2, seed=seed)
+    with pytest.raises(ValueError, match=r"^windows: expected a seed and a step of 0 or more, got"):
+        windows(x, 2, 2, step=seed)
+
+
+@pytest.mark.parametrize("size", [None, 2.0, "2"])
+def test_sizes_are_whole_numbers(size):
+    x = np.arange(6)
+    with pytest.raises(ValueError, match=r"^batches: expected a batch of 1 to 6 examples, .*, got"):
+        batches((x,), size)
+    with pytest.raises(ValueError, match=r"^windows: expected a length and a batch of 1 or more, "):
+        windows(x, size)
+    if size is not None:
+        with pytest.raises(ValueError, match=r"^windows: expected a length and a batch of 1 or mo"):
+            windows(x, 2, size)
+
+
+def test_windows_are_of_tokens(tmp_path):
+    (tmp_path / "text.txt").write_text("some text, " * 9)
+    text = load_text(tmp_path / "text.txt")
+    for tokens, words in (
+        (text, "a Text"),
+        ("text", r"shape \(\)"),
+        (np.ones((2, 3)), r"shape \(2"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^windows: expected tokens of shape \(n,\), got {words}"
+        ):
+            windows(tokens, 2)
+
+
+@pytest.mark.parametrize("held_out", [0, 1, -0.5, np.nan, "0.1", None])
+def test_a_part_that_cannot_be_held_out(held_out):
+    message = r"^load_text: expected held_out between 0 and 1, got .*\. It is the part at the end"
+    with pytest.raises(ValueError, match=message):
+        load_text(held_out=held_out)
+
+
+def test_tokens_are_integers(tmp_path):
+    (tmp_path / "text.txt").write_text("some text, " * 9)
+    text = load_text(tmp_path / "text.txt")
+    assert (text.decode([]), text.decode(np.array([[0]], np.uint8))) == ("", " ")
+    for tokens in ([1.7], [np.nan], ["a"]):
+        with pytest.raises(
+            TypeError, match=r"^decode: expected tokens that are integers, got dtype"
+        ):
+            text.decode(tokens)
 
 
 def test_batches_are_a_function_of_seed_and_epoch():

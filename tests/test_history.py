@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -206,7 +207,89 @@ def test_confusions_that_cannot_be(tmp_path):
         plot.confusion(np.eye(2, dtype=int), 3, tmp_path / "confusion.png")
 
 
-@pytest.mark.parametrize("classes", [2, ("malignant", "benign")])
+@pytest.mark.parametrize("kind", ["int8", "uint8", "uint64", "int64", "bool"])
+def test_confusion_takes_any_integers(kind):
+    labels, predictions = np.array([0, 0, 1, 1], kind), np.array([0, 1, 1, 1], kind)
+    assert confusion(labels, predictions, np.int64(2)).tolist() == [[1, 1], [0, 2]]
+    assert confusion(np.full(3, 119, "int8"), np.full(3, 120, "int8"), 121)[119, 120] == 3
+
+
+@pytest.mark.parametrize(
+    "labels", [[0.0, 1.7], [0.0, 1.0], [0.0, math.nan], ["0", "1"], [0, None], [0, 1j]]
+)
+def test_confusion_takes_nothing_for_an_integer_that_is_none(labels):
+    for pair in ((labels, [0, 1]), ([0, 1], labels)):
+        with pytest.raises(
+            TypeError, match=r"^confusion: expected labels and predictions that are integers, got d"
+        ):
+            confusion(*pair, 2)
+
+
+def test_confusion_of_no_class_or_of_a_label_beyond_int64():
+    for classes in (0, -1, ()):
+        with pytest.raises(ValueError, match=r"^confusion: expected one class or more, got "):
+            confusion([], [], classes)
+    with pytest.raises(ValueError, match=r"classes from 0 to 1, got 0 to 18446744073709551615"):
+        confusion(np.array([2**64 - 1], np.uint64), np.array([0]), 2)
+
+
+@pytest.mark.parametrize(
+    "counts", [np.eye(2) / 2, -np.eye(2, dtype=int), np.full((2, 2), math.nan), [["a", "b"]] * 2]
+)
+def test_a_picture_of_what_is_no_count(tmp_path, counts):
+    message = r"^plot\.confusion: expected counts that are integers, 0 or above, got .*\. Make them"
+    with pytest.raises(ValueError, match=message):
+        plot.confusion(counts, 2, tmp_path / "confusion.png")
+    with pytest.raises(ValueError, match=message):
+        plot.confusion(np.zeros((0, 0), int), 0, tmp_path / "confusion.png")
+    assert not [*tmp_path.iterdir()]
+
+
+IMAGES = np.ones((3, 4, 4, 1))
+NO_IMAGES = {
+    "no column": ({"columns": 0}, IMAGES, "columns to be a whole number, 1 or above, got 0. It"),
+    "columns below": ({"columns": -1}, IMAGES, "columns to be a whole number, 1 or above, got -1."),
+    "half a column": (
+        {"columns": 1.5},
+        IMAGES,
+        "columns to be a whole number, 1 or above, got 1.5",
+    ),
+    "no height": ({}, IMAGES[:, :0], "images of shape (n, height, width, 1 or 3), got shape (3, 0"),
+    "complex": ({}, IMAGES * 1j, "real numbers, got dtype complex128. Take the real part, or the"),
+    "text": ({}, np.full((1, 2, 2, 1), "a"), "real numbers, got dtype <U1. Take"),
+}
+
+
+@pytest.mark.parametrize("case", NO_IMAGES)
+def test_images_that_cannot_be_drawn(tmp_path, case):
+    options, pictures, words = NO_IMAGES[case]
+    with pytest.raises((ValueError, TypeError)) as caught:
+        plot.images(pictures, tmp_path / "images.png", **options)
+    assert str(caught.value).startswith(f"plot.images: expected {words}")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("kind", ["bool", "uint8", "int64", "float16", "bfloat16", "float64"])
+def test_images_of_any_dtype(tmp_path, kind):
+    plot.images(IMAGES.astype(jnp.dtype(kind)), tmp_path / "images.png", columns=np.int64(2))
+    assert (tmp_path / "images.png").read_bytes().startswith(PNG)
+
+
+def test_rows_of_numbers_of_numpy_and_jax(tmp_path):
+    row = {"epoch": np.int64(1), "loss": jnp.float32(0.5), "r2": np.float32("nan"), "best": True}
+    History((row,)).save(tmp_path / "history.jsonl")
+    assert json.loads((tmp_path / "history.jsonl").read_text()) == {
+        "epoch": 1, "loss": 0.5, "r2": None, "best": True,
+    }  # fmt: skip
+
+
+def test_rows_without_an_epoch_are_no_curve(tmp_path):
+    message = r"^History\.plot: expected an epoch in each row, got a row of loss, step\. Number the"
+    with pytest.raises(ValueError, match=message):
+        History((*ROWS, {"loss": 0.5, "step": 3})).plot(tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("classes", [2, np.int64(2), ("malignant", "benign")])
 def test_a_picture_of_the_confusions(tmp_path, classes):
     plot.confusion(np.array([[5, 1], [0, 7]]), classes, tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_bytes().startswith(PNG)

@@ -280,6 +280,9 @@ OTHERS = rows(
     lambda: fn.average_of(optax.adam(0.1).init({})),
     "average_of: expected an optimiser's state with one running average, got one with 0. Train "
     "with averaged(optimizer) and pass state.opt_state.",
+    lambda: averaged(optax.sgd(0.1)).update({}, averaged(optax.sgd(0.1)).init({})),
+    "averaged: expected the parameters as the third argument of update, got None. Write "
+    "optimizer.update(updates, state, params): it is they that are averaged.",
     lambda: named_optimizer("adam", 0, 100),
     "named_optimizer: expected a finite learning rate above 0, got 0. Try 1e-3 with adam.",
     lambda: fn.accuracy(jnp.zeros((3, 4)), jnp.zeros(3), ignore_index=0),
@@ -304,6 +307,11 @@ OTHERS = rows(
 
 OTHERS += rows(
     TypeError,
+    lambda: averaged(optax.adam),
+    "averaged: expected an optax optimiser, got adam. Make one by a call, as in optax.adam(1e-3).",
+    lambda: fn.accuracy(ROWS, IDS[:2], ignore_index="0"),
+    "accuracy: expected an integer ignore_index, or None, got '0'. It is the label whose examples "
+    "do not count.",
     lambda: fn.prove(jnp.sin),
     "prove: expected an op made by rule(), got sin. Any other function is differentiated by JAX "
     "alone and has nothing to prove.",

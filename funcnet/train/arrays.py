@@ -1,6 +1,6 @@
 """What every data set here is made of: two parts, split and typed the same way each time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,22 @@ def check_lengths(where: str, data: Sequence[Any]) -> int:
     )
     require(lengths[0], where, "at least one example", "none", "Bring data to learn from.")
     return lengths[0]
+
+
+def check_counts(where: str, counts: Mapping[str, Any]) -> None:
+    """Refuse what is no whole number of 0 or above.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name, value in counts.items():
+        require(
+            isinstance(value, int | np.integer) and value >= 0,
+            where,
+            f"{name} to be a whole number, 0 or above",
+            repr(value),
+            f"Leave {name} out for 0.",
+        )
 
 
 def finite_in(dtype: Any, where: str, name: str, part: np.ndarray) -> np.ndarray:

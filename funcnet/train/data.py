@@ -7,13 +7,13 @@ int32, and tables standardised by the mean and deviation of the training part.
 import gzip
 import importlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..types import require
-from .arrays import Data, check_lengths, need, numbered, split
+from .arrays import Data, check_counts, check_lengths, need, numbered, split
 from .files import FASHION, idx_folder, npz
 
 TABLES = ("breast_cancer", "diabetes", "wine", "iris")
@@ -47,13 +47,21 @@ def load_data(name: str | Path, *, seed: int = 0) -> Data:
     Raises:
         ValueError: If the name is unknown, a file is corrupt or cut short, or what is in it cannot
             be learned from: NaN, nothing at all, more inputs than targets, negative labels.
-        TypeError: If an .npz file holds text or complex numbers.
+        TypeError: If an .npz file holds text or complex numbers, or `name` is no name.
         ImportError: If the package that holds the data is missing.
 
     >>> data = load_data("digits")
     >>> data.train[0].shape, data.test[1].shape, len(data.classes)
     ((1438, 8, 8, 1), (359,), 10)
     """
+    need(
+        isinstance(name, str | Path) and str(name),
+        "the name of a data set or a path",
+        repr(name),
+        f"Write one of {', '.join(NAMES)}.",
+        ValueError if name == "" else TypeError,
+    )
+    check_counts("load_data", {"seed": seed})
     name, path = str(name), FASHION if name == "fashion-mnist" else Path(name)
     if name == "digits":
         x, y, classes = _sklearn(name)
@@ -65,11 +73,11 @@ def load_data(name: str | Path, *, seed: int = 0) -> Data:
         pixels = _mnist5k()
         x, y = pixels[:, :-1].reshape(-1, 28, 28, 1) / 255, pixels[:, -1]
         return split(name, x, y, numbered(10), seed)
-    if path.is_dir():
+    if _is(path.is_dir):
         return idx_folder(path)
     fashion = name == "fashion-mnist"
     need(
-        path.suffix == ".npz" and path.is_file(),
+        path.suffix == ".npz" and _is(path.is_file),
         f"a folder {path}" if fashion else f"{', '.join(NAMES)}, a folder of IDX files or an .npz",
         "none" if fashion else repr(name),
         "Run `apt-get install dataset-fashion-mnist`, or give a folder of your own."
@@ -101,16 +109,27 @@ def batches(
     [[4, 0], [2, 1], [5, 3]]
     """
     n = check_lengths("batches", data)
+    check_counts("batches", {"seed": seed, "epoch": epoch})
     require(
-        1 <= size <= n,
+        isinstance(size, int | np.integer) and 1 <= size <= n,
         "batches",
         f"a batch of 1 to {n} examples, as many as the data has",
         size,
-        "Choose a smaller batch, or bring more data." if size > n else "Choose a size above 0.",
+        "Choose a smaller batch, or bring more data."
+        if isinstance(size, int | np.integer) and size > n
+        else "Choose a size above 0.",
     )
     order = np.random.default_rng((seed, epoch)).permutation(n)
     starts = range(0, n - size + 1, size)
     return (tuple(part[order[i : i + size]] for part in data) for i in starts)
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """What a path says of itself; no path at all is nothing, such as one that is too long."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _sklearn(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:

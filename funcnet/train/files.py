@@ -121,6 +121,8 @@ def npz(path: Path, seed: int) -> Data:
 
 def _numeric(name: str, part: np.ndarray) -> None:
     number, split = "Number the classes from 0.", "Give real and imaginary parts side by side."
+    if name.startswith("x") and part.dtype.kind not in "US":
+        number = "Convert them: x.astype(np.float32)."
     need(
         part.dtype.kind in "biuf",
         f"real numbers in {name}",
@@ -156,11 +158,12 @@ def _classes(path: Path, targets: list[np.ndarray]) -> tuple[str, ...] | None:
         _hint_of_classes(path, targets)
         return None
     remedy = "Number the classes from 0, or write y as float where it is no class."
+    column = all(y.shape[1:] == (1,) and y.min() >= 0 for y in targets)
     need(
         all(y.ndim == 1 and y.min() >= 0 for y in targets),
         f"integer labels of shape (n,), 0 or above, in {path}",
         " and ".join(f"shape {y.shape}, least {y.min()}" for y in targets),
-        remedy,
+        "Take the column: y[:, 0]." if column else remedy,
     )
     most, n = max(int(y.max()) for y in targets), sum(map(len, targets))
     below = f"labels below the number of examples, {n}, in {path}"

@@ -82,6 +82,15 @@ class History:
             "none",
             "Train for an epoch before drawing it.",
         )
+        require(
+            all("epoch" in row for row in self.rows),
+            "History.plot",
+            "an epoch in each row",
+            f"a row of {', '.join(next(row for row in self.rows if 'epoch' not in row))}"
+            if not all("epoch" in row for row in self.rows)
+            else "none",
+            "Number the rows: {'epoch': 1, 'loss': 0.5}.",
+        )
         figure = picture.figure("History.plot", 5.2 * len(names), 3.9)
         for panel, name in zip(
             figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
@@ -126,11 +135,13 @@ def confusion(labels: Any, predictions: Any, classes: int | Sequence[str]) -> np
 
     Raises:
         ValueError: If the lengths differ or a class is out of range.
+        TypeError: If a class is no integer.
 
     >>> confusion([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
-    n = classes if isinstance(classes, int) else len(classes)
+    n = int(classes) if isinstance(classes, int | np.integer) else len(classes)
+    require(n >= 1, "confusion", "one class or more", n, "Give their number or their names.")
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     require(
         labels.ndim == 1 and labels.shape == predictions.shape,
@@ -139,16 +150,29 @@ def confusion(labels: Any, predictions: Any, classes: int | Sequence[str]) -> np
         f"{labels.shape} and {predictions.shape}",
         "Give the predicted class, logits.argmax(-1), not the logits.",
     )
-    both = np.concatenate([labels, predictions]).astype(int)
+    for part in (labels, predictions):
+        require(
+            np.can_cast(part.dtype, np.int64) or part.dtype.kind in "iu" or not part.size,
+            "confusion",
+            "labels and predictions that are integers",
+            f"dtype {part.dtype}",
+            "Give the predicted class, logits.argmax(-1), not the logits.",
+            TypeError,
+        )
+    ends = [int(end) for part in (labels, predictions) if part.size for end in _ends(part)]
     require(
-        not both.size or (both.min() >= 0 and both.max() < n),
+        not ends or (min(ends) >= 0 and max(ends) < n),
         "confusion",
         f"classes from 0 to {n - 1}",
-        f"{both.min(initial=0)} to {both.max(initial=0)}",
+        f"{min(ends, default=0)} to {max(ends, default=0)}",
         "Give the number of classes that the network tells apart.",
     )
     counts = np.bincount(n * labels.astype(int) + predictions.astype(int), minlength=n * n)
     return counts.reshape(n, n)
+
+
+def _ends(part: np.ndarray) -> tuple[Any, Any]:
+    return part.min(), part.max()
 
 
 def finite_or_none(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,10 +181,16 @@ def finite_or_none(row: Mapping[str, Any]) -> dict[str, Any]:
     >>> finite_or_none({"epoch": 1, "loss": math.nan})
     {'epoch': 1, 'loss': None}
     """
+    plain = {name: _plain(value) for name, value in row.items()}
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
+        for name, value in plain.items()
     }
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy or JAX as one of Python."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _row(path: str | Path, number: int, line: str) -> dict[str, float]:

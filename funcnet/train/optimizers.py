@@ -116,7 +116,7 @@ def averaged(
         )
         return Averaged(inside.init(params), start, jnp.zeros((), jnp.int32))
 
-    def update(updates: Any, state: Any, params: Any = None, **more: Any) -> tuple[Any, Any]:
+    def _update(updates: Any, state: Any, params: Any = None, **more: Any) -> tuple[Any, Any]:
         require(
             params is not None,
             "averaged",
@@ -134,7 +134,7 @@ def averaged(
         )
         return updates, Averaged(inner, average, count)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, _update)
 
 
 def average_of(opt_state: Any) -> Params:

@@ -7,6 +7,7 @@ x, y = windows(text.train, 64, 32, seed=0, step=0)
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,17 @@ class Text:
 
         Raises:
             ValueError: If a token is outside the alphabet.
+            TypeError: If the tokens are no integers.
         """
-        places = np.asarray(tokens, int).ravel()
+        places = np.asarray(tokens).ravel()
+        require(
+            places.dtype.kind in "iu" or not places.size,
+            "decode",
+            "tokens that are integers",
+            f"dtype {places.dtype}",
+            "They are places in the alphabet.",
+            TypeError,
+        )
         require(
             not places.size or (places.min() >= 0 and places.max() < len(self.alphabet)),
             "decode",
@@ -87,7 +97,8 @@ def load_text(path: str | Path | None = None, *, held_out: float = 0.1) -> Text:
         The text as integers, its alphabet, and where its held-out part begins.
 
     Raises:
-        ValueError: If the file cannot be read, or either part of the text would be empty.
+        ValueError: If the file cannot be read or is empty, either part of the text would be empty,
+            or `held_out` is not between 0 and 1.
 
     >>> text = load_text()
     >>> text.decode(text.encode("a line of text"))
@@ -95,14 +106,23 @@ def load_text(path: str | Path | None = None, *, held_out: float = 0.1) -> Text:
     >>> len(text.tokens) == len(text.train) + len(text.test)
     True
     """
+    require(
+        isinstance(held_out, Real) and 0 < held_out < 1,
+        "load_text",
+        "held_out between 0 and 1",
+        repr(held_out),
+        "It is the part at the end that is not learned from, such as 0.1.",
+    )
     characters = _python_help() if path is None else _read(path)
+    empty = f"an empty file, {path}"
+    require(characters, "load_text", "a text of some characters", empty, "Bring another one.")
     cut = round(len(characters) * (1 - held_out))
     require(
         0 < cut < len(characters),
         "load_text",
         "some text on both sides of the cut",
         f"{len(characters)} characters and held_out={held_out}",
-        "Hold out a part between 0 and 1, such as 0.1.",
+        "Bring a longer text.",
     )
     codes = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
     alphabet, tokens = np.unique(codes, return_inverse=True)
@@ -128,23 +148,37 @@ def windows(
         Inputs and targets, `(batch, length)` each, in the dtype of the tokens.
 
     Raises:
-        ValueError: If the text is shorter than one piece and the token after it, or a size is
-            below 1.
+        ValueError: If the text is shorter than one piece and the token after it, a size is no whole
+            number of 1 or above, or a seed or a step none of 0 or above.
 
     >>> x, y = windows(np.arange(8), 3)
     >>> x.tolist(), y.tolist()
     ([[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]])
     """
-    tokens = np.asarray(tokens)
     require(
-        length >= 1 and (batch is None or batch >= 1),
+        _whole(length, 1) and (batch is None or _whole(batch, 1)),
         "windows",
         "a length and a batch of 1 or more",
-        f"length={length}, batch={batch}",
+        f"length={length!r}, batch={batch!r}",
         "Write windows(text.train, 64, 32).",
     )
     require(
-        tokens.ndim == 1 and len(tokens) > length,
+        _whole(seed, 0) and _whole(step, 0),
+        "windows",
+        "a seed and a step of 0 or more",
+        f"seed={seed!r}, step={step!r}",
+        "They choose the places of the pieces.",
+    )
+    tokens = np.asarray(tokens)
+    require(
+        tokens.ndim == 1,
+        "windows",
+        "tokens of shape (n,)",
+        "a Text" if tokens.dtype == object else f"shape {tokens.shape}",
+        "Write windows(text.train, 64, 32).",
+    )
+    require(
+        len(tokens) > length,
         "windows",
         f"tokens of shape (n,) with n above the length {length}",
         f"shape {tokens.shape}",
@@ -159,6 +193,10 @@ def windows(
     return tokens[places], tokens[places + 1]
 
 
+def _whole(number: Any, least: int) -> bool:
+    return isinstance(number, int | np.integer) and bool(number >= least)
+
+
 def _python_help() -> str:
     topics = importlib.import_module("pydoc_data.topics").topics
     return "\n\n".join(topics[name].strip() for name in sorted(topics))
@@ -167,7 +205,7 @@ def _python_help() -> str:
 def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no text"
         require(False, "load_text", f"a file in UTF-8 at {path}", reason, "Check the path.")
         raise
