@@ -278,6 +278,29 @@ def test_what_a_criterion_may_not_give(case):
     assert str(caught.value).startswith(SAYS + words)
 
 
+NO_NUMBERS = {
+    "complex": (lambda o, t: (o * 1j).sum(), "a real number from the metric 'odd', got complex64."),
+    "a complex Mean": (
+        lambda o, t: fn.Mean((o * 1j).sum(), 2),
+        "a real number from the metric 'od",
+    ),
+    "half a Mean": (lambda o, t: fn.Mean(None, 2), "a scalar from the metric 'odd', got None. Ret"),
+    "a Mean of text": (
+        lambda o, t: fn.Mean(o.sum(), "2"),
+        "a scalar from the metric 'odd', got a ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_NUMBERS)
+def test_a_metric_is_a_real_number(case):
+    metric, words = NO_NUMBERS[case]
+    step = fn.make_step(fn.Dense(2), fn.squared_error, optax.sgd(0.1), metrics={"odd": metric})
+    with pytest.raises(TypeError) as caught:
+        step.evaluate(step.init(jax.random.key(0), Y), (Y, Y))
+    assert str(caught.value).startswith(SAYS + words)
+
+
 WRONG_METRICS = {
     "a list": ([fn.accuracy], "metrics as a dict, functions by name, got a list of 1. Write met"),
     "a function": (

@@ -173,9 +173,20 @@ def _figure(
     what: str, value: Any, noted: Callable[[Any], Figure | None], examples: int
 ) -> tuple[Array, Figure]:
     """What a criterion or a metric returned, as a scalar and as a figure."""
+    if isinstance(value, Mean):
+        for part in value:
+            _scalar(what, part)
+    scalar = _scalar(what, value.value if isinstance(value, Figure) else value)
+    require(
+        what == "criterion" or not jnp.issubdtype(scalar.dtype, jnp.complexfloating),
+        "make_step",
+        f"a real number from the {what}",
+        f"{scalar.dtype}",
+        "Take its absolute value: jnp.abs(...).",
+        TypeError,
+    )
     if isinstance(value, Figure):
-        return _scalar(what, value.value), value
-    scalar = _scalar(what, value)
+        return scalar, value
     return scalar, noted(value) or mean_of(scalar, examples)
 
 
