@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import os
 import re
 import sys
@@ -26,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit code is 0; 1 if a proof, the input or the training failed; 130 after Ctrl-C; 141 if
     what reads the output is gone.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that lacks a letter of a name gets its number; the work is not lost.
+            stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args([_spaced(word) for word in words])
 

@@ -581,6 +581,16 @@ def test_output_that_nobody_reads_any_more_is_no_error(tmp_path):
     assert (run.returncode, run.stderr) == (141, b"")
 
 
+def test_names_that_the_terminal_cannot_show_are_no_error(tmp_path):
+    (tmp_path / "möwe.py").write_text("def f(größe): return größe * größe\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "funcnet", "trace", str(tmp_path / "möwe.py:f"), "--args", "3"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert b"gr\\xf6\\xdfe" in run.stdout
+
+
 MODEL = """import jax.numpy as jnp
 from beside import twice
 def boom(x): raise RuntimeError("boom\\nand more")
