@@ -9,6 +9,8 @@ import pytest
 
 import funcnet as fn
 
+from .test_speed import best_of, number_from
+
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 
 
@@ -199,6 +201,166 @@ def test_edit_gradient_in_a_loop_clips_each_iteration():
     assert jax.grad(f)(3.0, xs) > slope
 
 
+def exact(x):
+    """The figures in float64."""
+    x = np.abs(x) if np.iscomplexobj(x) else x
+    return figures(np.asarray(x, np.float64))
+
+
+def seen_of(x, **options):
+    """The figures of an array, as of a value that is one of the function's own."""
+    watched = jax.jit(fn.watch(lambda x: jnp.sum(jnp.real(-x)), select="v1", **options))(x)
+    return watched["v1"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 127, 129, 515, 8 * 1024, 70_001])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_figures_are_exact_at_any_size(size, dtype):
+    x = np.random.default_rng(0).normal(size=size) + 1
+    x[::7] = 0
+    x = jnp.asarray(x).astype(dtype) * (1 + 1j if dtype == "complex64" else 1)
+    found, true = seen_of(x).value, exact(-np.asarray(x.astype(jnp.promote_types(dtype, "f4"))))
+    for name in true:
+        np.testing.assert_allclose(found[name], true[name], rtol=1e-6, err_msg=name)
+
+
+def test_a_long_sum_of_equal_numbers_keeps_its_digits():
+    x = jnp.full((1024, 257), 0.1, jnp.float32)
+    found, true = seen_of(x).value, exact(-np.asarray(x))
+    for name in ("norm", "mean"):
+        np.testing.assert_allclose(found[name], true[name], rtol=2e-6)
+
+
+def test_figures_in_double_precision_are_so_inside():
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (5003,), jnp.float64)
+        found, true = seen_of(x).value, exact(-np.asarray(x))
+        for name in true:
+            assert found[name].dtype == jnp.float64
+            np.testing.assert_allclose(found[name], true[name], rtol=1e-13, err_msg=name)
+
+
+@pytest.mark.parametrize("spoilt", [jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("size", [8, 5000])
+def test_figures_of_what_is_not_finite(spoilt, size):
+    x = jnp.zeros(size).at[0].set(spoilt).at[1].set(2.0)
+    found = seen_of(x).value
+    assert found["nonfinite"] == jnp.float32(1 / size)
+    assert found["zeros"] == jnp.float32((size - 2) / size)
+    for name in ("norm", "max", "mean"):
+        np.testing.assert_equal(float(found[name]), float(exact(-np.asarray(x))[name]))
+
+
+@pytest.mark.parametrize("stats", [("norm",), ("zeros", "mean"), ("max", "nonfinite"), ()])
+def test_some_of_the_figures_are_those_of_all(stats):
+    x = jnp.linspace(-2, 3, 3001)
+    some, every = seen_of(x, stats=stats), seen_of(x)
+    assert set(some.value) == set(stats)
+    for found, all_of_them in zip(some, every, strict=True):
+        jax.tree.map(close, found, {name: all_of_them[name] for name in stats})
+
+
+def test_figures_under_vmap_are_those_of_each():
+    xs = jax.random.normal(jax.random.key(0), (3, 20, 30))
+    see = fn.watch(lambda x: jnp.sum(jnp.sin(x) ** 2), select="all")
+    many = jax.jit(jax.vmap(see))(xs)
+    for i, x in enumerate(xs):
+        jax.tree.map(lambda a, b, i=i: close(a[i], b), many.seen, see(x).seen)
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_figures_where_devices_hold_parts(kind):
+    x = jax.random.normal(jax.random.key(0), (40, 30))
+    see = jax.jit(fn.watch(lambda x: jnp.sum(jnp.sin(x) ** 2), select="all"))
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType[kind],))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+    with jax.set_mesh(mesh):
+        spread = see(jax.device_put(x, rows)).seen
+    jax.tree.map(close, spread, see(x).seen)
+
+
+def test_figures_in_each_part_of_a_shard_map():
+    loss, params, x = problem()
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.PartitionSpec("batch")
+
+    def part(params, x):
+        return jax.tree.map(lambda a: a[None], fn.watch(loss, select="all")(params, x).seen)
+
+    whole = jax.sharding.PartitionSpec()
+    spread = jax.shard_map(part, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False)
+    both = jax.jit(spread)(params, x)
+    for i in range(2):
+        alone = fn.watch(loss, select="all")(params, x[i : i + 1]).seen
+        jax.tree.map(lambda a, b, i=i: close(a[i], b), both, alone)
+
+
+@pytest.mark.parametrize("name", ["norm", "max", "mean"])
+def test_the_figures_of_an_adjoint_can_be_differentiated(name):
+    x = jnp.linspace(0.3, 2, 200)
+
+    def of_adjoint(x):
+        return fn.watch(lambda x: jnp.sum(jnp.exp(jnp.sin(x))), select="v1")(x)["v1"].adjoint[name]
+
+    plain = {"norm": jnp.linalg.norm, "max": jnp.max, "mean": jnp.mean}[name]
+    jax.tree.map(close, jax.grad(of_adjoint)(x), jax.grad(lambda x: plain(jnp.exp(jnp.sin(x))))(x))
+
+
+def chain(depth):
+    """A loss of `depth` layers of one shape, watched at every equation, and its arguments."""
+
+    def loss(weights, x):
+        for w in weights:
+            with jax.named_scope("layer"):
+                x = jnp.tanh(x @ w)
+        return jnp.mean(x * x)
+
+    return loss, ([jnp.ones((64, 64))] * depth, jnp.ones((72, 64)))
+
+
+def lines(text):
+    return text.count(" = ")
+
+
+def test_a_watched_program_grows_as_the_program_does():
+    sizes = []
+    for depth in (2, 4, 6):
+        loss, args = chain(depth)
+        plain, watched = (
+            jax.jit(f).lower(*args)
+            for f in (jax.value_and_grad(loss), fn.watch(loss, wrt=0, select="all"))
+        )
+        compiled = watched.compile()
+        kept = [
+            program.memory_analysis().temp_size_in_bytes for program in (plain.compile(), compiled)
+        ]
+        text = compiled.as_text()
+        assert kept[1] <= kept[0] + 2 * 2**16
+        before = (lines(program.as_text("hlo")) for program in (plain, watched))
+        sizes.append((*before, lines(text), text.count(" conditional(")))
+    less, same, more = np.array(sizes)
+    assert (more - same == same - less).all()
+    figures = 2 * 2 * 2
+    plain, watched, optimised, branches = (more - same) / figures
+    assert watched - plain <= 20
+    assert optimised <= 150
+    assert branches == 1
+
+
+WORST = """
+from tests.benchmarks.traces import watch_costs
+
+step, layers, norms, every = watch_costs(4).values()
+print(max(layers.slower / 1.1, every.slower / 1.6, every.longer / 5))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.alone
+def test_a_watched_step_costs_little_more():
+    assert best_of(lambda: number_from(WORST), 1.0) <= 1.0
+
+
 def f(x):
     with jax.named_scope("hidden"):
         h = jnp.sin(x)
@@ -215,6 +377,9 @@ MESSAGES = [
     (lambda: fn.watch(f, stats=("norm", "median"))(1.0),
      "watch: expected statistics among norm, max, mean, zeros, nonfinite, got 'median'. Or give "
      "functions by name: stats={'rms': f}."),
+    (lambda: fn.watch(lambda x: jnp.sum(-x), select="all", stats={"abs": jnp.abs})(jnp.ones(2)),
+     "watch: expected a statistic 'abs' that gives one number, got shape (2,). It takes an array; "
+     "reduce all of its axes."),
     (lambda: fn.watch(jnp.sin)(jnp.ones(2)),
      "watch: expected one real number as output, or a seed, got float32 of shape (2,). Pass seed=, "
      "the adjoint of the output: an array of its shape, or a pytree like it with None where "

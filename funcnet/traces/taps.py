@@ -40,7 +40,10 @@ class Program:
     ) -> None:
         self.closed, self.tap, self.blank = closed, tap, blank
         self.sites = {(site.path, site.result): site for site in sites}
-        self.prefixes = {site.path[:n] for site in sites for n in range(len(site.path) + 1)}
+        self.under: dict[tuple[int, ...], list[Site]] = {}
+        for site in sites:
+            for n in range(len(site.path) + 1):
+                self.under.setdefault(site.path[:n], []).append(site)
 
     def __call__(self, probes: Probes, *arrays: Any) -> tuple[list[Any], Probes]:
         """The outputs, and what was seen at each site, stacked over the iterations of loops."""
@@ -60,7 +63,7 @@ class Program:
         for i, step in enumerate(steps.steps_of(opened)):
             here = (*path, i)
             operands = [read(atom) for atom in step.operands]
-            if here in self.prefixes:
+            if here in self.under:
                 results, more = self._step(step, operands, here, probes)
                 seen |= more
             else:
@@ -90,9 +93,6 @@ class Program:
                     seen[site.name] = found
         return results, seen
 
-    def _under(self, path: tuple[int, ...]) -> list[Site]:
-        return [site for site in self.sites.values() if site.path[: len(path)] == path]
-
     def _call(
         self, call: jaxprs.Call, operands: list[Any], path: tuple[int, ...], probes: Probes
     ) -> tuple[list[Any], Probes]:
@@ -101,14 +101,14 @@ class Program:
 
         if call.remat:
             body = jax.checkpoint(body, policy=call.policy, prevent_cse=call.prevent_cse)
-            names = {site.name for site in self._under(path)}
+            names = {site.name for site in self.under[path]}
             probes = {name: probe for name, probe in probes.items() if name in names}
         return body(probes, *operands)
 
     def _cond(
         self, cond: jaxprs.Cond, operands: list[Any], path: tuple[int, ...], probes: Probes
     ) -> tuple[list[Any], Probes]:
-        every = self._under(path)
+        every = self.under[path]
 
         def branch(n: int, body: Any) -> Callable:
             def run(probes: Probes, *values: Any) -> tuple[list[Any], Probes]:
@@ -130,7 +130,7 @@ class Program:
         self, scan: jaxprs.Scan, operands: list[Any], path: tuple[int, ...], probes: Probes
     ) -> tuple[list[Any], Probes]:
         first, last = scan.consts, scan.consts + scan.carry
-        names = {site.name for site in self._under(path)}
+        names = {site.name for site in self.under[path]}
         own = {name: probe for name, probe in probes.items() if name in names}
 
         def body(carry: list, inputs: tuple) -> tuple[list, tuple]:

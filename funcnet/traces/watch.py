@@ -10,46 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from .. import jaxprs
-from ..folded import folded
 from ..render import forms, text
 from ..types import Array, require
 from .call import NO_FLOAT, Call, seeds_of
 from .sites import Site, layers_of, sites_of
-from .taps import Program
+from .stats import STATISTICS, Statistic, dtype_of, figures
+from .taps import Program, Tap
 from .values import number
-
-Statistic = Callable[[Array], Array]
-
-
-def _over_all(x: Array, reduce: Callable = jnp.sum, combine: Callable = jnp.add) -> Array:
-    """A reduction over all axes."""
-    wide = x.ndim > 1 and x.shape[-1] >= 32
-    return reduce(folded(x.reshape((-1, x.shape[-1]) if wide else -1), reduce, combine))
-
-
-def _squares(x: Array) -> Array:
-    return _over_all(x * x)
-
-
-def _nonfinite(x: Array) -> Array:
-    def count() -> Array:
-        return _over_all((~jnp.isfinite(x)).astype(x.dtype)) / x.size
-
-    # The sum of squares is there for the norm; while it is finite, so is every element.
-    return jax.lax.cond(jnp.isfinite(_squares(x)), lambda: jnp.zeros((), x.dtype), count)
-
-
-STATISTICS: dict[str, Statistic] = {
-    "norm": lambda x: jnp.sqrt(_squares(x)),
-    "max": lambda x: _over_all(jnp.abs(x), jnp.max, jnp.maximum),
-    "mean": lambda x: _over_all(x) / x.size,
-    "zeros": lambda x: _over_all((x == 0).astype(x.dtype)) / x.size,
-    "nonfinite": _nonfinite,
-}
-"""What `watch` can say of a value: root of the sum of squares, largest magnitude, mean, fraction of
-zeros, fraction that is NaN or infinite. Of complex values it takes the magnitudes. Norm and mean
-are sums in float32 (float64 for such values); there the norm of a number above 1.8e19 is infinite.
-"""
 
 
 class Seen(NamedTuple):
@@ -202,9 +169,9 @@ def watcher(
         sites = sites_of(closed, active, [ct is not None for ct in seeds])
         places = chosen_sites(where, sites, select)
         used = list({site: None for some in places.values() for site in some})
-        tap = _values_tap if keeps_values else functools.partial(_stats_tap, chosen)
-        see = _whole if keeps_values else functools.partial(_figures, chosen)
-        program = Program(closed, used, tap, lambda site, loops: _blank(see, site, loops))
+        tap = _values_tap if keeps_values else _stats_tap(chosen)
+        blank = _blank_value if keeps_values else functools.partial(_blank_figures, len(chosen))
+        program = Program(closed, used, tap, blank)
         some = [i for i, is_active in enumerate(active) if is_active]
 
         def of_some(probes: dict, arrays: list) -> tuple[list, tuple]:
@@ -215,7 +182,7 @@ def watcher(
             starts = [y for y, ct in zip(outputs, seeds, strict=True) if ct is not None]
             return starts, (outputs, seen)
 
-        probes = {site.name: _blank(see, site, site.loops) for site in used}
+        probes = {site.name: blank(site, site.loops) for site in used}
         points = [call.arrays[i] for i in some]
         _, pull, (outputs, values) = jax.vjp(of_some, probes, points, has_aux=True)
         adjoints, gradients = pull([ct for ct in seeds if ct is not None])
@@ -277,39 +244,31 @@ def _statistics(stats: Sequence[str] | Mapping[str, Statistic]) -> dict[str, Sta
     return {name: STATISTICS[name] for name in names}
 
 
-def _figures(chosen: dict[str, Statistic], x: Array) -> Array:
-    """The statistics of an array in a row."""
-    x = jnp.abs(x) if jnp.iscomplexobj(x) else jnp.asarray(x)
-    x = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
-    if x.size == 0 or not chosen:
-        return jnp.zeros(len(chosen), x.dtype)
-    return jnp.stack([statistic(x).astype(x.dtype) for statistic in chosen.values()])
-
-
-def _whole(x: Array) -> Array:
-    return x
-
-
-def _blank(see: Callable, site: Site, loops: tuple[int, ...]) -> Array:
+def _blank_figures(count: int, site: Site, loops: tuple[int, ...]) -> tuple[Array, ...]:
     """What is seen where nothing ran: zeros, with an axis for each loop."""
-    shape = jax.eval_shape(see, jax.ShapeDtypeStruct(site.shape, site.dtype))
-    return jnp.zeros((*loops, *shape.shape), shape.dtype)
+    return tuple(jnp.zeros(loops, dtype_of(site.dtype)) for _ in range(count))
 
 
-def _named(chosen: dict[str, Statistic], x: Array, whole: bool) -> Any:
-    return x if whole else {name: x[..., i] for i, name in enumerate(chosen)}
+def _blank_value(site: Site, loops: tuple[int, ...]) -> Array:
+    return jnp.zeros((*loops, *site.shape), site.dtype)
 
 
-def _stats_tap(
-    chosen: dict[str, Statistic], site: Site, value: Array, probe: Array
-) -> tuple[Array, Array]:
+def _named(chosen: dict[str, Statistic], seen: Any, whole: bool) -> Any:
+    return seen if whole else dict(zip(chosen, seen, strict=True))
+
+
+def _stats_tap(chosen: dict[str, Statistic]) -> Tap:
     @jax.custom_vjp
-    def tap(value: Array, probe: Array) -> Array:
+    def passed(value: Array, probe: tuple[Array, ...]) -> Array:
         return value
 
     # The figures of the adjoint leave as the gradient of the probe, which has just their size.
-    tap.defvjp(lambda value, probe: (value, None), lambda _, dy: (dy, _figures(chosen, dy)))
-    return tap(value, probe), _figures(chosen, jax.lax.stop_gradient(value))
+    passed.defvjp(lambda value, probe: (value, None), lambda _, dy: (dy, figures(chosen, dy)))
+
+    def tap(site: Site, value: Array, probe: Any) -> tuple[Array, tuple[Array, ...]]:
+        return passed(value, probe), figures(chosen, jax.lax.stop_gradient(value))
+
+    return tap
 
 
 def _values_tap(site: Site, value: Array, probe: Array) -> tuple[Array, Array]:

@@ -2,15 +2,16 @@
 
     python -m tests.benchmarks traces
 
-`watch` stands beside the same training step without it, compiled, in turns, in one process. A
-trace runs equation by equation; its times are of a second call, when what it compiles is there.
+`watch` stands beside the same training step without it, compiled, in turns, in one process, for
+networks of a few depths. A trace runs equation by equation; its times are of a second call, when
+what it compiles is there. The whole takes some four minutes.
 """
 
 import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,34 +63,66 @@ def seconds(f: Callable, *args: Any) -> float:
     return time.perf_counter() - started
 
 
-def in_turns(
-    steps: Sequence[Callable], args: tuple, runs: int = 15
-) -> tuple[list[float], list[float]]:
-    """Median milliseconds of each, and the seconds that it takes to compile."""
+class Cost(NamedTuple):
+    """What a step takes, and how many times what the first of its row takes.
+
+    Attributes:
+        ms: Milliseconds of a call, the median.
+        compiling: Seconds of a processor until it can be called.
+        slower: The median ratio of a call to a call of the first in the same turn.
+        longer: The ratio of the seconds of compiling.
+    """
+
+    ms: float
+    compiling: float
+    slower: float
+    longer: float
+
+
+def in_turns(steps: Sequence[Callable], args: tuple, runs: int = 15) -> list[Cost]:
+    """What each step costs."""
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
     compiled, waits = [], []
     for f in steps:
-        started = time.perf_counter()
+        jax.clear_caches()
+        started = time.process_time()
         compiled.append(jax.jit(f, compiler_options=options).lower(*args).compile())
-        waits.append(time.perf_counter() - started)
-    rows = [[seconds(f, *args) for f in compiled] for _ in range(runs)]
-    return [1e3 * statistics.median(column) for column in zip(*rows[1:], strict=True)], waits
+        waits.append(time.process_time() - started)
+    rows = [[seconds(f, *args) for f in compiled] for _ in range(runs)][1:]
+    return [
+        Cost(
+            1e3 * statistics.median(row[i] for row in rows),
+            waits[i],
+            statistics.median(row[i] / row[0] for row in rows),
+            waits[i] / waits[0],
+        )
+        for i in range(len(steps))
+    ]
+
+
+DEPTHS = 1, 4, 12
+WATCHED = {
+    "watched, layer outputs": {},
+    "watched, their norms alone": {"stats": ("norm",)},
+    "watched, every equation": {"select": "all"},
+}
+
+
+def watch_costs(depth: int) -> dict[str, Cost]:
+    """A training step of so many blocks, and the same watched."""
+    loss, params, tokens = transformer(depth, 8, 128, 256)
+    steps = [step(jax.value_and_grad(loss)), *(step(watching(loss, **o)) for o in WATCHED.values())]
+    costs = in_turns(steps, (params, ADAM.init(params), tokens))
+    return dict(zip((f"training step, {depth} blocks", *WATCHED), costs, strict=True))
 
 
 def watch_rows() -> None:
-    """A training step of six blocks, and the same watched."""
-    loss, params, tokens = transformer(6, 8, 128, 256)
-    steps = [
-        step(jax.value_and_grad(loss)),
-        step(watching(loss)),
-        step(watching(loss, stats=("norm",))),
-        step(watching(loss, select="all")),
-    ]
-    times, waits = in_turns(steps, (params, ADAM.init(params), tokens))
-    names = ("training step, 6 blocks", "watched, layer outputs", "watched, their norms alone",
-             "watched, every equation")  # fmt: skip
-    for name, ms, wait in zip(names, times, waits, strict=True):
-        print(f"{name:36}{ms:9.1f} ms {ms / times[0] - 1:+8.1%}, compiled in {wait:.1f} s")
+    """The costs of watching at a few depths."""
+    jax.jit(jnp.sin).lower(1.0).compile()
+    for depth in DEPTHS:
+        for name, cost in watch_costs(depth).items():
+            more = f"{cost.slower - 1:+8.1%}, compiled in {cost.compiling:.1f} s"
+            print(f"{name:36}{cost.ms:9.1f} ms {more}, {cost.longer:.1f} times", flush=True)
 
 
 def trace_rows() -> None:
