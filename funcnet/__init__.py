@@ -9,12 +9,8 @@ from . import plot as plot
 from . import tree as tree
 from .check import prove as prove
 from .check import prove_all as prove_all
-from .combine import ensemble as ensemble
 from .combine import network as network
 from .combine import parallel as parallel
-from .combine import remat as remat
-from .combine import repeat as repeat
-from .combine import residual as residual
 from .combine import serial as serial
 from .figures import Mean as Mean
 from .interop.safetensors import load_safetensors as load_safetensors
@@ -175,5 +171,9 @@ from .train.text import load_text as load_text
 from .train.text import windows as windows
 from .train.weights import load_weights as load_weights
 from .train.weights import save_weights as save_weights
+from .wrap import ensemble as ensemble
+from .wrap import remat as remat
+from .wrap import repeat as repeat
+from .wrap import residual as residual
 
 __version__ = "0.1.0"

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import jaxprs
+from .types import require, shown
 
 
 def parameters(f: Callable) -> Iterator[tuple[str, str]]:
@@ -41,12 +42,25 @@ def bind(
                 f"{name}: expected `{argument}` to be an array, got a {type(value).__name__} of "
                 f"numbers. Make it one: jnp.array({argument})."
             )
+        strange = [leaf for leaf in jax.tree.leaves(value) if _is_no_array(leaf)]
+        require(
+            not strange,
+            name,
+            f"`{argument}` to be an array",
+            shown(strange[0]) if strange else "one",
+            "Layers and functions are put together by serial(); text has to become numbers first.",
+            TypeError,
+        )
     static = tuple((key, _hashable(name, key, value)) for key, value in bound.kwargs.items())
     return jax.tree.map(lambda x: jnp.asarray(x) if _is_number(x) else x, bound.args), static
 
 
 def _is_number(leaf: Any) -> bool:
     return isinstance(leaf, bool | int | float | complex)
+
+
+def _is_no_array(leaf: Any) -> bool:
+    return isinstance(leaf, str | bytes) or (callable(leaf) and not hasattr(leaf, "dtype"))
 
 
 def _hashable(name: str, argument: str, value: Any) -> Any:

@@ -14,14 +14,15 @@ import contextlib
 import contextvars
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import jax
 
-from .jaxprs import shape_struct
+from . import refusals
+from .jaxprs import is_traced, shape_struct
 from .render import forms, text
-from .types import Array, Key, Params, State, require
+from .types import Array, Key, Params, State, require, shown
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,20 @@ class Layer:
     6.0
     """
 
-    init: Callable[..., tuple[Params, State]]
-    apply: Callable[..., tuple[Any, State]]
+    init: Callable[..., tuple[Params, State]] = field(repr=False)
+    apply: Callable[..., tuple[Any, State]] = field(repr=False)
     name: str = "layer"
 
-    def __call__(self, params: Params, *inputs: Any) -> Any:
+    def __post_init__(self) -> None:
+        # Whoever calls the two functions, and of whatever layer, hears what is wrong in a sentence.
+        init, apply = (
+            refusals.checked_init(self.name, self.init),
+            refusals.checked_apply(self.name, self.apply),
+        )
+        object.__setattr__(self, "init", init)
+        object.__setattr__(self, "apply", apply)
+
+    def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
         """The output alone, of a network that needs neither state nor key; see `apply`.
 
         Raises:
@@ -51,14 +61,23 @@ class Layer:
             ValueError: If a layer inside needs state or a key; the message shows the call to make.
         """
         require(
-            isinstance(params, dict),
+            not options,
             self.name,
-            "parameters (a dict) first",
-            type(params).__name__,
-            "Call net(params, x) with the parameters from net.init(key, x).",
+            "net(params, x), which evaluates without state",
+            ", ".join(f"{name}={shown(value)}" for name, value in options.items()),
+            "Call output, state = net.apply(params, state, x, train=True, key=key).",
             TypeError,
         )
         return self.apply(params, {}, *inputs)[0]
+
+    if not TYPE_CHECKING:  # a checker knows the attributes
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"{self.__dict__.get('name', 'layer')}: expected init, apply, name, named or "
+                f"summary of a layer, got {name!r}. A layer holds no numbers: params, state = "
+                "net.init(key, x)."
+            )
 
     def named(self, name: str) -> "Layer":
         """The same network under another name."""
@@ -70,6 +89,8 @@ class Layer:
         Args:
             *inputs: Example inputs: arrays or `jax.ShapeDtypeStruct`s.
         """
+        for x in inputs:
+            refusals.check_example(self.name, x)
         params, state, calls = calls_of(self, *inputs)
         rows = [_row(call, params, state) for call in calls[1:]]
         return Summary(self.name, tuple(rows), _row(calls[0], params, state)._replace(path="total"))
@@ -83,12 +104,28 @@ def pure(f: Callable, name: str | None = None) -> Layer:
     0.0
     """
 
+    where = name or _name_of(f)
+    refusals.check_child("pure", f, isinstance(f, Layer))
+
+    def run(*inputs: Any) -> Any:
+        try:
+            output = refusals.call(where, f, *inputs, remedy=refusals.FED)
+        except (TypeError, ValueError) as error:
+            refusals.check_not_a_factory(where, error)
+            raise
+        return refusals.check_output(where, output, isinstance(output, Layer))
+
+    def init(key: Key, *inputs: Any) -> tuple[Params, State]:
+        if not any(map(is_traced, jax.tree.leaves(inputs))):  # inside a network it runs anyway
+            jax.eval_shape(run, *inputs)
+        return {}, {}
+
     def apply(
         params: Params, state: State, *inputs: Any, train: bool = False, key: Key | None = None
     ) -> tuple[Any, State]:
-        return f(*inputs), state
+        return run(*inputs), state
 
-    return Layer(lambda key, *inputs: ({}, {}), apply, name or _name_of(f))
+    return Layer(init, apply, where)
 
 
 def stateless(init: Callable[..., Params], f: Callable, name: str | None = None) -> Layer:
@@ -103,12 +140,17 @@ def stateless(init: Callable[..., Params], f: Callable, name: str | None = None)
     (2, 3)
     """
 
+    where = name or _name_of(f)
+
+    def draw(key: Key, *inputs: Any) -> tuple[Params, State]:
+        return refusals.call(where, init, key, *inputs, given=1), {}
+
     def apply(
         params: Params, state: State, *inputs: Any, train: bool = False, key: Key | None = None
     ) -> tuple[Any, State]:
-        return f(params, *inputs), state
+        return refusals.call(where, f, params, *inputs, given=1), state
 
-    return Layer(lambda key, *inputs: (init(key, *inputs), {}), apply, name or _name_of(f))
+    return Layer(draw, apply, where)
 
 
 def lift(child: Layer | Callable, where: str = "lift") -> Layer:
@@ -117,14 +159,7 @@ def lift(child: Layer | Callable, where: str = "lift") -> Layer:
     Raises:
         TypeError: If `child` is neither.
     """
-    require(
-        isinstance(child, Layer) or callable(child),
-        where,
-        "a Layer or a function as child",
-        repr(child),
-        "A layer is made by a call, as in Dense(10).",
-        TypeError,
-    )
+    refusals.check_child(where, child, isinstance(child, Layer))
     return child if isinstance(child, Layer) else pure(child)
 
 
@@ -339,5 +374,5 @@ def _entered(name: str, inputs: Sequence[Any]) -> Iterator[Callable[[Any], None]
 
 
 def _name_of(f: Callable) -> str:
-    name = getattr(f, "__name__", None) or type(f).__name__
+    name = refusals.name_of(f)
     return "function" if name == "<lambda>" else name.lower()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from . import tree
 from .layer import Layer
-from .types import Key, Params, State, require
+from .types import Key, Params, State, require, shown
 
 
 def tie(net: Layer, sources: Mapping[str, str | tuple[str, Callable]]) -> Layer:
@@ -26,7 +26,8 @@ def tie(net: Layer, sources: Mapping[str, str | tuple[str, Callable]]) -> Layer:
         The network with fewer parameters and the same name.
 
     Raises:
-        TypeError: If `sources` does not give a path, or a path and a function, for each path.
+        TypeError: If `net` is no layer, or `sources` does not give a path, or a path and a
+            function, for each path.
         ValueError: At init, if a path names no parameter, a source is tied itself, or the shapes
             differ.
 
@@ -40,6 +41,14 @@ def tie(net: Layer, sources: Mapping[str, str | tuple[str, Callable]]) -> Layer:
     Reference: Press & Wolf, "Using the Output Embedding to Improve Language Models", 2017,
     section 3.
     """
+    require(
+        isinstance(net, Layer),
+        "tie",
+        "a Layer",
+        shown(net),
+        "A layer is made by a call, as in Dense(10).",
+        TypeError,
+    )
     pairs = _pairs(sources)
 
     def init(key: Key, *inputs: Any) -> tuple[Params, State]:

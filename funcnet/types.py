@@ -1,5 +1,6 @@
 """The words every floor shares: the array types, and the one form of an error message."""
 
+import operator
 from typing import Any, TypeAlias
 
 import jax
@@ -49,3 +50,32 @@ def require(
     """
     if not ok:
         raise error(f"{where}: expected {expected}, got {got}. {remedy}")
+
+
+def is_whole(n: object, least: int = 1) -> bool:
+    """Whether `n` is a whole number of `least` or more.
+
+    >>> [is_whole(n) for n in (3, 0, 2.0, "3", None)]
+    [True, False, False, False, False]
+    """
+    try:
+        return operator.index(n) >= least  # pyright: ignore[reportArgumentType]  # that is asked
+    except TypeError:
+        return False
+
+
+def shown(x: Any) -> str:
+    """`x` as a message tells it: short values as they are written, others by what they are.
+
+    >>> print(shown(3), shown("a"), shown((4, 5)), shown(len), shown(jax.numpy.ones((2, 3))))
+    3 'a' (4, 5) the function len float32 of shape (2, 3)
+    """
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return f"{x.dtype} of shape {tuple(x.shape)}"
+    if isinstance(x, type):
+        return f"the class {x.__name__}"
+    if callable(x) and hasattr(x, "__name__"):
+        return f"the function {x.__name__}"
+    leaves = jax.tree.leaves(x, is_leaf=lambda leaf: leaf is None)
+    plain = all(isinstance(leaf, str | int | float | complex | None) for leaf in leaves)
+    return repr(x) if plain and len(repr(x)) < 60 else f"a {type(x).__name__}"

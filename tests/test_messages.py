@@ -370,15 +370,16 @@ def test_an_op_of_floats_refuses_integers(rule):
 
 
 def sites():
-    """Every call of `require` and every `raise`: its file, and its first and last line."""
+    """Every call of `require` and every `raise` of an error: its file, its first and last line."""
     folders = (sorted((PACKAGE / name).glob("*.py")) for name in ("ops", "layers", "nets"))
-    alone = (PACKAGE / "train/optimizers.py", PACKAGE / "train/metrics.py", PACKAGE / "check.py")
+    others = ("train/optimizers", "train/metrics", "check", "refusals", "layer", "combine", "wrap")
+    alone = [PACKAGE / f"{name}.py" for name in others]
     for path in (*(path for folder in folders for path in folder), *alone):
         if path.name in ELSEWHERE:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            named = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            if isinstance(node, ast.Raise | ast.Call) and (not named or named == "require"):
+            asks = isinstance(node, ast.Call) and ast.unparse(node.func) == "require"
+            if asks or (isinstance(node, ast.Raise) and node.exc):
                 yield path, node.lineno, node.end_lineno or node.lineno
 
 
@@ -386,7 +387,7 @@ def places(call):
     """The files and lines that an error came through."""
     try:
         call()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         return {(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)}
     return set()
 

@@ -11,9 +11,10 @@ from ..layer import Layer, need_key, take, take_state
 from ..ops import attention as attention_op
 from ..ops import linear
 from ..ops import rotary as rotary_op
-from ..types import Array, Key, Params, State, require
+from ..types import Array, Key, Params, State, is_whole, require, shown
 from . import initializers
 from .dropout import check_probability
+from .initializers import drawn
 
 
 class _Inputs(NamedTuple):
@@ -90,7 +91,7 @@ def Attention(
         shapes = {"q": (x, heads), "k": (source, groups), "v": (source, groups)}
         params: Params = {}
         for draw, (name, (of, n)) in zip(keys[:3], shapes.items(), strict=True):
-            w = w_init(draw, (of.shape[-1], n * each), dtype)
+            w = drawn(w_init, draw, (of.shape[-1], n * each), dtype)
             params[name] = {"w": w.reshape(-1, n, each)}
             params[name].update({"b": jnp.zeros((n, each), dtype)} if bias else {})
         w = (out_init or w_init)(keys[3], (heads * each, x.shape[-1]), dtype)
@@ -142,23 +143,22 @@ def _check_options(
     heads: int, kv_heads: int | None, causal: bool, drop: float, cache: int | None
 ) -> None:
     require(
-        hasattr(heads, "__index__") and heads >= 1,
+        is_whole(heads),
         "attention",
         "a number of heads of 1 or more",
-        repr(heads),
+        shown(heads),
         "It divides the width.",
     )
     require(
-        kv_heads is None
-        or (hasattr(kv_heads, "__index__") and kv_heads >= 1 and heads % kv_heads == 0),
+        kv_heads is None or (is_whole(kv_heads) and heads % kv_heads == 0),
         "attention",
         f"kv_heads that divide {heads}, the number of heads",
-        repr(kv_heads),
+        shown(kv_heads),
         "Each serves a group of heads.",
     )
     check_probability("attention", "drop", drop, "dropping a pair of query and key")
     require(
-        cache is None or (hasattr(cache, "__index__") and cache >= 1 and causal),
+        cache is None or (is_whole(cache) and causal),
         "attention",
         "cache to be a number of tokens of 1 or more, and causal=True with it",
         f"cache={cache!r}, causal={causal}",

@@ -12,8 +12,9 @@ from ..ops import conv as conv_ops
 from ..ops import conv_transpose as transpose_ops
 from ..ops import pool
 from ..ops.windows import Padding, per_axis
-from ..types import Array, Key, Params, require
+from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
+from .initializers import drawn
 
 TRANSPOSED = initializers.variance_scaling(1.0, "fan_in", "truncated_normal", -1, -2)
 """`lecun_normal` of a kernel whose inputs come last."""
@@ -63,8 +64,8 @@ def Conv(
         _check_groups("conv", groups, x.shape[-1], "channels of x")
         w_key, b_key = jax.random.split(key)
         dtype = initializers.float_dtype(x)
-        params = {"w": w_init(w_key, (*lengths, x.shape[-1] // groups, width), dtype)}
-        return {**params, "b": b_init(b_key, (width,), dtype)} if bias else params
+        params = {"w": drawn(w_init, w_key, (*lengths, x.shape[-1] // groups, width), dtype)}
+        return {**params, "b": drawn(b_init, b_key, (width,), dtype)} if bias else params
 
     def conv(params: Params, x: Array) -> Array:
         (w,) = take("conv", params, "w")
@@ -134,8 +135,8 @@ def ConvTranspose(
         lengths = _kernel("conv_transpose", kernel, x)
         w_key, b_key = jax.random.split(key)
         dtype = initializers.float_dtype(x)
-        params = {"w": w_init(w_key, (*lengths, width // groups, x.shape[-1]), dtype)}
-        return {**params, "b": b_init(b_key, (width,), dtype)} if bias else params
+        params = {"w": drawn(w_init, w_key, (*lengths, width // groups, x.shape[-1]), dtype)}
+        return {**params, "b": drawn(b_init, b_key, (width,), dtype)} if bias else params
 
     def conv_transpose(params: Params, x: Array) -> Array:
         (w,) = take("conv_transpose", params, "w")
@@ -155,17 +156,17 @@ def ConvTranspose(
 
 def _check_width(where: str, width: int) -> None:
     require(
-        hasattr(width, "__index__") and width >= 1,
+        is_whole(width),
         where,
         "a width that is a whole number of 1 or more",
-        repr(width),
+        shown(width),
         "It is the number of output channels.",
     )
 
 
 def _check_groups(where: str, groups: int, count: int, what: str) -> None:
     require(
-        hasattr(groups, "__index__") and groups >= 1 and count % groups == 0,
+        is_whole(groups) and count % groups == 0,
         where,
         f"a number of groups that divides {count}, the number of {what}",
         f"groups={groups!r}",

@@ -12,6 +12,7 @@ from ..ops.einsum import einsum as einsum_op
 from ..ops.einsum import terms_of
 from ..types import Array, Key, Params, require
 from . import initializers
+from .initializers import drawn
 
 
 def Identity() -> Layer:
@@ -47,7 +48,7 @@ def Scale(*, init: Callable = initializers.ones) -> Layer:
     """
 
     def draw(key: Key, x: Array) -> Params:
-        return {"scale": init(key, x.shape[-1:], initializers.float_dtype(x))}
+        return {"scale": drawn(init, key, x.shape[-1:], initializers.float_dtype(x))}
 
     def scale(params: Params, x: Array) -> Array:
         (scale,) = take("scale", params, "scale")
@@ -70,7 +71,7 @@ def Bias(*, init: Callable = initializers.zeros) -> Layer:
     """
 
     def draw(key: Key, x: Array) -> Params:
-        return {"b": init(key, x.shape[-1:], initializers.float_dtype(x))}
+        return {"b": drawn(init, key, x.shape[-1:], initializers.float_dtype(x))}
 
     def bias(params: Params, x: Array) -> Array:
         (b,) = take("bias", params, "b")
@@ -175,12 +176,12 @@ def Einsum(
         w_key, b_key = jax.random.split(key)
         dtype = initializers.float_dtype(x)
         draw = w_init or _lecun(first, second, output)
-        params = {"w": draw(w_key, tuple(sizes.values()), dtype)}
+        params = {"w": drawn(draw, w_key, tuple(sizes.values()), dtype)}
         if not bias_axes:
             return params
         return {
             **params,
-            "b": b_init(b_key, tuple(sizes[c] for c in output if c in bias_axes), dtype),
+            "b": drawn(b_init, b_key, tuple(sizes[c] for c in output if c in bias_axes), dtype),
         }
 
     def einsum(params: Params, x: Array) -> Array:
@@ -224,7 +225,7 @@ def PReLU(*, init: Callable = initializers.constant(0.25), shared: bool = False)
 
     def draw(key: Key, x: Array) -> Params:
         shape = () if shared else x.shape[-1:]
-        return {"slope": init(key, shape, initializers.float_dtype(x))}
+        return {"slope": drawn(init, key, shape, initializers.float_dtype(x))}
 
     def prelu(params: Params, x: Array) -> Array:
         (slope,) = take("prelu", params, "slope")

@@ -26,14 +26,42 @@ from jax.nn.initializers import uniform as uniform
 from jax.nn.initializers import variance_scaling as variance_scaling
 from jax.nn.initializers import zeros as zeros
 
-from .. import tree
+from .. import refusals, tree
 from ..layer import Layer
-from ..types import Array, Key, Params, require
+from ..ops.precision import one_array
+from ..types import Array, Key, Params, require, shown
+
+EXPECTED = "a function (key, shape, dtype) -> array"
 
 
 def float_dtype(x: Array | jax.ShapeDtypeStruct) -> Any:
     """The dtype that parameters for an input take: its own if floating, else float32."""
+    one_array("init", x)
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+
+
+def drawn(init: Any, key: Key, shape: Sequence[int], dtype: Any) -> Array:
+    """`init(key, shape, dtype)`, if that is an array of this shape.
+
+    Raises:
+        TypeError: If `init` is no function, or what makes one and was not called.
+
+    >>> drawn(ones, jax.random.key(0), (2,), jnp.float32).tolist()
+    [1.0, 1.0]
+    """
+    remedy = "Pass one such as initializers.zeros or, with its call, initializers.he_normal()."
+    known = callable(init) and refusals.takes(init, key, shape, dtype)
+    require(known, "initializer", EXPECTED, shown(init), remedy, TypeError)
+    array: Any = init(key, shape, dtype)
+    require(
+        getattr(array, "shape", None) == tuple(shape),
+        "initializer",
+        f"{EXPECTED} of shape {tuple(shape)}",
+        f"{shown(init)}, which gives {shown(array)}",
+        remedy,
+        TypeError,
+    )
+    return array
 
 
 def torch_linear(fan_in: int | None = None) -> Callable:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from ..layer import Layer, stateless, take
 from ..ops import linear
-from ..types import Array, Key, Params, require
+from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
+from .initializers import drawn
 
 
 def Dense(
@@ -37,18 +38,18 @@ def Dense(
     {'b': (4,), 'w': (3, 4)}
     """
     require(
-        hasattr(width, "__index__") and width >= 1,
+        is_whole(width),
         "dense",
         "a width that is a whole number of 1 or more",
-        repr(width),
+        shown(width),
         "It is the number of outputs.",
     )
 
     def init(key: Key, x: Array) -> Params:
         w_key, b_key = jax.random.split(key)
         dtype = initializers.float_dtype(x)
-        params = {"w": w_init(w_key, (x.shape[-1], width), dtype)}
-        return {**params, "b": b_init(b_key, (width,), dtype)} if bias else params
+        params = {"w": drawn(w_init, w_key, (x.shape[-1], width), dtype)}
+        return {**params, "b": drawn(b_init, b_key, (width,), dtype)} if bias else params
 
     def dense(params: Params, x: Array) -> Array:
         (w,) = take("dense", params, "w")
@@ -77,7 +78,7 @@ def Embed(entries: int, width: int, *, init: Callable = initializers.normal(1.0)
     (1, 3, 8)
     """
     require(
-        all(hasattr(n, "__index__") and n >= 1 for n in (entries, width)),
+        all(is_whole(n) for n in (entries, width)),
         "embed",
         "entries and width that are whole numbers of 1 or more",
         (entries, width),
@@ -85,7 +86,7 @@ def Embed(entries: int, width: int, *, init: Callable = initializers.normal(1.0)
     )
 
     def draw(key: Key, ids: Array) -> Params:
-        return {"table": init(key, (entries, width), jnp.float32)}
+        return {"table": drawn(init, key, (entries, width), jnp.float32)}
 
     def embed(params: Params, ids: Array) -> Array:
         (table,) = take("embed", params, "table")

@@ -4,16 +4,41 @@ import functools
 import math
 from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from .. import refusals
 from ..layer import Layer, stateless, take, take_state
 from ..ops import group_norm as group_ops
 from ..ops import layer_norm as layer_ops
 from ..ops import norm
-from ..types import Array, Key, Params, State, require
+from ..types import Array, Key, Params, State, require, shown
 from . import initializers
+
+
+def norm_of(where: str, norm: Any) -> Layer:
+    """`norm()`, if that is a layer.
+
+    Raises:
+        TypeError: If `norm` is a layer already, or wants arguments.
+
+    >>> norm_of("block", LayerNorm).name
+    'layer_norm'
+    """
+    layer: Any = None
+    if callable(norm) and refusals.takes(norm):
+        layer = norm()
+    require(
+        isinstance(layer, Layer),
+        where,
+        "norm to be what makes a norm when called without arguments, such as LayerNorm",
+        shown(norm),
+        "Write norm=LayerNorm, or norm=partial(GroupNorm, 8) to fill in what it wants.",
+        TypeError,
+    )
+    return layer
 
 
 def BatchNorm(

@@ -9,8 +9,9 @@ from ..jaxprs import is_traced
 from ..layer import Layer, pure, stateless, take
 from ..ops import linear
 from ..ops.precision import floating
-from ..types import Array, Key, Params, require
+from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
+from .initializers import drawn
 
 PERIOD = 10000.0
 """The longest wave is 2π times this many steps."""
@@ -45,16 +46,16 @@ def LearnedPositions(length: int, *, init: Callable = initializers.normal(0.02))
     Reference: Gehring et al., "Convolutional Sequence to Sequence Learning", 2017, section 3.1.
     """
     require(
-        hasattr(length, "__index__") and length >= 1,
+        is_whole(length),
         "learned_positions",
         "a length that is a whole number of 1 or more",
-        repr(length),
+        shown(length),
         "The table has one row for each position.",
     )
 
     def draw(key: Key, x: Array, offset: Array | int = 0) -> Params:
         _check_sequence("learned_positions", x)
-        return {"table": init(key, (length, x.shape[-1]), initializers.float_dtype(x))}
+        return {"table": drawn(init, key, (length, x.shape[-1]), initializers.float_dtype(x))}
 
     def learned_positions(params: Params, x: Array, offset: Array | int = 0) -> Array:
         (table,) = take("learned_positions", params, "table")
@@ -127,10 +128,10 @@ def TimeEmbedding(width: int) -> Layer:
     Models", 2021.
     """
     require(
-        hasattr(width, "__index__") and width >= 2 and width % 2 == 0,
+        is_whole(width, 2) and width % 2 == 0,
         "time_embedding",
         "a width that is an even number of 2 or more",
-        repr(width),
+        shown(width),
         "One half are cosines, the other sines.",
     )
 

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from ..combine import network
 from ..layer import Layer, lift, stateless, take
 from ..ops import elman, gru, lstm
-from ..types import Array, Key, Params, require
+from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
+from .initializers import drawn
 
 
 def LSTM(
@@ -127,7 +128,7 @@ def GRU(
         params = _drawn("gru", key, x, width, 3, bias, w_init, hidden_init, b_init)
         if bias:
             key = jax.random.fold_in(key, 1)
-            params["b_hn"] = b_init(key, (width,), initializers.float_dtype(x))
+            params["b_hn"] = drawn(b_init, key, (width,), initializers.float_dtype(x))
         return params
 
     def apply(params: Params, x: Array, lengths: Any = None, start: Any = None) -> Any:
@@ -247,10 +248,10 @@ def _turned(x: Array, lengths: Array | None) -> Array:
 
 def _check_width(where: str, width: int) -> None:
     require(
-        hasattr(width, "__index__") and width >= 1,
+        is_whole(width),
         where,
         "a width that is a whole number of 1 or more",
-        repr(width),
+        shown(width),
         "It is the number of units.",
     )
 
@@ -278,7 +279,7 @@ def _drawn(
     wide = jnp.promote_types(dtype, jnp.float32)  # the orthogonal one knows no 16-bit numbers
 
     def side_by_side(key: Key, init: Callable, *shape: int) -> Array:
-        blocks = jax.vmap(lambda k: init(k, shape, wide))(jax.random.split(key, gates))
+        blocks = jax.vmap(lambda k: drawn(init, k, shape, wide))(jax.random.split(key, gates))
         return jnp.moveaxis(blocks, 0, -2).reshape(*shape[:-1], -1).astype(dtype)
 
     w_key, hidden_key, b_key = jax.random.split(key, 3)

@@ -5,17 +5,19 @@ from typing import Any
 
 import jax
 
+from .. import refusals
 from ..combine import network
 from ..layer import Layer, stateless, take
 from ..ops import gated
 from ..ops.rectifiers import relu, relu_squared
 from ..ops.smooth import gelu, gelu_tanh, silu
-from ..types import Array, Key, Params, State, require
+from ..types import Array, Key, Params, State, is_whole, require, shown
 from . import initializers
 from .attention import Attention
 from .dropout import Dropout, DropPath
+from .initializers import drawn
 from .linear import Dense
-from .norm import LayerNorm
+from .norm import LayerNorm, norm_of
 
 PLAIN = {
     "gelu": gelu,
@@ -79,17 +81,18 @@ def FeedForward(
         Variants Improve Transformer", 2020, equation 6.
     """
     require(
-        callable(activation) or activation in PLAIN or activation in GATED,
+        refusals.is_function(activation, Layer)
+        or (isinstance(activation, str) and activation in (*PLAIN, *GATED)),
         "feed_forward",
         f"an activation among {', '.join((*PLAIN, *GATED))}, or a function",
-        repr(activation),
+        shown(activation),
         "Pass any function of an array by itself: activation=jnp.tanh.",
     )
     require(
-        hidden is None or (hasattr(hidden, "__index__") and hidden >= 1),
+        hidden is None or is_whole(hidden),
         "feed_forward",
         "hidden to be a whole number of 1 or more, or None",
-        repr(hidden),
+        shown(hidden),
         "None is four times the features.",
     )
     last = out_init or w_init
@@ -121,7 +124,7 @@ def _gated(op: Callable, hidden: int | None, w_init: Callable, out_init: Callabl
         shapes = ((width, inner), (width, inner), (inner, width))
         draws = zip(names, jax.random.split(key, 3), shapes, strict=True)
         inits = {"gate": w_init, "up": w_init, "down": out_init}
-        return {name: {"w": inits[name](k, shape, dtype)} for name, k, shape in draws}
+        return {name: {"w": drawn(inits[name], k, shape, dtype)} for name, k, shape in draws}
 
     def feed_forward(params: Params, x: Array) -> Array:
         weights = (
@@ -196,7 +199,8 @@ def TransformerBlock(
     mlp = FeedForward(hidden, activation=activation, bias=bias, w_init=w_init, out_init=out_init)
 
     @network(
-        norm1=norm(), attention=attention, norm2=norm(), mlp=mlp,
+        norm1=norm_of("transformer_block", norm), attention=attention,
+        norm2=norm_of("transformer_block", norm), mlp=mlp,
         drop=Dropout(drop), path=DropPath(drop_path),
     )  # fmt: skip
     def block(net, x, *rest):

@@ -4,17 +4,18 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from ..combine import network, repeat
+from ..combine import network
 from ..layer import Layer
 from ..layers import initializers
 from ..layers.dropout import Dropout
 from ..layers.linear import Embed
-from ..layers.norm import LayerNorm
+from ..layers.norm import LayerNorm, norm_of
 from ..layers.position import LearnedPositions
 from ..layers.transformer import TransformerBlock
 from ..ops.linear import dense
 from ..ops.linear_cross_entropy import linear_cross_entropy
-from ..types import Array, State, require
+from ..types import Array, State, is_whole, require, shown
+from ..wrap import repeat
 
 
 def GPT(
@@ -76,10 +77,10 @@ def GPT(
     section 2.3.
     """
     require(
-        hasattr(depth, "__index__") and depth >= 1,
+        is_whole(depth),
         "GPT",
         "a depth that is a whole number of 1 or more",
-        repr(depth),
+        shown(depth),
         "It is the number of blocks.",
     )
     draw = initializers.normal(0.02)
@@ -97,7 +98,7 @@ def GPT(
         **positions,
         drop=Dropout(drop),
         **blocks,
-        norm=norm(),
+        norm=norm_of("gpt", norm),
     )
     def gpt(net, ids):
         x = net.tokens(ids)

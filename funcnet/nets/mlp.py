@@ -44,7 +44,7 @@ def MLP(
     1986.
     """
     require(
-        not isinstance(widths, int) and len(widths) > 0,
+        not isinstance(widths, int | str) and len(widths) > 0,
         "MLP",
         "the width of one layer or more",
         f"widths={widths!r}",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..types import require
+from ..types import is_whole, require, shown
 
 
 def noise_schedule(steps: int, kind: str = "linear") -> np.ndarray:
@@ -24,10 +24,10 @@ def noise_schedule(steps: int, kind: str = "linear") -> np.ndarray:
         Nichol & Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, equation 17.
     """
     require(
-        hasattr(steps, "__index__") and steps >= 1,
+        is_whole(steps),
         "noise_schedule",
         "a number of steps that is a whole number of 1 or more",
-        repr(steps),
+        shown(steps),
         "Write noise_schedule(1000); a few hundred will do for small images.",
     )
     require(

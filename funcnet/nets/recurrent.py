@@ -13,7 +13,7 @@ from ..layer import Layer
 from ..layers.dropout import Dropout
 from ..layers.linear import Dense, Embed
 from ..layers.recurrent import GRU, LSTM, RNN
-from ..types import Array, Key, Params, require
+from ..types import Array, Key, Params, is_whole, require, shown
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
@@ -63,10 +63,10 @@ def CharRNN(
         "Choose one of the three.",
     )
     require(
-        hasattr(depth, "__index__") and depth >= 1,
+        is_whole(depth),
         "CharRNN",
         "a depth that is a whole number of 1 or more",
-        repr(depth),
+        shown(depth),
         "It is the number of recurrent layers.",
     )
     names = [f"{cell}{i}" for i in range(depth)]

@@ -10,7 +10,7 @@ from ..layer import Layer
 from ..layers import initializers
 from ..layers.conv import Conv, GlobalPool, MaxPool
 from ..layers.linear import Dense
-from ..layers.norm import BatchNorm
+from ..layers.norm import BatchNorm, norm_of
 from ..ops.rectifiers import relu
 from ..types import Array, Key, Params, State, require
 
@@ -75,7 +75,7 @@ def ResNet(
         repr(depth),
         "Write ResNet(18), or ResNet(20, 10) for ten classes of small images.",
     )
-    small = depth in SMALL
+    first_norm, small = norm_of("resnet", norm), depth in SMALL
     counts = (depth // 6,) * 3 if small else STAGES[depth]
     grown = 4 if depth >= 50 and not small else 1
     first = 16 if small else 64
@@ -92,7 +92,7 @@ def ResNet(
     stem = _conv(first, 3) if small else _conv(first, 7, 2)
     pool = {} if small else {"maxpool": MaxPool(3, 2, padding=1)}
     return serial(
-        conv1=stem, bn1=norm(), relu=relu, **pool, **stages,
+        conv1=stem, bn1=first_norm, relu=relu, **pool, **stages,
         avgpool=GlobalPool(), fc=Dense(outputs),
     ).named("resnet")  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..jaxprs import is_traced
 from ..layer import Layer
-from ..types import Array, Key, Params, State, require
+from ..types import Array, Key, Params, State, is_whole, require, shown
 
 
 def sample(
@@ -118,14 +118,14 @@ def _check_sample(
         "Write prompt[None] for a batch of one.",
     )
     require(
-        hasattr(length, "__index__") and length >= 1,
+        is_whole(length),
         "sample",
         "a length of 1 token or more",
-        repr(length),
+        shown(length),
         "It is the number of tokens to draw after the prompt.",
     )
     require(
-        temperature >= 0 and (top_k is None or (hasattr(top_k, "__index__") and top_k >= 1)),
+        temperature >= 0 and (top_k is None or is_whole(top_k)),
         "sample",
         "a temperature of 0 or more and top_k of 1 or more, or None",
         f"temperature={temperature}, top_k={top_k}",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
+from .. import refusals
 from ..combine import Bound, network, serial
 from ..layer import Layer
 from ..layers import initializers
@@ -13,7 +14,7 @@ from ..layers.linear import Dense
 from ..layers.norm import GroupNorm
 from ..layers.position import TimeEmbedding
 from ..ops.smooth import silu
-from ..types import Array, require
+from ..types import Array, is_whole, require, shown
 
 
 def UNet(
@@ -58,6 +59,14 @@ def UNet(
     embedding of Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", 2020, appendix B.
     """
     _check_widths(widths, blocks, groups)
+    require(
+        refusals.is_function(activation, Layer),
+        "UNet",
+        "activation to be a function of an array",
+        shown(activation),
+        "Write UNet(1, activation=fn.silu).",
+        TypeError,
+    )
     timed, last = time_width is not None, len(widths) - 1
     block = functools.partial(_block, groups=groups, activation=activation, timed=timed)
     children: dict[str, Layer] = {"stem": Conv(widths[0], 3, padding=1)}
@@ -123,7 +132,7 @@ def _block(
 def _check_widths(widths: Sequence[int], blocks: int, groups: int) -> None:
     fits = isinstance(widths, Sequence) and len(widths) > 0 and all(w % groups == 0 for w in widths)
     require(
-        fits and hasattr(blocks, "__index__") and blocks >= 1,
+        fits and is_whole(blocks),
         "UNet",
         f"widths that are multiples of the {groups} groups, and 1 or more blocks for each",
         f"widths={widths!r}, blocks={blocks!r}",

@@ -14,7 +14,7 @@ from ..layers.linear import Dense
 from ..ops.divergence import gaussian_kl
 from ..ops.loss import binary_cross_entropy
 from ..ops.rectifiers import relu
-from ..types import Array, require
+from ..types import Array, is_whole, require, shown
 from .mlp import MLP
 
 
@@ -64,10 +64,10 @@ def VAE(
     Reference: Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, section 3 and appendix C.
     """
     require(
-        hasattr(latent, "__index__") and latent >= 1,
+        is_whole(latent),
         "VAE",
         "a latent that is a whole number of 1 or more",
-        repr(latent),
+        shown(latent),
         "It is the length of a code.",
     )
     shape, widths = tuple(shape), tuple(widths)

@@ -9,8 +9,9 @@ from ..layer import Layer, stateless, take
 from ..layers import initializers
 from ..layers.conv import Conv
 from ..layers.dropout import Dropout, check_probability
+from ..layers.initializers import drawn
 from ..layers.linear import Dense
-from ..layers.norm import LayerNorm
+from ..layers.norm import LayerNorm, norm_of
 from ..layers.position import LearnedPositions
 from ..layers.transformer import TransformerBlock, shaped
 from ..types import Array, Key, Params, require
@@ -35,7 +36,7 @@ def ClassToken(*, init: Callable = initializers.normal(0.02)) -> Layer:
     """
 
     def draw(key: Key, x: Array) -> Params:
-        return {"token": init(key, x.shape[-1:], initializers.float_dtype(x))}
+        return {"token": drawn(init, key, x.shape[-1:], initializers.float_dtype(x))}
 
     def class_token(params: Params, x: Array) -> Array:
         (token,) = take("class_token", params, "token")
@@ -118,7 +119,7 @@ def ViT(
         positions=shaped(lambda x: LearnedPositions(x.shape[1]), "positions"),
         drop=Dropout(drop),
         **blocks,
-        norm=norm(),
+        norm=norm_of("vit", norm),
         head=Dense(outputs),
     )
     def vit(net, images):

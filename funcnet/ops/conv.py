@@ -14,12 +14,13 @@ from ..folded import sum_over
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
 from . import windows
-from .precision import widened
+from .precision import one_array, widened
 from .slide import plain_slide, plus, promoted, slide, slide_back, slide_weights
 from .windows import Axis, Padding
 
 
 def _check_conv(x: Array, w: Array, b: Array | None, groups: int) -> None:
+    one_array("conv", x)
     require(
         jnp.ndim(w) in (3, 4, 5),
         "conv",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ..folded import folded, sum_over
 from ..rules import normal_case, rule
-from ..types import Array, require
+from ..types import Array, is_whole, require
 from .norm import affine, check_channels, moments
 from .precision import widened
 
@@ -21,7 +21,7 @@ def _check_groups(x: Array, scale: Array | None, shift: Array | None, groups: in
     check_channels("group_norm", x, 2, scale=scale, shift=shift)
     channels = x.shape[-1]
     require(
-        hasattr(groups, "__index__") and groups >= 1 and channels % groups == 0,
+        is_whole(groups) and channels % groups == 0,
         "group_norm",
         f"a number of groups that divides {channels}, the number of channels of x",
         f"groups={groups!r}",

@@ -10,10 +10,11 @@ from ..folded import folded
 from ..jaxprs import is_traced
 from ..rules import Case, normal_case, rule
 from ..types import Array, require
-from .precision import wide, widened
+from .precision import one_array, wide, widened
 
 
 def _check_dense(x: Array, w: Array, b: Array | None) -> None:
+    one_array("dense", x)
     require(
         jnp.ndim(w) == 2,
         "dense",
@@ -95,6 +96,7 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
 
 
 def _check_embed(table: Array, ids: Array) -> None:
+    one_array("embed", ids, "ids")
     require(
         jnp.ndim(table) == 2,
         "embed",

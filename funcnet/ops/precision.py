@@ -4,15 +4,16 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..types import Array, require
+from ..types import Array, require, shown
 
 
 def floating(where: str, x: Any, name: str = "x") -> Array:
     """The argument `name` of `where` as an array.
 
     Raises:
-        TypeError: If it is not floating: an op with a gradient has none among the integers.
+        TypeError: If it is None or not floating: an op with a gradient has none among the integers.
     """
+    one_array(where, x, name)
     require(
         jnp.issubdtype(jnp.result_type(x), jnp.floating),
         where,
@@ -22,6 +23,22 @@ def floating(where: str, x: Any, name: str = "x") -> Array:
         TypeError,
     )
     return jnp.asarray(x)
+
+
+def one_array(where: str, x: Any, name: str = "x") -> None:
+    """Raise unless the argument `name` of `where` is one array.
+
+    Raises:
+        TypeError: If it is None, or several in a list or dict.
+    """
+    require(
+        x is not None and not isinstance(x, dict | list | tuple),
+        where,
+        f"{name} to be an array",
+        shown(x),
+        "Take it apart in the body of a network(); a function that returns nothing gives None.",
+        TypeError,
+    )
 
 
 def wide(*arrays: Any) -> Any:
