@@ -240,21 +240,21 @@ def _case(
     k: tuple[int, ...] = (2, 4, 2, 3),
     v: int | None = None,
     bias: tuple[int, ...] | None = None,
-    mask: Callable[[], Array] | None = None,
+    mask: Callable[[], Any] | None = None,
     **static: Any,
 ) -> Case:
     def make(random: Generator) -> tuple:
         shapes = (q, k, (*k[:3], v or k[3]), bias)
         floats = [None if shape is None else random.standard_normal(shape) for shape in shapes]
         where = None if mask is None else mask()
-        bits = random.integers(0, 2**32, 2, np.uint32)
+        bits: Any = random.integers(0, 2**32, 2, np.uint32)
         key = jax.random.wrap_key_data(bits) if static.get("drop") else None
         return *floats[:3], where, floats[3], key
 
     return Case(make, static)
 
 
-def _one_row_of_nothing() -> Array:
+def _one_row_of_nothing() -> Any:
     return (np.arange(4)[:, None] != 1) & (np.arange(4) != 2)
 
 

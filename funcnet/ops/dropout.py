@@ -8,6 +8,7 @@ each device of a mesh draws its own part. It is no generator for anything else.
 import math
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +115,7 @@ def _dropout_backward(
 
 def _case(shape: Sequence[int], *, raw: bool = False, **static: object) -> Case:
     def make(random: Generator) -> tuple:
-        bits = random.integers(0, 2**32, 2, np.uint32)
+        bits: Any = random.integers(0, 2**32, 2, np.uint32)
         return random.standard_normal(shape), bits if raw else jax.random.wrap_key_data(bits)
 
     return Case(make, static)
