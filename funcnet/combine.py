@@ -191,6 +191,11 @@ def serial(*layers: Layer | Callable, **named: Layer | Callable) -> Layer:
 
     A positional child is named by what it is: `dense`, `dense_1`. Named children come last.
 
+    Raises:
+        TypeError: If a child is neither a layer nor a function of arrays, such as a layer's maker
+            that was not called.
+        ValueError: If a name is reserved or taken.
+
     >>> from funcnet.layers.linear import Dense
     >>> net = serial(Dense(8), jnp.tanh, Dense(8), head=Dense(2))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 3)))
@@ -211,6 +216,10 @@ def parallel(
     *layers: Layer | Callable, merge: Callable | None = None, **named: Layer | Callable
 ) -> Layer:
     """Side by side on the same inputs; the outputs as a tuple, or `merge(*outputs)`.
+
+    Raises:
+        TypeError: If a child is neither a layer nor a function of arrays, or `merge` no function.
+        ValueError: If a name is reserved or taken.
 
     >>> both = parallel(jnp.sin, jnp.cos, merge=jnp.multiply)
     >>> float(both({}, 0.0))

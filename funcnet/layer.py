@@ -57,7 +57,7 @@ class Layer:
         """The output alone, of a network that needs neither state nor key; see `apply`.
 
         Raises:
-            TypeError: If `params` is no dict.
+            TypeError: If `params` is no dict, or an option such as `train` is given.
             ValueError: If a layer inside needs state or a key; the message shows the call to make.
         """
         require(
@@ -88,6 +88,9 @@ class Layer:
 
         Args:
             *inputs: Example inputs: arrays or `jax.ShapeDtypeStruct`s.
+
+        Raises:
+            TypeError: If an input is neither, or there are too many or too few.
         """
         for x in inputs:
             refusals.check_example(self.name, x)
@@ -98,6 +101,9 @@ class Layer:
 
 def pure(f: Callable, name: str | None = None) -> Layer:
     """A function of the inputs alone as a layer.
+
+    Raises:
+        TypeError: If `f` is no function of arrays; when applied, if it returns nothing or a layer.
 
     >>> import jax.numpy as jnp
     >>> float(pure(jnp.tanh)({}, 0.0))
@@ -157,7 +163,7 @@ def lift(child: Layer | Callable, where: str = "lift") -> Layer:
     """A layer as it is, a plain function as `pure`.
 
     Raises:
-        TypeError: If `child` is neither.
+        TypeError: If `child` is neither, such as a layer's maker that was not called.
     """
     refusals.check_child(where, child, isinstance(child, Layer))
     return child if isinstance(child, Layer) else pure(child)

@@ -18,6 +18,7 @@ def residual(layer: Layer | Callable) -> Layer:
     """`x + layer(x)`; its parameters are the layer's own. Further inputs go to the layer alone.
 
     Raises:
+        TypeError: If `layer` is neither a layer nor a function of arrays.
         ValueError: When applied, if the layer changes the shape.
 
     >>> float(residual(jnp.sin)({}, 0.5) - jnp.sin(0.5))
@@ -49,8 +50,9 @@ def repeat(layer: Layer | Callable, n: int) -> Layer:
     stacked likewise. Inputs after the first go unchanged to every copy.
 
     Raises:
-        ValueError: If `n` is below 1, the layer changes the shape or dtype of its input, or the
-            parameters are not stacked `n` deep.
+        TypeError: If `layer` is neither a layer nor a function of arrays.
+        ValueError: If `n` is no whole number of 1 or more; when applied, if the layer changes the
+            shape or dtype of its input, or the parameters are not stacked `n` deep.
 
     >>> from funcnet.layers.linear import Dense
     >>> params, state = repeat(Dense(4), 8).init(jax.random.key(0), jnp.ones((2, 4)))
@@ -88,7 +90,9 @@ def ensemble(layer: Layer | Callable, n: int) -> Layer:
     """`n` copies with their own parameters on the same inputs; outputs are stacked along axis 0.
 
     Raises:
-        ValueError: If `n` is below 1, or the parameters are not stacked `n` deep.
+        TypeError: If `layer` is neither a layer nor a function of arrays.
+        ValueError: If `n` is no whole number of 1 or more; when applied, if the parameters are not
+            stacked `n` deep.
 
     >>> from funcnet.layers.linear import Dense
     >>> five = ensemble(Dense(3), 5)
@@ -122,6 +126,9 @@ def remat(layer: Layer | Callable, policy: Callable | None = None) -> Layer:
         layer: What to wrap.
         policy: Which values to keep all the same; see `jax.checkpoint_policies`. Ops with
             hand-written rules are kept by name: `save_only_these_names("dense", "conv")`.
+
+    Raises:
+        TypeError: If `layer` is neither a layer nor a function of arrays, or `policy` no policy.
 
     >>> float(jax.grad(lambda x: remat(jnp.sin)({}, x))(0.0))
     1.0

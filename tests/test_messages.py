@@ -6,6 +6,7 @@ The losses' are in `test_loss.py`, backpropagation's in `test_backprop.py`.
 # Wrong arguments are the matter here.
 
 import ast
+import inspect
 import re
 import traceback
 from functools import partial
@@ -259,6 +260,9 @@ OTHERS = rows(
     lambda: NORM.apply(*NORM.init(KEY, ROWS), ROWS[:1], train=True),
     "batch_norm: expected more than one value for each channel in training, got shape (1, 3). "
     "The variance of one value is 0: use a larger batch, or train=False.",
+    lambda: NORM.apply(*NORM.init(KEY, ROWS), ROWS[:0], train=True),
+    "batch_norm: expected more than one value for each channel in training, got shape (0, 3). "
+    "The variance of one value is 0: use a larger batch, or train=False.",
     lambda: fn.initializers.torch_linear()(KEY, (3,)),
     "torch_linear: expected fan_in for a bias, got shape (3,) alone. Write torch_linear(fan_in), "
     "the number of inputs.",
@@ -343,6 +347,17 @@ def test_an_op_says_the_same_when_differentiated(call, error, message):
     check(lambda: jax.vjp(partial(call.func, **call.keywords), *call.args), error, message)
 
 
+def raised(op):
+    """What the docstring says under Raises."""
+    _, _, section = inspect.getdoc(op).partition("Raises:\n")
+    return section.partition("\n\n")[0]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), OPS)
+def test_the_docstring_names_the_error(call, error, message):
+    assert f"{error.__name__}: If" in raised(call.func) or " to be an array, got" in message
+
+
 PACKAGE = Path(fn.__file__).parent
 ELSEWHERE = {"loss.py", "multiclass.py", "reduction.py", "backprop.py"}
 TAKES_INTEGERS = {"dense", "embed", "conv", "pad", "max_pool", "global_max_pool"}
@@ -365,6 +380,7 @@ def test_an_op_of_floats_refuses_integers(rule):
         f"{name}.astype(jnp.float32)."
     )
     check(lambda: rule.op(whole, *others, **case.static), TypeError, message)
+    assert "TypeError: If" in raised(rule.op)
     options = rule.options(case.static)
     check(lambda: rule.forward(whole, *others, **options), TypeError, message)
 

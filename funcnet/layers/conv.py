@@ -204,6 +204,9 @@ def MaxPool(
     Returns:
         A layer named "max_pool".
 
+    Raises:
+        ValueError: When applied, if the window, stride or padding does not fit the input.
+
     >>> MaxPool(2)({}, jnp.ones((1, 8, 6, 3))).shape
     (1, 4, 3, 3)
     """
@@ -232,6 +235,10 @@ def AvgPool(
     Returns:
         A layer named "avg_pool".
 
+    Raises:
+        TypeError: When applied, if the input is not floating.
+        ValueError: When applied, if the window, stride or padding does not fit the input.
+
     >>> AvgPool(2)({}, jnp.ones((1, 8, 6, 3))).shape
     (1, 4, 3, 3)
     """
@@ -254,7 +261,8 @@ def GlobalPool(kind: Literal["avg", "max"] = "avg") -> Layer:
         A layer named "global_pool": `(batch, *spatial, channels)` to `(batch, channels)`.
 
     Raises:
-        ValueError: If `kind` is neither.
+        TypeError: When applied, if a mean is to be taken of what is not floating.
+        ValueError: If `kind` is neither; when applied, if there is nothing to pool.
 
     >>> GlobalPool("max")({}, jnp.ones((2, 8, 6, 3))).shape
     (2, 3)
@@ -279,6 +287,9 @@ def Flatten() -> Layer:
 
     Returns:
         A layer named "flatten".
+
+    Raises:
+        ValueError: When applied to a scalar.
 
     >>> Flatten()({}, jnp.ones((2, 4, 4, 3))).shape
     (2, 48)

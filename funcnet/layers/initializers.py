@@ -44,7 +44,8 @@ def drawn(init: Any, key: Key, shape: Sequence[int], dtype: Any) -> Array:
     """`init(key, shape, dtype)`, if that is an array of this shape.
 
     Raises:
-        TypeError: If `init` is no function, or what makes one and was not called.
+        TypeError: If `init` is no function, or gives something else: it makes one, and was not
+            called.
 
     >>> drawn(ones, jax.random.key(0), (2,), jnp.float32).tolist()
     [1.0, 1.0]
@@ -70,6 +71,9 @@ def torch_linear(fan_in: int | None = None) -> Callable:
     Args:
         fan_in: Number of inputs to one output. Needed for a bias, whose shape does not tell it;
             for a weight it is the product of all axes but the last.
+
+    Raises:
+        ValueError: When it draws, if the shape has one axis and `fan_in` is None.
 
     >>> w = torch_linear()(jax.random.key(0), (400, 3), jnp.float32)
     >>> bool(jnp.abs(w).max() <= 0.05)

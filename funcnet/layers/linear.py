@@ -31,7 +31,9 @@ def Dense(
         A layer named "dense", with parameters `w` and, unless `bias` is false, `b`.
 
     Raises:
-        ValueError: If `width` is no whole number of 1 or more.
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
+        ValueError: If `width` is no whole number of 1 or more; when applied, if the last axis has
+            another length than at `init`.
 
     >>> params, _ = Dense(4).init(jax.random.key(0), jnp.ones((2, 3)))
     >>> jax.tree.map(jnp.shape, params)
@@ -70,7 +72,9 @@ def Embed(entries: int, width: int, *, init: Callable = initializers.normal(1.0)
         A layer named "embed", with the parameter `table`.
 
     Raises:
-        ValueError: If `entries` or `width` is no whole number of 1 or more.
+        TypeError: When applied, if the ids are not integers.
+        ValueError: If `entries` or `width` is no whole number of 1 or more; when applied, if a
+            concrete id is out of range.
 
     >>> ids = jnp.array([[1, 4, 1]])
     >>> params, _ = Embed(5, 8).init(jax.random.key(0), ids)

@@ -68,8 +68,8 @@ def BatchNorm(
         each `(channels,)`; the state is float32 at least.
 
     Raises:
-        ValueError: If `decay` is outside 0 to 1, when applied without the state, or in training
-            with one value for each channel.
+        ValueError: If `decay` is outside 0 to 1; when applied without the state, or in training to
+            a batch that has one value for each channel or, as an empty one, none.
 
     >>> x = jnp.array([[1.0], [3.0]])
     >>> net = BatchNorm()

@@ -31,9 +31,9 @@ def LearnedPositions(length: int, *, init: Callable = initializers.normal(0.02))
         A layer named "learned_positions" on `(batch, time, width)`, with the parameter `table`.
 
     Raises:
-        ValueError: If `length` is no whole number of 1 or more; when applied, if the sequence runs
-            over the end of the table. A traced offset cannot be looked at: past the end the last
-            row is taken.
+        ValueError: If `length` is no whole number of 1 or more; when applied, if there is no axis
+            of time, the offset is no integers that fit, or the sequence runs over the end of the
+            table. A traced offset cannot be looked at: past the end the last row is taken.
 
     >>> import jax
     >>> x = jnp.zeros((2, 3, 8))
@@ -85,6 +85,11 @@ def SinusoidalPositions() -> Layer:
 
     Returns:
         A layer named "sinusoidal_positions" on `(batch, time, width)`, without parameters.
+
+    Raises:
+        TypeError: When applied, if x is not floating.
+        ValueError: When applied, if there is no axis of time, or the offset is no integers that
+            fit.
 
     >>> (100 * SinusoidalPositions()({}, jnp.zeros((1, 2, 4)))).astype(int).tolist()
     [[[0, 100, 0, 100], [84, 54, 0, 99]]]

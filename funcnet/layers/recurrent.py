@@ -54,7 +54,8 @@ def LSTM(
         in the order i, f, g, o.
 
     Raises:
-        ValueError: If `width` is no whole number of 1 or more.
+        ValueError: If `width` is no whole number of 1 or more; at `init` or when applied, if the
+            input, lengths or start do not fit.
 
     >>> net, x = LSTM(4, return_final=True), jnp.ones((2, 5, 3))
     >>> params, _ = net.init(jax.random.key(0), x)
@@ -114,7 +115,8 @@ def GRU(
         side by side in the order r, z, n.
 
     Raises:
-        ValueError: If `width` is no whole number of 1 or more.
+        ValueError: If `width` is no whole number of 1 or more; at `init` or when applied, if the
+            input, lengths or start do not fit.
 
     >>> net, x = GRU(4), jnp.ones((2, 5, 3))
     >>> params, _ = net.init(jax.random.key(0), x)
@@ -169,7 +171,8 @@ def RNN(
         parameters are `w_in`, `w_hidden` and, unless `bias` is false, `b`.
 
     Raises:
-        ValueError: If `width` is no whole number of 1 or more.
+        ValueError: If `width` is no whole number of 1 or more; at `init` or when applied, if the
+            input, lengths or start do not fit, or when applied, if the activation is neither.
 
     >>> net, x = RNN(4, activation="relu"), jnp.ones((2, 5, 3))
     >>> params, _ = net.init(jax.random.key(0), x)

@@ -72,6 +72,10 @@ def PixelShuffle(factor: int | Sequence[int]) -> Layer:
     Returns:
         A layer named "pixel_shuffle" on `(batch, *spatial, channels)`.
 
+    Raises:
+        TypeError: When applied, if x is not floating.
+        ValueError: When applied, if the rank or the factor does not fit.
+
     >>> PixelShuffle(2)({}, jnp.ones((1, 8, 6, 12))).shape
     (1, 16, 12, 3)
     """

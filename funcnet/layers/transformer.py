@@ -69,7 +69,8 @@ def FeedForward(
         A layer named "feed_forward", with `up` and `down`, and `gate` if gated: each as `Dense`.
 
     Raises:
-        ValueError: If the activation has an unknown name, or `hidden` is no number of units.
+        ValueError: If the activation has an unknown name or is no function of arrays, or `hidden`
+            is no number of units.
 
     >>> import jax.numpy as jnp
     >>> net = FeedForward(16, activation="swiglu")
@@ -180,6 +181,7 @@ def TransformerBlock(
         A layer named "transformer_block", with `norm1`, `attention`, `norm2` and `mlp`.
 
     Raises:
+        TypeError: If `norm` is a layer already, or wants arguments.
         ValueError: If an option is out of range; see `Attention` and `FeedForward`.
 
     >>> import jax.numpy as jnp

@@ -20,6 +20,11 @@ def LeNet(classes: int = 10, *, activation: Callable = relu) -> Layer:
         classes: Number of logits.
         activation: Follows every layer but the last.
 
+    Raises:
+        TypeError: If the activation is neither a layer nor a function of arrays.
+        ValueError: If `classes` is no whole number of 1 or more; at `init`, if the images are too
+            small or not of rank 4.
+
     >>> import jax
     >>> LeNet().summary(jax.ShapeDtypeStruct((1, 32, 32, 1), "float32")).total.parameters
     81194

@@ -64,6 +64,7 @@ def GPT(
         do not change the parameters.
 
     Raises:
+        TypeError: If `norm` is a layer already, or wants arguments.
         ValueError: If an option is out of range, or a sequence too long for positions or cache.
 
     >>> import jax
@@ -131,6 +132,10 @@ def lm_loss(
 
     The logits of all tokens never exist at one time; see `linear_cross_entropy`, whose options
     these are.
+
+    Raises:
+        TypeError: If `output` is no pair, or has not floating numbers, or the labels no integers.
+        ValueError: If a shape does not fit, or an option or a concrete label is out of range.
 
     >>> features, table = jnp.zeros((1, 3, 8)), jnp.ones((4, 8))
     >>> print(f"{lm_loss((features, table), jnp.array([[1, 2, 3]])):.4f}")  # ln 4

@@ -32,7 +32,8 @@ def MLP(
         A layer over the last axis of its input.
 
     Raises:
-        ValueError: If there is no width.
+        TypeError: If an activation is neither a layer nor a function of arrays.
+        ValueError: If there is no width, or one is no whole number of 1 or more.
 
     >>> import jax, jax.numpy as jnp
     >>> net = MLP((3, 1), activation=jax.nn.sigmoid, output=jax.nn.sigmoid)

@@ -55,6 +55,7 @@ def ResNet(
         A layer named "resnet" on `(batch, height, width, channels)`.
 
     Raises:
+        TypeError: If `norm` is a layer already, or wants arguments.
         ValueError: If there is no network of this depth.
 
     >>> import jax

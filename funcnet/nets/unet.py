@@ -47,6 +47,7 @@ def UNet(
         multiple of 2 to the number of levels less 1: `net(params, x)` or `net(params, x, t)`.
 
     Raises:
+        TypeError: If the activation is no function of arrays.
         ValueError: If the widths, blocks, groups or inputs do not fit.
 
     >>> import jax

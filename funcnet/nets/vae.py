@@ -51,6 +51,7 @@ def VAE(
         training it needs a key.
 
     Raises:
+        TypeError: If `encoder`, `decoder` or the activation is neither a layer nor a function.
         ValueError: If `latent` is no whole number of 1 or more, when applied to examples of
             another shape, or in training without a key.
 

@@ -84,6 +84,7 @@ def ViT(
         size of the images is fixed by the first.
 
     Raises:
+        TypeError: If `norm` is a layer already, or wants arguments.
         ValueError: If an option is out of range, or patches do not fill the image.
 
     >>> import jax

@@ -87,7 +87,8 @@ def kl_divergence(
 
     Raises:
         TypeError: If log_q is not floating or `where` is not boolean.
-        ValueError: If the shapes differ, `reduction` is unknown, or a concrete p is below 0.
+        ValueError: If the shapes differ or have no axis, `reduction` is unknown, or a concrete p is
+            below 0.
 
     >>> float(kl_divergence(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([[0.25, 0.75]])))
     0.0
@@ -147,7 +148,7 @@ def gaussian_kl(
 
     Raises:
         TypeError: If the mean is not floating or `where` is not boolean.
-        ValueError: If the shapes differ, or `reduction` is unknown.
+        ValueError: If the shapes differ or have no axis, or `reduction` is unknown.
 
     >>> float(gaussian_kl(jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2))))
     2.5

@@ -151,7 +151,8 @@ def dropout(x: Array, key: Key, *, drop: float, broadcast_dims: Sequence[int] = 
 
     Raises:
         TypeError: If `x` is not floating or `key` no key.
-        ValueError: If `drop` is out of range, an axis does not exist, or there are several keys.
+        ValueError: If `drop` is out of range, an axis does not exist, there are several keys, or
+            the mask would have more than 2^32 numbers.
 
     >>> y = dropout(jnp.ones(1000), jax.random.key(0), drop=0.2)
     >>> sorted(set(y.tolist())), 0.15 < float((y == 0).mean()) < 0.25

@@ -333,7 +333,8 @@ def cross_entropy(
 
     Raises:
         TypeError: If the labels or `where` have a dtype that does not fit.
-        ValueError: If a shape does not fit, or an option or a concrete label is out of range.
+        ValueError: If the logits are not floating, a shape does not fit, or an option or a concrete
+            label is out of range.
 
     >>> print(f"{cross_entropy(jnp.zeros((2, 4)), jnp.array([3, 0])):.4f}")  # ln 4
     1.3863

@@ -35,13 +35,12 @@ def _relu_backward(y: Array, dy: Array) -> tuple[Array]:
     return (jnp.where(y <= 0, 0, dy),)
 
 
-@rule(
-    _relu_forward,
-    _relu_backward,
-    cases={"image": normal_case((2, 3, 3, 2)), "kink": _at(-1, 0, 1), "none": normal_case((0, 3))},
-)
+@rule(_relu_forward, _relu_backward, cases=_with_kinks(-1, 0, 1))
 def relu(x: Array) -> Array:
     """max(x, 0), elementwise.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> relu(jnp.array([-1.0, 0.0, 2.0])).tolist()
     [0.0, 0.0, 2.0]
@@ -66,6 +65,9 @@ def _relu6_backward(y: Array, dy: Array) -> tuple[Array]:
 @rule(_relu6_forward, _relu6_backward, cases=_with_kinks(-1, 0, 3, 6, 7))
 def relu6(x: Array) -> Array:
     """min(max(x, 0), 6), elementwise.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> relu6(jnp.array([-1.0, 2.0, 9.0])).tolist()
     [0.0, 2.0, 6.0]
@@ -95,16 +97,14 @@ def _leaky(where: str, x: Array, slope: float | Array) -> Array:
 @rule(
     _leaky_relu_forward,
     _leaky_relu_backward,
-    cases={
-        "rows": normal_case((4, 3)),
-        "slope": normal_case((4, 3), slope=0.3),
-        "falling": normal_case((4, 3), slope=-0.5),
-        "kink": _at(-1, 0, 1),
-        "none": normal_case((0, 3)),
-    },
+    cases=_with_kinks(-1, 0, 1)
+    | {name: normal_case((4, 3), slope=a) for name, a in (("slope", 0.3), ("falling", -0.5))},
 )
 def leaky_relu(x: Array, *, slope: float = 0.01) -> Array:
     """x where x > 0, else slope · x.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> leaky_relu(jnp.array([-1.0, 2.0]), slope=0.5).tolist()
     [-0.5, 2.0]
@@ -163,6 +163,7 @@ def prelu(x: Array, slope: Array) -> Array:
         The shape of `x`, in the dtype that JAX promotes the arguments to.
 
     Raises:
+        TypeError: If `x` is not floating.
         ValueError: If `slope` has another shape.
 
     >>> prelu(jnp.array([[-1.0, -1.0]]), jnp.array([0.5, 2.0])).tolist()
@@ -209,6 +210,10 @@ def _elu_backward(kept: Array, dy: Array, *, alpha: float) -> tuple[Array]:
 def elu(x: Array, *, alpha: float = 1.0) -> Array:
     """x where x > 0, else α (eˣ − 1).
 
+    Raises:
+        TypeError: If `x` is not floating.
+        ValueError: If `alpha` is not above 0.
+
     >>> elu(jnp.array([-jnp.inf, 0.0, 2.0])).tolist()
     [-1.0, 0.0, 2.0]
 
@@ -236,6 +241,10 @@ def _celu_backward(kept: Array, dy: Array, *, alpha: float) -> tuple[Array]:
 def celu(x: Array, *, alpha: float = 1.0) -> Array:
     """x where x > 0, else α (e^(x / α) − 1): an elu whose slope has no jump, whatever α.
 
+    Raises:
+        TypeError: If `x` is not floating.
+        ValueError: If `alpha` is not above 0.
+
     >>> celu(jnp.array([-jnp.inf, 0.0, 2.0]), alpha=0.5).tolist()
     [-0.5, 0.0, 2.0]
 
@@ -262,6 +271,9 @@ def _selu_backward(kept: Array, dy: Array) -> tuple[Array]:
 def selu(x: Array) -> Array:
     """λ x where x > 0, else λ α (eˣ − 1), with λ = 1.0507 and α = 1.6733.
 
+    Raises:
+        TypeError: If `x` is not floating.
+
     >>> round(float(selu(-jnp.inf)), 4)
     -1.7581
 
@@ -284,6 +296,9 @@ def _hard_tanh_backward(y: Array, dy: Array) -> tuple[Array]:
 @rule(_hard_tanh_forward, _hard_tanh_backward, cases=_with_kinks(-2, -1, 0, 1, 2))
 def hard_tanh(x: Array) -> Array:
     """min(max(x, −1), 1), elementwise.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> hard_tanh(jnp.array([-3.0, 0.5, 3.0])).tolist()
     [-1.0, 0.5, 1.0]
@@ -312,6 +327,9 @@ def _hard_sigmoid(x: Array) -> Array:
 @rule(_hard_sigmoid_forward, _hard_sigmoid_backward, cases=_with_kinks(-4, -3, 0, 3, 4))
 def hard_sigmoid(x: Array) -> Array:
     """relu6(x + 3) / 6. (ONNX has another one by default: 0.2 x + 0.5, clipped.)
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> hard_sigmoid(jnp.array([-3.0, 0.0, 3.0])).tolist()
     [0.0, 0.5, 1.0]
@@ -342,6 +360,9 @@ def _hard_swish(x: Array) -> Array:
 def hard_swish(x: Array) -> Array:
     """x · relu6(x + 3) / 6, and 0 at −∞. Its slope at the kinks is 0 at −3 and 1 at 3.
 
+    Raises:
+        TypeError: If `x` is not floating.
+
     >>> hard_swish(jnp.array([-3.0, 1.5, 3.0])).tolist()
     [0.0, 1.125, 3.0]
 
@@ -362,6 +383,9 @@ def _relu_squared_backward(x: Array, dy: Array) -> tuple[Array]:
 @rule(_relu_squared_forward, _relu_squared_backward, cases=_with_kinks(-1, 0, 1))
 def relu_squared(x: Array) -> Array:
     """max(x, 0)², elementwise.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> relu_squared(jnp.array([-1.0, 0.0, 3.0])).tolist()
     [0.0, 0.0, 9.0]

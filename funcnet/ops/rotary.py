@@ -99,7 +99,8 @@ def rotary(
 
     Raises:
         TypeError: If `x` is not floating.
-        ValueError: If `x` is not of rank 4, its width odd, or the positions do not fit.
+        ValueError: If `x` is not of rank 4, its width odd, the positions do not fit, or
+            `base` is not above 0.
 
     >>> x = jnp.array([1.0, 0.0]).reshape(1, 1, 1, 2)
     >>> rotary(x, jnp.array([jnp.pi / 2])).ravel().round(3).tolist()

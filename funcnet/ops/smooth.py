@@ -75,6 +75,9 @@ def _sigmoid_backward(kept: Array, dy: Array) -> tuple[Array]:
 def sigmoid(x: Array) -> Array:
     """σ(x) = 1 / (1 + e⁻ˣ), elementwise.
 
+    Raises:
+        TypeError: If `x` is not floating.
+
     >>> sigmoid(jnp.array([-jnp.inf, 0.0, jnp.inf])).tolist()
     [0.0, 0.5, 1.0]
 
@@ -98,6 +101,9 @@ def _tanh_backward(kept: Array, dy: Array) -> tuple[Array]:
 @rule(_tanh_forward, _tanh_backward, cases=PLAIN)
 def tanh(x: Array) -> Array:
     """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ), elementwise.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> tanh(jnp.array([-jnp.inf, 0.0, jnp.inf])).tolist()
     [-1.0, 0.0, 1.0]
@@ -125,6 +131,9 @@ def _gelu_backward(x: Array, dy: Array) -> tuple[Array]:
 @rule(_gelu_forward, _gelu_backward, cases=PLAIN)
 def gelu(x: Array) -> Array:
     """x Φ(x), with Φ the distribution function of the standard normal; not the tanh form.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> round(float(gelu(1.0)), 4), float(gelu(-jnp.inf))
     (0.8413, -0.0)
@@ -164,6 +173,9 @@ def gelu_tanh(x: Array) -> Array:
     It is computed as x σ(2u), with u what the tanh is taken of: the same number, and its small
     values for x < 0 do not drown in the 1.
 
+    Raises:
+        TypeError: If `x` is not floating.
+
     >>> round(float(gelu_tanh(1.0)), 4), float(gelu_tanh(-jnp.inf))
     (0.8412, -0.0)
 
@@ -186,6 +198,9 @@ def _silu_backward(x: Array, dy: Array) -> tuple[Array]:
 @rule(_silu_forward, _silu_backward, cases=PLAIN)
 def silu(x: Array) -> Array:
     """x σ(x), also called swish.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> round(float(silu(1.0)), 4), float(silu(-jnp.inf))
     (0.7311, -0.0)
@@ -214,6 +229,9 @@ def _mish_backward(x: Array, dy: Array) -> tuple[Array]:
 @rule(_mish_forward, _mish_backward, cases=PLAIN)
 def mish(x: Array) -> Array:
     """x tanh(softplus(x)).
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> round(float(mish(1.0)), 4), float(mish(-jnp.inf))
     (0.8651, -0.0)
@@ -251,6 +269,10 @@ def _softplus(x: Array, beta: float) -> Array:
 def softplus(x: Array, *, beta: float = 1.0) -> Array:
     """log(1 + e^(β x)) / β: a smooth relu.
 
+    Raises:
+        TypeError: If `x` is not floating.
+        ValueError: If `beta` is not above 0.
+
     >>> round(float(softplus(0.0)), 4), float(softplus(1000.0))
     (0.6931, 1000.0)
 
@@ -276,6 +298,9 @@ def _log_sigmoid_backward(x: Array, dy: Array) -> tuple[Array]:
 )
 def log_sigmoid(x: Array) -> Array:
     """log σ(x) = −log(1 + e⁻ˣ): the logarithm of a probability, from its logit.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> round(float(log_sigmoid(0.0)), 4), float(log_sigmoid(-1000.0))
     (-0.6931, -1000.0)
@@ -306,6 +331,9 @@ def _softsign(x: Array) -> Array:
 @rule(_softsign_forward, _softsign_backward, cases=PLAIN)
 def softsign(x: Array) -> Array:
     """x / (1 + |x|), and ±1 at ±∞.
+
+    Raises:
+        TypeError: If `x` is not floating.
 
     >>> softsign(jnp.array([-jnp.inf, 0.0, 1.0])).tolist()
     [-1.0, 0.0, 0.5]
@@ -355,6 +383,7 @@ def glu(x: Array, *, axis: int = -1) -> Array:
     """a σ(b), with x = (a, b) in halves along `axis`.
 
     Raises:
+        TypeError: If `x` is not floating.
         ValueError: If there is no such axis, or its length is odd.
 
     >>> glu(jnp.array([3.0, 0.0])).tolist()
