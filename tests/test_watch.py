@@ -350,7 +350,7 @@ def test_a_watched_program_grows_as_the_program_does():
 WORST = """
 from tests.benchmarks.traces import watch_costs
 
-step, layers, norms, every = watch_costs(4).values()
+step, layers, norms, every = watch_costs(4, 8, 128, 256).values()
 print(max(layers.slower / 1.1, every.slower / 1.6, every.longer / 5))
 """
 

@@ -3,8 +3,8 @@
     python -m tests.benchmarks traces
 
 `watch` stands beside the same training step without it, compiled, in turns, in one process, for
-networks of a few depths. A trace runs equation by equation; its times are of a second call, when
-what it compiles is there. The whole takes some four minutes.
+networks of a few sizes. A trace runs equation by equation; its times are of a second call, when
+what it compiles is there. The whole takes some five minutes.
 """
 
 import statistics
@@ -100,7 +100,9 @@ def in_turns(steps: Sequence[Callable], args: tuple, runs: int = 15) -> list[Cos
     ]
 
 
-DEPTHS = 1, 4, 12
+SIZES = (1, 8, 128, 256), (4, 8, 128, 256), (12, 8, 128, 256), (12, 2, 64, 64)
+"""Blocks, batch, length and width; the last for a step of milliseconds."""
+
 WATCHED = {
     "watched, layer outputs": {},
     "watched, their norms alone": {"stats": ("norm",)},
@@ -108,19 +110,20 @@ WATCHED = {
 }
 
 
-def watch_costs(depth: int) -> dict[str, Cost]:
+def watch_costs(depth: int, batch: int, length: int, width: int) -> dict[str, Cost]:
     """A training step of so many blocks, and the same watched."""
-    loss, params, tokens = transformer(depth, 8, 128, 256)
+    loss, params, tokens = transformer(depth, batch, length, width)
     steps = [step(jax.value_and_grad(loss)), *(step(watching(loss, **o)) for o in WATCHED.values())]
     costs = in_turns(steps, (params, ADAM.init(params), tokens))
     return dict(zip((f"training step, {depth} blocks", *WATCHED), costs, strict=True))
 
 
 def watch_rows() -> None:
-    """The costs of watching at a few depths."""
+    """The costs of watching at a few sizes."""
     jax.jit(jnp.sin).lower(1.0).compile()
-    for depth in DEPTHS:
-        for name, cost in watch_costs(depth).items():
+    for depth, batch, length, width in SIZES:
+        print(f"width {width}, {batch} x {length} tokens")
+        for name, cost in watch_costs(depth, batch, length, width).items():
             more = f"{cost.slower - 1:+8.1%}, compiled in {cost.compiling:.1f} s"
             print(f"{name:36}{cost.ms:9.1f} ms {more}, {cost.longer:.1f} times", flush=True)
 
