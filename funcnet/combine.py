@@ -84,6 +84,8 @@ BODY = (
     "The first is the bound network; net.init(key, *inputs) and net(params, *inputs) give the rest."
 )
 
+OF_A_LIST = (sum, jnp.concatenate, jnp.stack, jnp.hstack, jnp.vstack, jnp.dstack)
+
 RESERVED = ("params", "state", "train", "key")
 
 
@@ -145,7 +147,16 @@ def network(*unnamed: Any, **children: Layer | Callable) -> Callable[[Callable],
         return _network(refusals.name_of(body).lower(), layers, body)
 
     decorate.__name__ = f"network({', '.join(children)})"
+    for name in ("init", "apply", "summary"):  # of who takes the children alone for a network
+        setattr(decorate, name, _without_body)
     return decorate
+
+
+def _without_body(*args: Any, **options: Any) -> NoReturn:
+    raise TypeError(
+        "network: expected a body (net, *inputs), got the children alone. Write "
+        "@network(up=Dense(16)) above a function that says in which order they run, or serial()."
+    )
 
 
 def _network(where: str, layers: dict[str, Layer], body: Callable) -> Layer:
@@ -218,7 +229,8 @@ def parallel(
     """Side by side on the same inputs; the outputs as a tuple, or `merge(*outputs)`.
 
     Raises:
-        TypeError: If a child is neither a layer nor a function of arrays, or `merge` no function.
+        TypeError: If a child is neither a layer nor a function of arrays, or `merge` no function
+            of the outputs one by one.
         ValueError: If a name is reserved or taken.
 
     >>> both = parallel(jnp.sin, jnp.cos, merge=jnp.multiply)
@@ -232,6 +244,15 @@ def parallel(
         "merge to be a function of the outputs",
         shown(merge),
         "Pass one such as jnp.add, and None for the tuple of the outputs.",
+        TypeError,
+    )
+
+    require(
+        merge not in OF_A_LIST,
+        "parallel",
+        "merge to take the outputs one by one",
+        f"{shown(merge)}, which takes a list of them",
+        "Write merge=lambda *outputs: jnp.concatenate(outputs, -1).",
         TypeError,
     )
 

@@ -45,6 +45,7 @@ class Layer:
     name: str = "layer"
 
     def __post_init__(self) -> None:
+        refusals.check_layer(self.init, self.apply, self.name)
         # Whoever calls the two functions, and of whatever layer, hears what is wrong in a sentence.
         init, apply = (
             refusals.checked_init(self.name, self.init),
@@ -65,7 +66,9 @@ class Layer:
             self.name,
             "net(params, x), which evaluates without state",
             ", ".join(f"{name}={shown(value)}" for name, value in options.items()),
-            "Call output, state = net.apply(params, state, x, train=True, key=key).",
+            "Call output, state = net.apply(params, state, x, train=True, key=key)."
+            if options.keys() <= {"state", "train", "key"}
+            else "Inputs go by position.",
             TypeError,
         )
         return self.apply(params, {}, *inputs)[0]
@@ -137,6 +140,9 @@ def pure(f: Callable, name: str | None = None) -> Layer:
 def stateless(init: Callable[..., Params], f: Callable, name: str | None = None) -> Layer:
     """A function of parameters and inputs as a layer: `init(key, *inputs)`, `f(params, *inputs)`.
 
+    Raises:
+        TypeError: When `init` returns no dict, or `f` nothing or a layer.
+
     >>> import jax.numpy as jnp
     >>> def init(key, x):
     ...     return {"scale": jnp.ones(x.shape[-1])}
@@ -154,7 +160,8 @@ def stateless(init: Callable[..., Params], f: Callable, name: str | None = None)
     def apply(
         params: Params, state: State, *inputs: Any, train: bool = False, key: Key | None = None
     ) -> tuple[Any, State]:
-        return refusals.call(where, f, params, *inputs, given=1), state
+        output = refusals.call(where, f, params, *inputs, given=1)
+        return refusals.check_output(where, output, isinstance(output, Layer)), state
 
     return Layer(draw, apply, where)
 

@@ -105,10 +105,20 @@ def _check_inputs_fit(where: str, f: Callable, args: tuple, given: int, remedy: 
     names = ", ".join(str(p.replace(annotation=p.empty)) for p in parameters)
     plain = ", ".join(p.name for p in parameters if p.default is p.empty)
     kind = "inputs" if given or remedy == FED else "arguments"
+    remedy = _misplaced(args[given:]) or remedy
     raise TypeError(
         f"{where}: expected the {kind} ({names}), got {len(args) - given} of them. "
         + (remedy or f"Call net.init(key, {plain}) and net(params, {plain}).")
     ) from None
+
+
+def _misplaced(inputs: tuple) -> str:
+    """What to do, if among the inputs there is what is none."""
+    if any(isinstance(x, bool | np.bool_) or _is_key(x) for x in inputs):
+        return "Write train and key by name: net.apply(params, state, x, train=True, key=key)."
+    if any(isinstance(x, Mapping) for x in inputs):
+        return "State goes to net.apply(params, state, x) alone; in a body it is net.dense(x)."
+    return ""
 
 
 def check_output(where: str, output: Any, is_layer: bool) -> Any:
@@ -160,6 +170,32 @@ def _made_of_an_array(trace: TracebackType | None) -> str | None:
     return None
 
 
+def check_layer(init: Any, apply: Any, name: Any) -> None:
+    """Raise unless these are what a layer is made of."""
+    require(
+        callable(init) and callable(apply) and isinstance(name, str),
+        "Layer",
+        "the functions init and apply, and a name",
+        ", ".join(map(shown, (init, apply, name))),
+        'Write Layer(init, apply, "name"); pure(f) and stateless(init, f) make the usual ones.',
+        TypeError,
+    )
+
+
+def _check_pair(where: str, wanted: str, pair: Any, dicts: tuple[int, ...]) -> Any:
+    """`pair`, as one of a layer's two functions returns it, unless it is none."""
+    both = isinstance(pair, tuple | list) and len(pair) == 2
+    require(
+        both and all(isinstance(pair[i], Mapping) for i in dicts),
+        where,
+        f"a function that returns {wanted}",
+        f"({', '.join(map(shown, pair))})" if both else shown(pair),
+        "Without parameters or state there is {} in their place.",
+        TypeError,
+    )
+    return pair
+
+
 def checked_init(where: str, init: Callable) -> Callable:
     """`init` of a layer, which says in one sentence what is wrong with its arguments."""
     init = getattr(init, "unchecked", init)
@@ -171,7 +207,8 @@ def checked_init(where: str, init: Callable) -> Callable:
             _refuse_key(where, "a random key first", key, "net.init(jax.random.key(0), x)")
         for place, x in enumerate(inputs):
             check_example(where, x, first=place == 0)
-        return _guarded(where, "init(key, *inputs)", init, args, options)
+        drawn = _guarded(where, "init(key, *inputs)", init, args, options)
+        return _check_pair(where, "the dicts (params, state)", drawn, (0, 1))
 
     _init.unchecked = init  # pyright: ignore[reportAttributeAccessIssue]  # a function takes any
     return _init
@@ -190,11 +227,14 @@ def checked_apply(where: str, apply: Callable) -> Callable:
             _check_state(where, given["state"])
         if "train" in options:
             options["train"] = _plain_bool(where, options["train"])
+        for x in args[2:]:
+            _check_no_shape(where, x)
         key = options.get("key")
         if key is not None and not _is_key(key):
             _refuse_key(where, "key to be a random key", key, "apply(..., key=jax.random.key(0))")
         call = "apply(params, state, *inputs, train=False, key=None)"
-        return _guarded(where, call, apply, args, options)
+        output = _guarded(where, call, apply, args, options)
+        return _check_pair(where, "(output, state), the state a dict", output, (1,))
 
     _apply.unchecked = apply  # pyright: ignore[reportAttributeAccessIssue]  # a function takes any
     return _apply
@@ -248,6 +288,17 @@ def _check_state(where: str, state: Any) -> None:
         "state (a dict) second",
         shown(state),
         "Call net.apply(params, state, x) with the state from net.init(key, x), {} if it has none.",
+        TypeError,
+    )
+
+
+def _check_no_shape(where: str, x: Any) -> None:
+    require(
+        not isinstance(x, jax.ShapeDtypeStruct),
+        where,
+        "arrays as inputs",
+        f"a ShapeDtypeStruct, {shown(x)}",
+        "Only init takes one; jax.eval_shape(net, params, x) gives the shape of the output.",
         TypeError,
     )
 

@@ -1,6 +1,6 @@
 """What a wrong way to make or to call a network is told: nobody's first ten minutes go without."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 # Wrong arguments are the matter here.
 
 from functools import partial
@@ -74,6 +74,11 @@ def without_end(net, x):
 @fn.network(up=fn.Dense(3))
 def makes(net, x):
     return fn.Dense(3)
+
+
+@fn.network(up=fn.Dense(3))
+def gives_params(net, x):
+    return net.up(net.params, x)
 
 
 @fn.network(up=fn.Dense(3))
@@ -254,7 +259,7 @@ OTHERS += rows(
     lambda: NET.summary((4, 5)),
     EXAMPLE.format("(4, 5)", "Pass an array of this shape: jnp.zeros((4, 5))."),
     lambda: NET.init(KEY, {"x": X}),
-    "init: expected x to be an array, got a dict. Take it apart in the body of a network(); a "
+    "dense: expected x to be an array, got a dict. Take it apart in the body of a network(); a "
     "function that returns nothing gives None.",
     lambda: NET.init(KEY, X, dtype="float16"),
     "serial: expected a call init(key, *inputs), got a wrong one (got an unexpected keyword "
@@ -295,7 +300,35 @@ OTHERS += rows(
     "(got an unexpected keyword argument 'training'). Inputs go by position, train and key by "
     "name.",
     lambda: NET.apply(PARAMS, STATE, X, True),
-    "dense: expected the inputs (x), got 2 of them. Call net.init(key, x) and net(params, x).",
+    "dense: expected the inputs (x), got 2 of them. Write train and key by name: net.apply(params, "
+    "state, x, train=True, key=key).",
+    lambda: NOISY.apply(*NOISY.init(KEY, X), X, KEY),
+    "dense: expected the inputs (x), got 2 of them. Write train and key by name: net.apply(params, "
+    "state, x, train=True, key=key).",
+    lambda: fn.serial(fn.relu).apply({}, {}, X, False),
+    "relu: expected the inputs (x), got 2 of them. Write train and key by name: net.apply(params, "
+    "state, x, train=True, key=key).",
+    lambda: NET(PARAMS, STATE, X),
+    "dense: expected the inputs (x), got 2 of them. State goes to net.apply(params, state, x) "
+    "alone; in a body it is net.dense(x).",
+    lambda: gives_params.init(KEY, X),
+    "dense: expected the inputs (x), got 2 of them. State goes to net.apply(params, state, x) "
+    "alone; in a body it is net.dense(x).",
+    lambda: NET(PARAMS, x=X),
+    "serial: expected net(params, x), which evaluates without state, got x=float32 of shape (4, "
+    "5). Inputs go by position.",
+    lambda: NET.apply(PARAMS, STATE, jax.ShapeDtypeStruct((4, 5), "float32")),
+    "serial: expected arrays as inputs, got a ShapeDtypeStruct, float32 of shape (4, 5). Only init "
+    "takes one; jax.eval_shape(net, params, x) gives the shape of the output.",
+    lambda: fn.network(up=fn.Dense(3)).init(KEY, X),
+    "network: expected a body (net, *inputs), got the children alone. Write @network(up=Dense(16)) "
+    "above a function that says in which order they run, or serial().",
+    lambda: fn.parallel(DENSE, DENSE, merge=jnp.concatenate),
+    "parallel: expected merge to take the outputs one by one, got the function concatenate, which "
+    "takes a list of them. Write merge=lambda *outputs: jnp.concatenate(outputs, -1).",
+    lambda: fn.parallel(DENSE, DENSE, merge=sum),
+    "parallel: expected merge to take the outputs one by one, got the function sum, which takes a "
+    "list of them. Write merge=lambda *outputs: jnp.concatenate(outputs, -1).",
     lambda: NOISY.apply(*NOISY.init(KEY, X), X, train=True, key=0),
     "serial: expected key to be a random key, got 0. Call apply(..., key=jax.random.key(0)).",
     lambda: NOISY.apply(*NOISY.init(KEY, X), X, train=True, key=KEYS),
@@ -320,6 +353,43 @@ OTHERS += rows(
     LOOKS.format("picks", "NonConcreteBooleanIndexError"),
     lambda: jax.jit(fn.pure(counts))({}, X),
     LOOKS.format("counts", "ConcretizationTypeError"),
+)
+
+MADE_OF = (
+    "Layer: expected the functions init and apply, and a name, got {}. Write Layer(init, apply, "
+)
+MADE_OF += '"name"); pure(f) and stateless(init, f) make the usual ones.'
+PAIR = "layer: expected a function that returns {}, got {}. Without parameters or state there is "
+PAIR += "{{}} in their place."
+OUTPUT, BOTH = "(output, state), the state a dict", "the dicts (params, state)"
+
+
+def init(key, x):
+    return {}, {}
+
+
+def apply(params, state, x, train=False, key=None):
+    return x, state
+
+
+OTHERS += rows(
+    TypeError,
+    lambda: fn.Layer(3, 4),
+    MADE_OF.format("3, 4, 'layer'"),
+    lambda: fn.Layer("mine", init, apply),
+    MADE_OF.format("'mine', the function init, the function apply"),
+    lambda: fn.Layer(init, lambda params, state, x, train, key: x).apply(
+        {}, {}, X, train=False, key=None
+    ),
+    PAIR.format(OUTPUT, "float32 of shape (4, 5)"),
+    lambda: fn.serial(fn.Layer(init, lambda p, s, x, train, key: (s, x))).init(KEY, X),
+    PAIR.format(OUTPUT, "({}, float32 of shape (4, 5))"),
+    lambda: fn.Layer(lambda key, x: {}, apply).init(KEY, X),
+    PAIR.format(BOTH, "{}"),
+    lambda: fn.Layer(lambda key, x: (x, {}), apply).init(KEY, X),
+    PAIR.format(BOTH, "(float32 of shape (4, 5), {})"),
+    lambda: fn.stateless(lambda key, x: {}, lambda params, x: None, "mine")({}, X),
+    "mine: expected a function that returns its output, got None. End it with a return.",
 )
 
 INITIALIZER = "initializer: expected a function (key, shape, dtype) -> array{}, got {}. Pass one "
@@ -349,6 +419,9 @@ OTHERS += rows(
     "UNet(1, activation=fn.silu).",
 )
 
+FEATURES = "{}: expected x of rank 1 or more with features along its last axis, got shape {}. The "
+FEATURES += "parameters are drawn for as many: give an example input such as jnp.zeros((1, 5))."
+
 OTHERS += rows(
     ValueError,
     lambda: fn.FeedForward(activation=fn.Dense),
@@ -358,6 +431,37 @@ OTHERS += rows(
     lambda: fn.Dense(X),
     "dense: expected a width that is a whole number of 1 or more, got float32 of shape (4, 5). It "
     "is the number of outputs.",
+    lambda: fn.Dense(3).init(KEY, jnp.float32(1)),
+    FEATURES.format("dense", "()"),
+    lambda: fn.Dense(3).init(KEY, X[:, :0]),
+    FEATURES.format("dense", "(4, 0)"),
+    lambda: fn.BatchNorm().init(KEY, jnp.float32(1)),
+    FEATURES.format("batch_norm", "()"),
+    lambda: fn.FeedForward().init(KEY, jnp.float32(1)),
+    FEATURES.format("feed_forward", "()"),
+    lambda: fn.FeedForward(activation="swiglu").init(KEY, jnp.float32(1)),
+    FEATURES.format("feed_forward", "()"),
+    lambda: NET.apply(PARAMS, {"batch_norm": {"mean": X[0], "var": X[0]}}, X, train=True),
+    "batch_norm: expected mean of shape (3,), one for each channel of x, got shape (5,). Use the "
+    "state from this network's own net.init(key, x).",
+    lambda: fn.RNN(3, activation="sigmoid"),
+    "rnn: expected the activation 'tanh' or 'relu', got 'sigmoid'. Its backward pass is written "
+    "for these two.",
+    lambda: fn.RNN(3, activation=fn.relu),
+    "rnn: expected the activation 'tanh' or 'relu', got the function relu. Its backward pass is "
+    "written for these two.",
+    lambda: fn.Reshape((7, 7)),
+    "reshape: expected whole numbers, at most one of them -1, got ((7, 7),). Write the axes after "
+    "the batch one by one: Reshape(7, 7, -1).",
+    lambda: fn.Reshape(-1, -1),
+    "reshape: expected whole numbers, at most one of them -1, got (-1, -1). Write the axes after "
+    "the batch one by one: Reshape(7, 7, -1).",
+    lambda: fn.Einsum("bd,dh->bh", 3),
+    "einsum: expected a length for each of the axes dh of w, None for those that x has, got 3. The "
+    "equation is 'bd,dh->bh'.",
+    lambda: fn.ResNet(8).init(KEY, jnp.ones((8, 8, 3))),
+    "conv: expected x of rank 4 (batch, *spatial, channel), got shape (8, 8, 3). Give the kernel "
+    "one length for each spatial axis, or x the axes it lacks: x[None] is a batch of one.",
     lambda: fn.repeat(3, fn.Dense(3)),
     "repeat: expected a whole number of copies, 1 or more, got a Layer. Write repeat(layer, 8) for "
     "eight.",

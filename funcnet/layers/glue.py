@@ -10,7 +10,7 @@ from ..layer import Layer, pure, stateless, take
 from ..ops import rectifiers
 from ..ops.einsum import einsum as einsum_op
 from ..ops.einsum import terms_of
-from ..types import Array, Key, Params, require
+from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn
 
@@ -90,11 +90,20 @@ def Reshape(*shape: int) -> Layer:
         A layer named "reshape".
 
     Raises:
-        ValueError: When applied, if the number of elements does not fit.
+        ValueError: If a length is no whole number, or more than one is -1; when applied, if the
+            number of elements does not fit.
 
     >>> Reshape(7, 7, -1)({}, jnp.ones((2, 98))).shape
     (2, 7, 7, 2)
     """
+
+    require(
+        all(is_whole(n, -1) for n in shape) and shape.count(-1) <= 1,
+        "reshape",
+        "whole numbers, at most one of them -1",
+        shown(shape),
+        "Write the axes after the batch one by one: Reshape(7, 7, -1).",
+    )
 
     def reshape(x: Array) -> Array:
         total = math.prod(jnp.shape(x)[1:])
@@ -146,12 +155,13 @@ def Einsum(
     {'b': (2, 3), 'w': (4, 2, 3)}
     """
     first, second, output = terms_of(equation)
-    lengths = dict(zip(second, shape, strict=False))
+    given = tuple(shape) if isinstance(shape, Sequence) else ()
+    lengths = dict(zip(second, given, strict=False))
     require(
-        len(shape) == len(second) and all(n is not None or c in first for c, n in lengths.items()),
+        len(given) == len(second) and all(n is not None or c in first for c, n in lengths.items()),
         "einsum",
         f"a length for each of the axes {second} of w, None for those that x has",
-        tuple(shape),
+        given or shown(shape),
         f"The equation is {equation!r}.",
     )
     free = {c for c in output if c in second}

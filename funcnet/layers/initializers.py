@@ -40,6 +40,27 @@ def float_dtype(x: Array | jax.ShapeDtypeStruct) -> Any:
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
 
 
+def features(where: str, x: Array | jax.ShapeDtypeStruct) -> int:
+    """The length of the last axis of `x`, for which the layer `where` draws its parameters.
+
+    Raises:
+        TypeError: If `x` is not one array.
+        ValueError: If it has no axis, or nothing along the last.
+
+    >>> features("dense", jnp.ones((2, 3)))
+    3
+    """
+    one_array(where, x)
+    require(
+        tuple(x.shape[-1:]) not in ((), (0,)),
+        where,
+        "x of rank 1 or more with features along its last axis",
+        f"shape {tuple(x.shape)}",
+        "The parameters are drawn for as many: give an example input such as jnp.zeros((1, 5)).",
+    )
+    return x.shape[-1]
+
+
 def drawn(init: Any, key: Key, shape: Sequence[int], dtype: Any) -> Array:
     """`init(key, shape, dtype)`, if that is an array of this shape.
 

@@ -49,8 +49,8 @@ def Dense(
 
     def init(key: Key, x: Array) -> Params:
         w_key, b_key = jax.random.split(key)
-        dtype = initializers.float_dtype(x)
-        params = {"w": drawn(w_init, w_key, (x.shape[-1], width), dtype)}
+        inputs, dtype = initializers.features("dense", x), initializers.float_dtype(x)
+        params = {"w": drawn(w_init, w_key, (inputs, width), dtype)}
         return {**params, "b": drawn(b_init, b_key, (width,), dtype)} if bias else params
 
     def dense(params: Params, x: Array) -> Array:

@@ -93,7 +93,7 @@ def BatchNorm(
     initial = _initial(scale, shift)
 
     def init(key: Key, x: Array) -> tuple[Params, State]:
-        dtype, channels = initializers.float_dtype(x), (x.shape[-1],)
+        channels, dtype = (initializers.features("batch_norm", x),), initializers.float_dtype(x)
         wide = jnp.promote_types(dtype, jnp.float32)
         params = {name: draw(key, channels, dtype) for name, draw in initial.items()}
         return params, {"mean": jnp.zeros(channels, wide), "var": jnp.ones(channels, wide)}
@@ -117,10 +117,22 @@ def BatchNorm(
             "The variance of one value is 0: use a larger batch, or train=False.",
         )
         y, mean, var = norm.batch_norm(x, *learned, eps=eps)
+        _check_averages(old["mean"], old["var"], mean)
         batch = {"mean": mean, "var": var * (n / (n - 1)) if unbiased_running_var else var}
         return y, {name: _moved(old[name], batch[name], decay) for name in old}
 
     return Layer(init, apply, "batch_norm")
+
+
+def _check_averages(old_mean: Array, old_var: Array, mean: Array) -> None:
+    for name, average in (("mean", old_mean), ("var", old_var)):
+        require(
+            jnp.shape(average) == mean.shape,
+            "batch_norm",
+            f"{name} of shape {mean.shape}, one for each channel of x",
+            f"shape {jnp.shape(average)}",
+            "Use the state from this network's own net.init(key, x).",
+        )
 
 
 def _initial(scale: bool, shift: bool) -> dict[str, Callable]:

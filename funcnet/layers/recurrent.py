@@ -171,8 +171,8 @@ def RNN(
         parameters are `w_in`, `w_hidden` and, unless `bias` is false, `b`.
 
     Raises:
-        ValueError: If `width` is no whole number of 1 or more; at `init` or when applied, if the
-            input, lengths or start do not fit, or when applied, if the activation is neither.
+        ValueError: If `width` is no whole number of 1 or more, or the activation is neither; at
+            `init` or when applied, if the input, lengths or start do not fit.
 
     >>> net, x = RNN(4, activation="relu"), jnp.ones((2, 5, 3))
     >>> params, _ = net.init(jax.random.key(0), x)
@@ -196,6 +196,13 @@ def RNN(
         return (outputs, h) if return_final else outputs
 
     _check_width("rnn", width)
+    require(
+        activation in ("tanh", "relu"),
+        "rnn",
+        "the activation 'tanh' or 'relu'",
+        shown(activation),
+        "Its backward pass is written for these two.",
+    )
     return stateless(init, apply, "rnn")
 
 

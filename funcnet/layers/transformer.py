@@ -102,7 +102,7 @@ def FeedForward(
     act = PLAIN[activation] if isinstance(activation, str) else activation
 
     def build(x: Array) -> Layer:
-        width = x.shape[-1]
+        width = initializers.features("feed_forward", x)
 
         @network(
             up=Dense(hidden or 4 * width, bias=bias, w_init=w_init),
@@ -120,7 +120,7 @@ def _gated(op: Callable, hidden: int | None, w_init: Callable, out_init: Callabl
     names = ("gate", "up", "down")
 
     def init(key: Key, x: Array) -> Params:
-        width, dtype = x.shape[-1], initializers.float_dtype(x)
+        width, dtype = initializers.features("feed_forward", x), initializers.float_dtype(x)
         inner = hidden or 4 * width
         shapes = ((width, inner), (width, inner), (inner, width))
         draws = zip(names, jax.random.split(key, 3), shapes, strict=True)

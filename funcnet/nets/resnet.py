@@ -56,7 +56,8 @@ def ResNet(
 
     Raises:
         TypeError: If `norm` is a layer already, or wants arguments.
-        ValueError: If there is no network of this depth.
+        ValueError: If there is no network of this depth; at `init` or when applied, if the input
+            is no batch of images.
 
     >>> import jax
     >>> image = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
@@ -99,7 +100,8 @@ def ResNet(
 
 
 def _conv(width: int, kernel: int, stride: int = 1) -> Layer:
-    return Conv(width, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False, w_init=HE)
+    square, around = (kernel, kernel), (kernel - 1) // 2
+    return Conv(width, square, stride=stride, padding=around, bias=False, w_init=HE)
 
 
 def _block(
