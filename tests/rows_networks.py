@@ -402,6 +402,8 @@ OTHERS += rows(
     TypeError,
     lambda: fn.Dense(3, w_init="he").init(KEY, X),
     INITIALIZER.format("", "'he'"),
+    lambda: fn.Attention(1, out_init="he").init(KEY, X[None]),
+    INITIALIZER.format("", "'he'"),
     lambda: fn.Dense(3, b_init=0).init(KEY, X),
     INITIALIZER.format("", "0"),
     lambda: fn.Dense(3, w_init=fn.initializers.normal).init(KEY, X),

@@ -69,6 +69,7 @@ def Attention(
         head)`; those of `out` are `w` `(heads, width of a head, features)` and `b` `(features,)`.
 
     Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
         ValueError: If a number of heads does not divide, an option is out of range, the inputs do
             not fit, or the cache is full.
 
@@ -94,7 +95,7 @@ def Attention(
             w = drawn(w_init, draw, (of.shape[-1], n * each), dtype)
             params[name] = {"w": w.reshape(-1, n, each)}
             params[name].update({"b": jnp.zeros((n, each), dtype)} if bias else {})
-        w = (out_init or w_init)(keys[3], (heads * each, x.shape[-1]), dtype)
+        w = drawn(out_init or w_init, keys[3], (heads * each, x.shape[-1]), dtype)
         params["out"] = {"w": w.reshape(heads, each, -1)}
         params["out"].update({"b": jnp.zeros(x.shape[-1:], dtype)} if bias else {})
         if cache is None:

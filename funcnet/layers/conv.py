@@ -50,6 +50,7 @@ def Conv(
         `bias` is false, `b`.
 
     Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
         ValueError: If `width` is no whole number of 1 or more; at `init` or when applied, if
             another number or the input does not fit.
 
@@ -117,6 +118,7 @@ def ConvTranspose(
         unless `bias` is false, `b`.
 
     Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
         ValueError: If `width` or `groups` does not fit; at `init` or when applied, if another
             number or the input does not fit.
 

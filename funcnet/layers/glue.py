@@ -41,6 +41,9 @@ def Scale(*, init: Callable = initializers.ones) -> Layer:
     Returns:
         A layer named "scale", with the parameter `scale`.
 
+    Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
+
     >>> Scale()({"scale": jnp.array([1.0, 2.0])}, jnp.ones((1, 2))).tolist()
     [[1.0, 2.0]]
 
@@ -65,6 +68,9 @@ def Bias(*, init: Callable = initializers.zeros) -> Layer:
 
     Returns:
         A layer named "bias", with the parameter `b`.
+
+    Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
 
     >>> Bias()({"b": jnp.array([1.0, 2.0])}, jnp.ones((1, 2))).tolist()
     [[2.0, 3.0]]
@@ -146,6 +152,7 @@ def Einsum(
         A layer named "einsum", with parameters `w` and, if there are bias_axes, `b`.
 
     Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
         ValueError: If the equation, the shape or the bias_axes do not fit together; at `init` or
             when applied, if x does not fit.
 
@@ -224,6 +231,9 @@ def PReLU(*, init: Callable = initializers.constant(0.25), shared: bool = False)
 
     Returns:
         A layer named "prelu", with the parameter `slope`.
+
+    Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
 
     >>> x = jnp.array([[-1.0, 2.0]])
     >>> params, _ = PReLU().init(jax.random.key(0), x)

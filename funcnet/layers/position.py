@@ -31,6 +31,7 @@ def LearnedPositions(length: int, *, init: Callable = initializers.normal(0.02))
         A layer named "learned_positions" on `(batch, time, width)`, with the parameter `table`.
 
     Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
         ValueError: If `length` is no whole number of 1 or more; when applied, if there is no axis
             of time, the offset is no integers that fit, or the sequence runs over the end of the
             table. A traced offset cannot be looked at: past the end the last row is taken.

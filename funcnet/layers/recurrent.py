@@ -54,6 +54,7 @@ def LSTM(
         in the order i, f, g, o.
 
     Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
         ValueError: If `width` is no whole number of 1 or more; at `init` or when applied, if the
             input, lengths or start do not fit.
 
@@ -115,6 +116,7 @@ def GRU(
         side by side in the order r, z, n.
 
     Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
         ValueError: If `width` is no whole number of 1 or more; at `init` or when applied, if the
             input, lengths or start do not fit.
 
@@ -171,6 +173,7 @@ def RNN(
         parameters are `w_in`, `w_hidden` and, unless `bias` is false, `b`.
 
     Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
         ValueError: If `width` is no whole number of 1 or more, or the activation is neither; at
             `init` or when applied, if the input, lengths or start do not fit.
 

@@ -69,6 +69,7 @@ def FeedForward(
         A layer named "feed_forward", with `up` and `down`, and `gate` if gated: each as `Dense`.
 
     Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
         ValueError: If the activation has an unknown name or is no function of arrays, or `hidden`
             is no number of units.
 

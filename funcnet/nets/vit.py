@@ -26,6 +26,9 @@ def ClassToken(*, init: Callable = initializers.normal(0.02)) -> Layer:
     Returns:
         A layer named "class_token", to `(batch, 1 + time, width)`.
 
+    Raises:
+        TypeError: At `init`, if an initialiser is no function or gives another shape.
+
     >>> import jax
     >>> x = jnp.ones((2, 3, 4))
     >>> params, _ = ClassToken().init(jax.random.key(0), x)

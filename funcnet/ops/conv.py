@@ -197,6 +197,7 @@ def conv(
         `(batch, *windows, outputs)`, in the dtype that JAX promotes the arguments to.
 
     Raises:
+        TypeError: If x is no array.
         ValueError: If the shapes do not fit each other, or an option does not fit the shapes.
 
     >>> conv(jnp.ones((1, 28, 28, 1)), jnp.ones((3, 3, 1, 6)), stride=2, padding="SAME").shape

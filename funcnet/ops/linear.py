@@ -85,6 +85,7 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
         are summed in float32 and rounded once.
 
     Raises:
+        TypeError: If x is no array.
         ValueError: If the shapes do not fit.
 
     >>> dense(jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.zeros(4)).shape
