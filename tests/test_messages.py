@@ -312,7 +312,8 @@ OTHERS = rows(
 OTHERS += rows(
     TypeError,
     lambda: averaged(optax.adam),
-    "averaged: expected an optax optimiser, got adam. Make one by a call, as in optax.adam(1e-3).",
+    "averaged: expected an optax optimiser, got adam. Make one by a call, as in optax.adam(1e-3); "
+    "a schedule goes in place of the number.",
     lambda: fn.accuracy(ROWS, IDS[:2], ignore_index="0"),
     "accuracy: expected an integer ignore_index, or None, got '0'. It is the label whose examples "
     "do not count.",

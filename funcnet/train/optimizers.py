@@ -56,6 +56,25 @@ def named_optimizer(
     return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
 
 
+def extended(where: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:
+    """An optimiser of optax that takes `value`, `grad` and the like, whether it needs them or not.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    require(
+        isinstance(optimizer, optax.GradientTransformation | optax.MultiSteps),
+        where,
+        "an optax optimiser",
+        getattr(optimizer, "__name__", None) or type(optimizer).__name__,
+        "Make one by a call, as in optax.adam(1e-3); a schedule goes in place of the number.",
+        TypeError,
+    )
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
+    return optax.with_extra_args_support(optimizer)
+
+
 class Averaged(NamedTuple):
     """The state of `averaged`: that of the optimiser within, the average, the steps so far."""
 
@@ -97,17 +116,7 @@ def averaged(
         repr(decay),
         "It is the share of the old average that each step keeps: 0.999.",
     )
-    require(
-        isinstance(optimizer, optax.GradientTransformation | optax.MultiSteps),
-        "averaged",
-        "an optax optimiser",
-        getattr(optimizer, "__name__", None) or type(optimizer).__name__,
-        "Make one by a call, as in optax.adam(1e-3).",
-        TypeError,
-    )
-    if isinstance(optimizer, optax.MultiSteps):
-        optimizer = optimizer.gradient_transformation()
-    inside = optax.with_extra_args_support(optimizer)
+    inside = extended("averaged", optimizer)
 
     def init(params: Any) -> Any:
         # A copy, since a step gives away the arrays it is given; wide, since it grows by little.

@@ -19,6 +19,7 @@ import optax
 from ..layer import Layer, child_key
 from ..types import Array, Key, Params, State, require
 from .measure import Figures, check_functions, measured, values_of
+from .optimizers import extended
 
 
 class TrainState(NamedTuple):
@@ -105,8 +106,8 @@ def step_of(
 ) -> Step:
     """The step whose values are what `read` makes of the figures of a batch."""
     chosen = check_functions(criterion, metrics)
-    _check(net, optimizer)
-    transform = _with_extra_args(optimizer)
+    _check_net(net)
+    transform = extended("make_step", optimizer)
 
     run = functools.partial(_run, net, criterion, chosen, read)
 
@@ -204,7 +205,7 @@ def refuse_tied(where: str, tree: Any) -> None:
         )
 
 
-def _check(net: Any, optimizer: Any) -> None:
+def _check_net(net: Any) -> None:
     require(
         isinstance(net, Layer),
         "make_step",
@@ -213,20 +214,6 @@ def _check(net: Any, optimizer: Any) -> None:
         "A layer is made by a call, as in Dense(10); pure(f) makes one of a function.",
         TypeError,
     )
-    require(
-        isinstance(optimizer, optax.GradientTransformation | optax.MultiSteps),
-        "make_step",
-        "an optax optimiser",
-        getattr(optimizer, "__name__", None) or type(optimizer).__name__,
-        "Make one by a call, as in optax.adam(1e-3); a schedule goes in place of the number.",
-        TypeError,
-    )
-
-
-def _with_extra_args(optimizer: Any) -> optax.GradientTransformationExtraArgs:
-    if isinstance(optimizer, optax.MultiSteps):
-        optimizer = optimizer.gradient_transformation()
-    return optax.with_extra_args_support(optimizer)
 
 
 def _split(batch: Any) -> tuple:
