@@ -11,8 +11,8 @@ import optax
 import pytest
 
 import funcnet as fn
-from funcnet.check import cast
-from funcnet.jaxprs import shape_struct
+from funcnet.jaxpr.jaxprs import shape_struct
+from funcnet.rules.prove import cast
 
 from .cases import LAYERS, ROWS
 

@@ -11,9 +11,9 @@ import numpy as np
 import optax
 import pytest
 
-from funcnet.combine import serial
-from funcnet.layer import Layer
 from funcnet.layers.linear import Dense
+from funcnet.nn.combine import serial
+from funcnet.nn.layer import Layer
 from funcnet.train import progress
 from funcnet.train.checks import arrays_of
 from funcnet.train.data import batches, load_data

@@ -11,8 +11,8 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import io_callback
 
-from funcnet import jaxprs, steps
-from funcnet.traces.places import places_of
+from funcnet.jaxpr import jaxprs, steps
+from funcnet.traces.source.places import places_of
 
 POLICIES = jax.checkpoint_policies
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from funcnet import autodiff
-from funcnet.ops.loss import (
+from funcnet.ops.losses.distances import (
     absolute_error,
     binary_cross_entropy,
     cross_entropy,

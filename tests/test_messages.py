@@ -18,7 +18,7 @@ import optax
 import pytest
 
 import funcnet as fn
-from funcnet.check import drawn
+from funcnet.rules.prove import drawn
 from funcnet.train.optimizers import averaged, named_optimizer
 
 from .cases import RULES, TOPICS
@@ -360,7 +360,8 @@ def test_the_docstring_names_the_error(call, error, message):
 
 
 PACKAGE = Path(fn.__file__).parent
-ELSEWHERE = {"loss.py", "multiclass.py", "reduction.py", "backprop.py"}
+NN = ("nn/refusals", "nn/layer", "nn/combine", "nn/wrap")
+ELSEWHERE = {"distances.py", "cross_entropy.py", "reduction.py", "backprop.py"}
 TAKES_INTEGERS = {"dense", "embed", "conv", "pad", "max_pool", "global_max_pool"}
 OF_FLOATS = [
     rule
@@ -388,8 +389,8 @@ def test_an_op_of_floats_refuses_integers(rule):
 
 def sites():
     """Every call of `require` and every `raise` of an error: its file, its first and last line."""
-    folders = (sorted((PACKAGE / name).glob("*.py")) for name in ("ops", "layers", "nets"))
-    others = ("train/optimizers", "train/metrics", "check", "refusals", "layer", "combine", "wrap")
+    folders = (sorted((PACKAGE / name).rglob("*.py")) for name in ("ops", "layers", "nets"))
+    others = ("train/optimizers", "train/metrics", "rules/prove", *NN)
     alone = [PACKAGE / f"{name}.py" for name in others]
     for path in (*(path for folder in folders for path in folder), *alone):
         if path.name in ELSEWHERE:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import funcnet as fn
-from funcnet.check import LIMITS, cast, drawn, prove
+from funcnet.rules.prove import LIMITS, cast, drawn, prove
 
 from .cases import OPS, RULES
 

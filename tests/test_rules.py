@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet.rules import RULES, rule
+from funcnet.rules.rule import RULES, rule
 
 
 def _scale_forward(x, w, mask, *, power):

@@ -8,9 +8,9 @@ import optax.contrib
 import pytest
 
 import funcnet as fn
-from funcnet.combine import serial
-from funcnet.layer import Layer, need_key
 from funcnet.layers.linear import Dense
+from funcnet.nn.combine import serial
+from funcnet.nn.layer import Layer, need_key
 from funcnet.train.metrics import accuracy, r_squared
 from funcnet.train.step import make_step, outermost, refuse_tied
 

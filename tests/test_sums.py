@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import funcnet as fn
-from funcnet.folded import folded, sum_over
+from funcnet.ops.fast.rows import folded, sum_over
 
 from .cases import RULES
 

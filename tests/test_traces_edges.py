@@ -10,8 +10,8 @@ import pytest
 
 import funcnet as fn
 from funcnet.render import latex
+from funcnet.traces.record.values import value_of
 from funcnet.traces.trace import Trace
-from funcnet.traces.values import value_of
 from funcnet.traces.verdict import Check, compare
 
 NAN, INF = np.nan, np.inf

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 import funcnet as fn
-from funcnet import jaxprs, steps
+from funcnet.jaxpr import jaxprs, steps
 
 from .test_traces_grid import every_form
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from .. import RULES
-from ..check import LIMITS, prove_all
+from ..rules.prove import LIMITS, prove_all
 from ..types import require
 from .recipes import NETS
 from .train import add_net, asked

@@ -15,13 +15,13 @@ import numpy as np
 
 from .. import plot
 from ..disk import write_whole
-from ..layer import Layer
 from ..nets.ddpm import DDPM, sample_ddpm
 from ..nets.noise import noise_schedule
 from ..nets.vae import VAE, negative_elbo
-from ..ops.loss import binary_cross_entropy, squared_error
-from ..ops.multiclass import cross_entropy
-from ..ops.smooth import sigmoid
+from ..nn.layer import Layer
+from ..ops.activations.smooth import sigmoid
+from ..ops.losses.cross_entropy import cross_entropy
+from ..ops.losses.distances import binary_cross_entropy, squared_error
 from ..train.arrays import Data
 from ..train.data import load_data
 from ..train.fit import evaluate

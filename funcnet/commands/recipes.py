@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..combine import serial
-from ..layer import Layer
 from ..layers.conv import Flatten
 from ..layers.linear import Dense
 from ..nets.convnet import LeNet
@@ -16,7 +14,9 @@ from ..nets.resnet import ResNet
 from ..nets.sampling import sample
 from ..nets.unet import UNet
 from ..nets.vit import ViT
-from ..ops.multiclass import cross_entropy
+from ..nn.combine import serial
+from ..nn.layer import Layer
+from ..ops.losses.cross_entropy import cross_entropy
 from ..types import Array, Key, Params
 from .jobs import Asked, Job, Writer, classify, denoise, diffuse, encode, write_text
 

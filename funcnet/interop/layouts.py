@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import jaxprs, tree
-from ..layer import Layer
+from .. import tree
+from ..jaxpr import jaxprs
+from ..nn.layer import Layer
 from ..types import Params, State
 
 Arrays = dict[str, np.ndarray]

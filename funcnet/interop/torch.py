@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import tree
-from ..layer import Call, Layer, calls_of
+from ..nn.layer import Call, Layer, calls_of
 from ..types import Params, State, require
 from .layouts import Arrays, Layout, Shape, layouts, stacked_leaves
 

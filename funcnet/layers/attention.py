@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..jaxprs import is_traced
-from ..layer import Layer, need_key, take, take_state
-from ..ops import attention as attention_op
-from ..ops import linear
-from ..ops import rotary as rotary_op
+from ..jaxpr.jaxprs import is_traced
+from ..nn.layer import Layer, need_key, take, take_state
+from ..ops.products import linear
+from ..ops.sequences import attention as attention_op
+from ..ops.sequences import rotary as rotary_op
 from ..types import Array, Key, Params, State, is_whole, require, shown
 from . import initializers
 from .dropout import check_probability

@@ -7,11 +7,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ..layer import Layer, pure, stateless, take
-from ..ops import conv as conv_ops
-from ..ops import conv_transpose as transpose_ops
-from ..ops import pool
-from ..ops.windows import Padding, per_axis
+from ..nn.layer import Layer, pure, stateless, take
+from ..ops.images import conv as conv_ops
+from ..ops.images import conv_transpose as transpose_ops
+from ..ops.images import pool
+from ..ops.shared.windows import Padding, per_axis
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from numbers import Real
 
-from ..layer import Layer, need_key
-from ..ops import dropout as dropout_ops
+from ..nn.layer import Layer, need_key
+from ..ops.activations import dropout as dropout_ops
 from ..types import Array, Key, Params, State, require
 
 

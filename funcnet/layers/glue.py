@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from ..layer import Layer, pure, stateless, take
-from ..ops import rectifiers
-from ..ops.einsum import einsum as einsum_op
-from ..ops.einsum import terms_of
+from ..nn.layer import Layer, pure, stateless, take
+from ..ops.activations import rectifiers
+from ..ops.products.einsum import einsum as einsum_op
+from ..ops.products.einsum import terms_of
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn

@@ -26,9 +26,10 @@ from jax.nn.initializers import uniform as uniform
 from jax.nn.initializers import variance_scaling as variance_scaling
 from jax.nn.initializers import zeros as zeros
 
-from .. import refusals, tree
-from ..layer import Layer
-from ..ops.precision import one_array
+from .. import tree
+from ..nn import refusals
+from ..nn.layer import Layer
+from ..ops.shared.precision import one_array
 from ..types import Array, Key, Params, require, shown
 
 EXPECTED = "a function (key, shape, dtype) -> array"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ..layer import Layer, stateless, take
-from ..ops import linear
+from ..nn.layer import Layer, stateless, take
+from ..ops.products import linear
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import refusals
-from ..layer import Layer, stateless, take, take_state
-from ..ops import group_norm as group_ops
-from ..ops import layer_norm as layer_ops
-from ..ops import norm
+from ..nn import refusals
+from ..nn.layer import Layer, stateless, take, take_state
+from ..ops.norms import batch_norm as norm
+from ..ops.norms import group_norm as group_ops
+from ..ops.norms import layer_norm as layer_ops
 from ..types import Array, Key, Params, State, require, shown
 from . import initializers
 

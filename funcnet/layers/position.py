@@ -5,10 +5,10 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from ..jaxprs import is_traced
-from ..layer import Layer, pure, stateless, take
-from ..ops import linear
-from ..ops.precision import floating
+from ..jaxpr.jaxprs import is_traced
+from ..nn.layer import Layer, pure, stateless, take
+from ..ops.products import linear
+from ..ops.shared.precision import floating
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn

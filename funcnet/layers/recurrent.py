@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..combine import network
-from ..layer import Layer, lift, stateless, take
-from ..ops import elman, gru, lstm
+from ..nn.combine import network
+from ..nn.layer import Layer, lift, stateless, take
+from ..ops.sequences import elman, gru, lstm
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from ..layer import Layer, pure
-from ..ops import pad as pad_ops
-from ..ops import resize as resize_ops
-from ..ops.resize import Method
+from ..nn.layer import Layer, pure
+from ..ops.images import pad as pad_ops
+from ..ops.images import resize as resize_ops
+from ..ops.images.resize import Method
 from ..types import Array, require
 
 

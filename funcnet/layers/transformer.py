@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 
-from .. import refusals
-from ..combine import network
-from ..layer import Layer, stateless, take
-from ..ops import gated
-from ..ops.rectifiers import relu, relu_squared
-from ..ops.smooth import gelu, gelu_tanh, silu
+from ..nn import refusals
+from ..nn.combine import network
+from ..nn.layer import Layer, stateless, take
+from ..ops.activations.rectifiers import relu, relu_squared
+from ..ops.activations.smooth import gelu, gelu_tanh, silu
+from ..ops.products import gated
 from ..types import Array, Key, Params, State, is_whole, require, shown
 from . import initializers
 from .attention import Attention

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from ..combine import serial
-from ..layer import Layer
 from ..layers.conv import Conv, Flatten, MaxPool
 from ..layers.linear import Dense
-from ..ops.rectifiers import relu
+from ..nn.combine import serial
+from ..nn.layer import Layer
+from ..ops.activations.rectifiers import relu
 
 
 def LeNet(classes: int = 10, *, activation: Callable = relu) -> Layer:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..combine import network
-from ..layer import Layer, lift, need_key
+from ..nn.combine import network
+from ..nn.layer import Layer, lift, need_key
 from ..types import Array, Key, Params, require
 
 

@@ -4,18 +4,18 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from ..combine import network
-from ..layer import Layer
 from ..layers import initializers
 from ..layers.dropout import Dropout
 from ..layers.linear import Embed
 from ..layers.norm import LayerNorm, norm_of
 from ..layers.position import LearnedPositions
 from ..layers.transformer import TransformerBlock
-from ..ops.linear import dense
-from ..ops.linear_cross_entropy import linear_cross_entropy
+from ..nn.combine import network
+from ..nn.layer import Layer
+from ..nn.wrap import repeat
+from ..ops.losses.linear_cross_entropy import linear_cross_entropy
+from ..ops.products.linear import dense
 from ..types import Array, State, is_whole, require, shown
-from ..wrap import repeat
 
 
 def GPT(

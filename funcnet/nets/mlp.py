@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from ..combine import serial
-from ..layer import Layer
 from ..layers import initializers
 from ..layers.dropout import Dropout
 from ..layers.linear import Dense
-from ..ops.rectifiers import relu
+from ..nn.combine import serial
+from ..nn.layer import Layer
+from ..ops.activations.rectifiers import relu
 from ..types import require
 
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..combine import network
-from ..jaxprs import is_traced
-from ..layer import Layer
+from ..jaxpr.jaxprs import is_traced
 from ..layers.dropout import Dropout
 from ..layers.linear import Dense, Embed
 from ..layers.recurrent import GRU, LSTM, RNN
+from ..nn.combine import network
+from ..nn.layer import Layer
 from ..types import Array, Key, Params, is_whole, require, shown
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 
-from ..combine import Bound, network, serial
-from ..layer import Layer
 from ..layers import initializers
 from ..layers.conv import Conv, GlobalPool, MaxPool
 from ..layers.linear import Dense
 from ..layers.norm import BatchNorm, norm_of
-from ..ops.rectifiers import relu
+from ..nn.combine import Bound, network, serial
+from ..nn.layer import Layer
+from ..ops.activations.rectifiers import relu
 from ..types import Array, Key, Params, State, require
 
 STAGES = {

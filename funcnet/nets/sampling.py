@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..jaxprs import is_traced
-from ..layer import Layer
+from ..jaxpr.jaxprs import is_traced
+from ..nn.layer import Layer
 from ..types import Array, Key, Params, State, is_whole, require, shown
 
 

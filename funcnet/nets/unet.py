@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
-from .. import refusals
-from ..combine import Bound, network, serial
-from ..layer import Layer
 from ..layers import initializers
 from ..layers.conv import Conv, ConvTranspose
 from ..layers.linear import Dense
 from ..layers.norm import GroupNorm
 from ..layers.position import TimeEmbedding
-from ..ops.smooth import silu
+from ..nn import refusals
+from ..nn.combine import Bound, network, serial
+from ..nn.layer import Layer
+from ..ops.activations.smooth import silu
 from ..types import Array, is_whole, require, shown
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..combine import network, serial
-from ..layer import Layer, need_key
 from ..layers.conv import Flatten
 from ..layers.linear import Dense
-from ..ops.divergence import gaussian_kl
-from ..ops.loss import binary_cross_entropy
-from ..ops.rectifiers import relu
+from ..nn.combine import network, serial
+from ..nn.layer import Layer, need_key
+from ..ops.activations.rectifiers import relu
+from ..ops.losses.distances import binary_cross_entropy
+from ..ops.losses.divergence import gaussian_kl
 from ..types import Array, is_whole, require, shown
 from .mlp import MLP
 

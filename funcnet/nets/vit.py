@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from ..combine import network
-from ..layer import Layer, stateless, take
 from ..layers import initializers
 from ..layers.conv import Conv
 from ..layers.dropout import Dropout, check_probability
@@ -14,6 +12,8 @@ from ..layers.linear import Dense
 from ..layers.norm import LayerNorm, norm_of
 from ..layers.position import LearnedPositions
 from ..layers.transformer import TransformerBlock, shaped
+from ..nn.combine import network
+from ..nn.layer import Layer, stateless, take
 from ..types import Array, Key, Params, require
 
 

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.random import Generator
 
-from ..jaxprs import is_traced
-from ..rules import Case, rule
+from ..jaxpr.jaxprs import is_traced
+from ..rules.rule import Case, rule
 from ..types import Array, require
-from .precision import wide
+from .shared.precision import wide
 
 _HIDDEN = {
     "sigmoid": jax.nn.sigmoid,

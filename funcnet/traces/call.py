@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import jaxprs
+from ..jaxpr import jaxprs
 from ..types import require
 
 NO_FLOAT = "Nothing to differentiate: no argument has a floating dtype; write 1.0 in place of 1."

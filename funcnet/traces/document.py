@@ -12,9 +12,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .. import jaxprs
-from .record import Contribution, Line, Row, Source
-from .values import Stats, Value
+from ..jaxpr import jaxprs
+from .record.rows import Contribution, Line, Row, Source
+from .record.values import Stats, Value
 from .verdict import Check, verdict
 
 SCHEMA = "funcnet.trace/1"

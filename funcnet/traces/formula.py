@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import jaxprs
-from .values import is_number, number, numbers
+from ..jaxpr import jaxprs
+from .record.values import is_number, number, numbers
 
 LONGEST = 160
 """Formulas with more characters end in an ellipsis; the lines of a rule say the rest."""

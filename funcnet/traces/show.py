@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..render import forms, latex
-from .record import Row
-from .values import Value
+from .record.rows import Row
+from .record.values import Value
 from .verdict import verdict
 
 LONG = 48

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .. import jaxprs, steps
+from ..jaxpr import jaxprs, steps
 from ..render import forms, text
 from .call import Call, pair_of
 from .formula import Expr, constant, equation
-from .names import source
-from .places import Place, places_of
-from .record import Source
+from .record.rows import Source
+from .source.names import source
+from .source.places import Place, places_of
 
 
 class Equation(NamedTuple):

@@ -12,19 +12,19 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from .. import jaxprs
+from ..jaxpr import jaxprs
 from ..render import dot, svg, text
 from ..render.html import frame, page
 from ..types import require
 from .call import Call, seeds_of
 from .document import SCHEMA, document, rows_of
-from .names import numbered
-from .primal import run
-from .record import Contribution, Row
-from .reverse import reverse
+from .record.rows import Contribution, Row
+from .run.primal import run
+from .run.reverse import reverse
+from .run.tape import At, Cell, Tape
 from .show import graph, latex_tables, tables
+from .source.names import numbered
 from .symbolic import Symbolic, symbolic
-from .tape import At, Cell, Tape
 from .verdict import Check, compare
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .call import NO_FLOAT, NO_PATH, Call
-from .values import number
+from .record.values import number
 
 
 class Check(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..figures import Figure
-from ..layer import Layer
+from ..nn.layer import Layer
 from ..types import Array, require
 from .arrays import Data, check_lengths, finite_in
 from .history import COUNTERS, VALIDATION

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..layer import Layer
+from ..nn.layer import Layer
 from ..types import Array, require
 from .checks import arrays_of, check_calls, check_labels, check_settings, dry_run
 from .data import batches

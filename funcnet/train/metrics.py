@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..figures import Mean, note
-from ..jaxprs import is_traced
+from ..jaxpr.jaxprs import is_traced
 from ..types import Array, require
 
 

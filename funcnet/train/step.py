@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..layer import Layer, child_key
+from ..nn.layer import Layer, child_key
 from ..types import Array, Key, Params, State, require
 from .measure import Figures, check_functions, measured, values_of
 from .optimizers import extended

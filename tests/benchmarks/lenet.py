@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet.ops.conv import conv
-from funcnet.ops.linear import dense
-from funcnet.ops.pool import max_pool
+from funcnet.ops.images.conv import conv
+from funcnet.ops.images.pool import max_pool
+from funcnet.ops.products.linear import dense
 from funcnet.types import Array, Key, Params
 
 SHAPES = {

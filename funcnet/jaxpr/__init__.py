@@ -1,0 +1,1 @@
+"""What is inside a jaxpr, and how to walk over it."""

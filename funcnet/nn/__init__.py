@@ -1,0 +1,1 @@
+"""The protocol of layers and the combinators that make networks of them."""

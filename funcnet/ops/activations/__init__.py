@@ -1,0 +1,1 @@
+"""Ops that act on each element or each row, and dropout."""

@@ -1,0 +1,1 @@
+"""Forms for one platform: only here is it known which one a program is for."""

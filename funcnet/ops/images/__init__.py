@@ -1,0 +1,1 @@
+"""Ops over windows and edges of images, in any number of dimensions."""

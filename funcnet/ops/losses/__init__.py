@@ -1,0 +1,1 @@
+"""Ops that end in one number, and what they are made of."""

@@ -1,0 +1,1 @@
+"""Ops along time: attention and recurrence."""

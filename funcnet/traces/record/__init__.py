@@ -1,0 +1,1 @@
+"""What a trace holds: rows and their values."""

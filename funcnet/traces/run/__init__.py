@@ -1,0 +1,1 @@
+"""A function run equation by equation, forward and back."""

@@ -1,0 +1,1 @@
+"""Where an equation comes from: line, layer and name."""

@@ -1,0 +1,275 @@
+"""`watch`: a function, compiled, that says at chosen places how its values and adjoints fare."""
+
+import difflib
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ...jaxpr import jaxprs
+from ...render import forms, text
+from ...types import Array, require
+from ..call import NO_FLOAT, Call, seeds_of
+from ..record.values import number
+from .sites import Site, layers_of, sites_of
+from .stats import STATISTICS, Statistic, dtype_of, figures
+from .taps import Program, Tap
+
+
+class Seen(NamedTuple):
+    """A place that was watched.
+
+    Attributes:
+        value: Its statistics by name, or the value itself with `keep="values"`. Loops around the
+            place make leading axes, one index for each iteration.
+        adjoint: The same of its adjoint.
+    """
+
+    value: Any
+    adjoint: Any
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("output", "gradients", "seen"),
+    meta_fields=("places",),
+)
+@dataclass(frozen=True)
+class Watched:
+    """What `watch` returns: a pytree, so that it can leave `jax.jit`.
+
+    Attributes:
+        output: What the function returned.
+        gradients: One for each argument (or those of `wrt`), None where there is none.
+        seen: What was seen, by place.
+        places: The places in the order of the program.
+    """
+
+    output: Any
+    gradients: Any
+    seen: dict[str, Seen]
+    places: tuple[str, ...]
+
+    def __getitem__(self, place: str) -> Seen:
+        near = difflib.get_close_matches(place, self.seen, 3, 0.3)
+        require(
+            place in self.seen,
+            "watch",
+            "a place that was watched",
+            repr(place),
+            f"The nearest are {', '.join(near) or 'none'}.",
+            KeyError,
+        )
+        return self.seen[place]
+
+    def __str__(self) -> str:
+        if not self.places:
+            return _nothing(self.gradients)
+        rows = []
+        names: list[str] = []
+        for place in self.places:
+            seen = self.seen[place]
+            if not isinstance(seen.value, dict):
+                shape = ",".join(map(str, jnp.shape(seen.value)))
+                rows.append((place, f"{seen.value.dtype}[{shape}]"))
+                continue
+            names = sorted(seen.value, key=[*STATISTICS, *sorted(seen.value)].index)
+            cells = [_cell(part[name]) for part in seen for name in names]
+            rows.append((place, *cells))
+        headings = [f"{part} {name}" for part in ("value", "adjoint") for name in names]
+        columns = [forms.Column(heading, right=True) for heading in headings or ["value"]]
+        return text.table(forms.Table((forms.Column("place"), *columns), tuple(rows)))
+
+
+def _nothing(gradients: Any) -> str:
+    """Why there is no place to show."""
+    if not jax.tree.leaves(gradients):
+        return NO_FLOAT
+    return (
+        "Nothing to show: the gradient flows through no place that was selected. "
+        'select="all" takes every equation.'
+    )
+
+
+def _cell(x: Any) -> str:
+    if jaxprs.is_traced(x):
+        return "traced"
+    if jnp.size(x) == 0:
+        return "none"
+    return number(x) if jnp.ndim(x) == 0 else f"{number(jnp.min(x))} to {number(jnp.max(x))}"
+
+
+Select = str | Sequence[str] | Callable[[Site], bool]
+
+
+def watch(
+    f: Callable,
+    *,
+    wrt: int | Sequence[int] | None = None,
+    seed: Any = None,
+    has_aux: bool = False,
+    select: Select = "layers",
+    stats: Sequence[str] | Mapping[str, Statistic] = tuple(STATISTICS),
+    keep: Literal["stats", "values"] = "stats",
+) -> Callable[..., Watched]:
+    """The value and gradients of `f`, and how values and adjoints fare on the way, compiled.
+
+    What comes back is a pure function: `jax.jit`, `jax.vmap` and the like take it, and inside `f`
+    there may be jit, scan, cond and remat. Nothing but the figures is kept, also within loops.
+
+    Args:
+        f: Any JAX function whose output is one number (else give `seed`).
+        wrt: The arguments to differentiate, counted as by `jax.grad`; None for all.
+        seed: The adjoint of the output: a pytree like it, None for all that starts with nothing.
+        has_aux: Whether `f` returns `(loss, aux)`, of which the loss alone is differentiated.
+        select: Which places: "layers" for the output of each, "all" for the result of every
+            equation, paths of layers or names of rows (`"block/dense"`, `"v3"`), or a function
+            from a `Site` to a bool.
+        stats: Names out of `STATISTICS`, or functions by name, each from an array to a number.
+        keep: "stats", or "values" for whole values and adjoints.
+
+    Returns:
+        A function of the arguments of `f` that gives a `Watched`.
+
+    Raises:
+        ValueError: When called, if `select` names what is not there, or the output is not one
+            number and there is no seed.
+
+    >>> def f(w, x):
+    ...     with jax.named_scope("layer"):
+    ...         h = jnp.tanh(w * x)
+    ...     return jnp.sum(h**2)
+    >>> seen = jax.jit(watch(f))(0.5, jnp.ones(4))["layer"]
+    >>> round(float(seen.value["mean"]), 4), round(float(seen.adjoint["norm"]), 4)
+    (0.4621, 1.8485)
+    """
+    return watcher("watch", f, wrt, seed, has_aux, select, _statistics(stats), keep == "values")
+
+
+def watcher(
+    where: str,
+    f: Callable,
+    wrt: int | Sequence[int] | None,
+    seed: Any,
+    has_aux: bool,
+    select: Select,
+    chosen: dict[str, Statistic],
+    keeps_values: bool,
+) -> Callable[..., Watched]:
+    """What `watch` returns; its messages begin with `where`."""
+
+    def run(*args: Any, **kwargs: Any) -> Watched:
+        call = Call(where, f, args, kwargs)
+        active = call.active(call.chosen(wrt))
+        closed, tree = call.opened()
+        seeds = seeds_of(where, tree, jaxprs.output_shapes(closed), seed, has_aux)
+        sites = sites_of(closed, active, [ct is not None for ct in seeds])
+        places = chosen_sites(where, sites, select)
+        used = list({site: None for some in places.values() for site in some})
+        tap = _values_tap if keeps_values else _stats_tap(chosen)
+        blank = _blank_value if keeps_values else functools.partial(_blank_figures, len(chosen))
+        program = Program(closed, used, tap, blank)
+        some = [i for i, is_active in enumerate(active) if is_active]
+
+        def of_some(probes: dict, arrays: list) -> tuple[list, tuple]:
+            filled = list(call.arrays)
+            for i, array in zip(some, arrays, strict=True):
+                filled[i] = array
+            outputs, seen = program(probes, *filled)
+            starts = [y for y, ct in zip(outputs, seeds, strict=True) if ct is not None]
+            return starts, (outputs, seen)
+
+        probes = {site.name: blank(site, site.loops) for site in used}
+        points = [call.arrays[i] for i in some]
+        _, pull, (outputs, values) = jax.vjp(of_some, probes, points, has_aux=True)
+        adjoints, gradients = pull([ct for ct in seeds if ct is not None])
+        found: list[Any] = [None] * len(call.arrays)
+        for i, gradient in zip(some, gradients, strict=True):
+            found[i] = gradient
+        seen = {
+            place if len(some) == 1 else f"{place}.{site.result}": Seen(
+                _named(chosen, values[site.name], keeps_values),
+                _named(chosen, adjoints[site.name], keeps_values),
+            )
+            for place, some in places.items()
+            for site in some
+        }
+        return Watched(call.output(tree, outputs), call.gradients(found, wrt), seen, tuple(seen))
+
+    return run
+
+
+def chosen_sites(where: str, sites: Sequence[Site], select: Select) -> dict[str, list[Site]]:
+    """The sites that a selection means, by what they are called.
+
+    Raises:
+        ValueError: If it names what is not there.
+    """
+    if callable(select):
+        return {site.name: [site] for site in sites if select(site)}
+    layers = layers_of(sites)
+    if select == "all":
+        return {site.name: [site] for site in sites}
+    if select == "layers":
+        return layers
+    places: dict[str, list[Site]] = {site.variable: [site] for site in sites if site.variable}
+    places |= layers | {site.name: [site] for site in sites}
+    for path in [select] if isinstance(select, str) else select:
+        near = difflib.get_close_matches(path, places, 3, 0.3)
+        require(
+            path in places,
+            where,
+            "the path of a layer, a variable or a row that the gradient flows through",
+            repr(path),
+            f"The nearest are {', '.join(near)}." if near else "There is none.",
+        )
+    return {path: places[path] for path in ([select] if isinstance(select, str) else select)}
+
+
+def _statistics(stats: Sequence[str] | Mapping[str, Statistic]) -> dict[str, Statistic]:
+    if isinstance(stats, Mapping):
+        return dict(stats)
+    names = [stats] if isinstance(stats, str) else list(stats)
+    for name in names:
+        require(
+            name in STATISTICS,
+            "watch",
+            f"statistics among {', '.join(STATISTICS)}",
+            repr(name),
+            "Or give functions by name: stats={'rms': f}.",
+        )
+    return {name: STATISTICS[name] for name in names}
+
+
+def _blank_figures(count: int, site: Site, loops: tuple[int, ...]) -> tuple[Array, ...]:
+    """What is seen where nothing ran: zeros, with an axis for each loop."""
+    return tuple(jnp.zeros(loops, dtype_of(site.dtype)) for _ in range(count))
+
+
+def _blank_value(site: Site, loops: tuple[int, ...]) -> Array:
+    return jnp.zeros((*loops, *site.shape), site.dtype)
+
+
+def _named(chosen: dict[str, Statistic], seen: Any, whole: bool) -> Any:
+    return seen if whole else dict(zip(chosen, seen, strict=True))
+
+
+def _stats_tap(chosen: dict[str, Statistic]) -> Tap:
+    @jax.custom_vjp
+    def passed(value: Array, probe: tuple[Array, ...]) -> Array:
+        return value
+
+    # The figures of the adjoint leave as the gradient of the probe, which has just their size.
+    passed.defvjp(lambda value, probe: (value, None), lambda _, dy: (dy, figures(chosen, dy)))
+
+    def tap(site: Site, value: Array, probe: Any) -> tuple[Array, tuple[Array, ...]]:
+        return passed(value, probe), figures(chosen, jax.lax.stop_gradient(value))
+
+    return tap
+
+
+def _values_tap(site: Site, value: Array, probe: Array) -> tuple[Array, Array]:
+    return value + probe, jnp.asarray(jax.lax.stop_gradient(value))
