@@ -333,7 +333,7 @@ def test_a_name_belongs_to_one_module():
     with pytest.raises(
         ValueError,
         match=r"rule: expected a name that no other module has given to an op, got 'dense', "
-        r"which funcnet\.ops\.linear has\. Choose another name\.",
+        r"which funcnet\.ops\.products\.linear has\. Choose another name\.",
     ):
         rule(lambda x: (x, None), lambda r, dy: (dy,))(dense)
     assert RULES["dense"].op is fn.dense

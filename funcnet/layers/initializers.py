@@ -148,7 +148,7 @@ def reinit(net: Layer, params: Params, pattern: str, key: Key, *inputs: Any) -> 
         ValueError: If no path matches.
 
     >>> from funcnet.layers.linear import Dense
-    >>> from funcnet.combine import serial
+    >>> from funcnet.nn.combine import serial
     >>> net, x = serial(Dense(3), head=Dense(2)), jnp.ones((1, 4))
     >>> params, _ = net.init(jax.random.key(0), x)
     >>> new = reinit(net, params, "head/*", jax.random.key(1), x)

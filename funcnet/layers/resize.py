@@ -94,7 +94,7 @@ def Pad(
     Args:
         widths: One for both ends of all spatial axes, or for each axis a number or a pair
             (low, high).
-        mode: "constant", "reflect", "edge" or "wrap"; see `ops.pad.pad`.
+        mode: "constant", "reflect", "edge" or "wrap"; see `ops.images.pad.pad`.
         value: What "constant" puts in.
 
     Returns:
@@ -102,7 +102,7 @@ def Pad(
 
     Raises:
         ValueError: When applied, if there is not one width for each spatial axis, or as
-            `ops.pad.pad` does.
+            `ops.images.pad.pad` does.
 
     >>> x = jnp.ones((1, 8, 6, 3))
     >>> Pad(1)({}, x).shape, Pad([0, (2, -1)])({}, x).shape

@@ -31,7 +31,7 @@ def tie(net: Layer, sources: Mapping[str, str | tuple[str, Callable]]) -> Layer:
         ValueError: At init, if a path names no parameter, a source is tied itself, or the shapes
             differ.
 
-    >>> from funcnet.combine import serial
+    >>> from funcnet.nn.combine import serial
     >>> from funcnet.layers.linear import Dense
     >>> net = tie(serial(Dense(3), Dense(3)), {"dense_1/w": ("dense/w", jnp.transpose)})
     >>> params, _ = net.init(jax.random.key(0), jnp.ones((2, 3)))

@@ -73,7 +73,7 @@ def prove(op: Callable | Rule, *dtypes: str, seed: int = 0) -> tuple[Proof, ...]
         TypeError: If `op` carries no rule.
         ValueError: If a dtype is none of the three.
 
-    >>> from funcnet.ops.linear import dense
+    >>> from funcnet.ops.products.linear import dense
     >>> all(proof.ok for proof in prove(dense))
     True
     """
@@ -101,7 +101,7 @@ def prove(op: Callable | Rule, *dtypes: str, seed: int = 0) -> tuple[Proof, ...]
 def kept(rule: Rule, case: Case) -> str:
     """What an op keeps for its backward pass: arguments and output by name, the rest by shape.
 
-    >>> from funcnet.ops.linear import dense
+    >>> from funcnet.ops.products.linear import dense
     >>> kept(dense.rule, dense.rule.cases["no bias"])
     'x, w'
     """
@@ -185,7 +185,7 @@ def prove_all(
         dtype: See `prove`.
         progress: Called with each op's name before it is proved.
 
-    >>> from funcnet.ops.linear import embed
+    >>> from funcnet.ops.products.linear import embed
     >>> print(prove_all([embed.rule]))
     rules in float64
     op     cases  kept for backward  worst error of value and gradients (relative)

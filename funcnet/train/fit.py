@@ -168,7 +168,7 @@ def evaluate(
             or `batch` is below 1.
         TypeError: If `data` is no tuple of arrays, or `metrics` no dict of functions.
 
-    >>> from funcnet.layer import pure
+    >>> from funcnet.nn.layer import pure
     >>> from funcnet.train.metrics import r_squared
     >>> state = TrainState(jnp.zeros((), int), {}, {}, (), jax.random.key(0))
     >>> x = np.arange(6.0)

@@ -24,14 +24,15 @@ _STDLIB = sysconfig.get_paths()["stdlib"]
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _TRACES = os.path.dirname(os.path.dirname(__file__))
 _OURS = os.path.dirname(_TRACES)
-_PLUMBING = tuple(os.path.join(_OURS, name) for name in ("ops", "layers", "nets", "traces/lecture"))
+_SHOWN = tuple(os.path.join(_OURS, name) for name in ("ops", "layers", "nets", "traces/lecture"))
+_SUMS = os.path.join(_OURS, "ops/fast/rows")
 
 
 def places_of(eqn: Any) -> tuple[Place, ...]:
     """Where an equation was written: the calls that led to it, the innermost first.
 
     Left out are the lines of JAX, of the standard library, and of what funcnet has beside ops,
-    layers and networks.
+    layers and networks; and how a sum is taken.
     """
     traceback = eqn.source_info.traceback
     if traceback is None:
@@ -52,7 +53,7 @@ def _is_plumbing(file: str) -> bool:
         return True
     if file.startswith(_STDLIB) and "site-packages" not in file:
         return True
-    return file.startswith(_OURS + os.sep) and not file.startswith(_PLUMBING)
+    return file.startswith(_SUMS) or file.startswith(_OURS + os.sep) and not file.startswith(_SHOWN)
 
 
 @functools.lru_cache(maxsize=4096)
