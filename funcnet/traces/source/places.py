@@ -53,7 +53,9 @@ def _is_plumbing(file: str) -> bool:
         return True
     if file.startswith(_STDLIB) and "site-packages" not in file:
         return True
-    return file.startswith(_SUMS) or file.startswith(_OURS + os.sep) and not file.startswith(_SHOWN)
+    if file.startswith(_OURS + os.sep):
+        return file.startswith(_SUMS) or not file.startswith(_SHOWN)
+    return False
 
 
 @functools.lru_cache(maxsize=4096)
