@@ -128,10 +128,10 @@ from .ops.norms.batch_norm import batch_norm as batch_norm
 from .ops.norms.batch_norm import normalize as normalize
 from .ops.norms.group_norm import group_norm as group_norm
 from .ops.norms.group_norm import instance_norm as instance_norm
-from .ops.norms.layer_norm import l2_normalize as l2_normalize
 from .ops.norms.layer_norm import layer_norm as layer_norm
 from .ops.norms.layer_norm import rms_norm as rms_norm
-from .ops.norms.layer_norm import standardize as standardize
+from .ops.norms.lengths import l2_normalize as l2_normalize
+from .ops.norms.lengths import standardize as standardize
 from .ops.products.einsum import einsum as einsum
 from .ops.products.gated import geglu as geglu
 from .ops.products.gated import swiglu as swiglu

@@ -383,8 +383,6 @@ def test_an_op_of_floats_refuses_integers(rule):
     )
     check(lambda: rule.op(whole, *others, **case.static), TypeError, message)
     assert "TypeError: If" in raised(rule.op)
-    options = rule.options(case.static)
-    check(lambda: rule.forward(whole, *others, **options), TypeError, message)
 
 
 def sites():

@@ -83,6 +83,9 @@ def kind(value: Any) -> Any:
 
 
 def accepted(f: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The static arguments that a forward or backward pass names; it need not take them all."""
-    wanted = {name for name, kind in parameters(f) if kind == "static"}
-    return {name: value for name, value in options.items() if name in wanted}
+    """Those of the arguments that `f` names after its bare `*`, or all if it has a `**`."""
+    own = inspect.signature(f).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in own):
+        return dict(options)
+    named = {p.name for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {name: value for name, value in options.items() if name in named}

@@ -39,6 +39,7 @@ from ..types import require
 from .arguments import accepted, bind, kind, parameters
 from .closure import opened
 from .cotangents import Shapes, conform, operand_shapes
+from .passes import Passes, in_float32, recomputing
 
 NO_CASES: Mapping[str, "Case"] = types.MappingProxyType({})
 
@@ -69,6 +70,7 @@ class Rule(NamedTuple):
     fast: bool
     op: Callable
     count: Callable | None = None
+    check: Callable | None = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -112,6 +114,9 @@ def rule(
     *,
     nodiff: Sequence[str] = (),
     cases: Mapping[str, Case] = NO_CASES,
+    check: Callable | None = None,
+    wide: bool = False,
+    recomputes: bool = False,
     fast: bool = False,
     count: Callable | None = None,
 ) -> Callable[[Callable], Callable]:
@@ -126,6 +131,12 @@ def rule(
         nodiff: Names of floating arguments that are constants: they get no gradient of any order.
             The primal says so too, with `jax.lax.stop_gradient`, for it is the oracle.
         cases: What proves the rule; see `Case`.
+        check: Called once for each call of the op, with its name and, by keyword, those of its
+            arguments that it names; raises if they do not fit.
+        wide: Whether all three functions get 16-bit floating arguments in float32. Then the first
+            output is rounded to the dtype of the first floating argument.
+        recomputes: Whether `backward` computes again what `forward` could have kept: then XLA must
+            not keep it after all.
         fast: Whether `forward` is the faster way to the output: then a call that is not
             differentiated runs it too, and drops what it keeps, and `autodiff` has JAX
             differentiate it. Otherwise both take the primal.
@@ -154,10 +165,15 @@ def rule(
         name = primal.__name__
         _check_signatures(primal, forward, backward, nodiff)
         signature = inspect.signature(primal)
+        passes = Passes(primal, forward, backward)
+        passes = in_float32(passes) if wide else passes
+        passes = recomputing(passes) if recomputes else passes
 
         @functools.wraps(primal)
         def op(*args: Any, **kwargs: Any) -> Any:
             operands, static = bind(name, signature, args, kwargs)
+            if check is not None:
+                check(name, **accepted(check, _given(record, operands, static)))
             if local:
                 return _with_closure(record, static, operands)
             output = build(static, tuple(map(kind, static)))(*operands)
@@ -165,7 +181,7 @@ def rule(
                 note(output, lambda: _mean(record, output, operands, static))
             return output
 
-        record = Rule(name, primal, forward, backward, tuple(nodiff), cases, fast, op, count)
+        record = Rule(name, *passes, tuple(nodiff), cases, fast, op, count, check)
         build = functools.lru_cache(lambda static, kinds: _differentiable(record, static))
         local = "<locals>" in primal.__qualname__
         op.rule = record  # pyright: ignore[reportAttributeAccessIssue]  # a function takes attributes
@@ -186,9 +202,12 @@ def rule(
 
 def _mean(record: Rule, output: Any, operands: tuple, static: tuple) -> Any:
     assert record.count is not None
-    given = dict(zip(record.arguments, operands, strict=True)) | dict(static)
-    count = record.count(**accepted(record.count, given))
+    count = record.count(**accepted(record.count, _given(record, operands, static)))
     return None if count is None else mean_of(output, count)
+
+
+def _given(record: Rule, operands: tuple, static: tuple) -> dict[str, Any]:
+    return dict(zip(record.arguments, operands, strict=True)) | dict(static)
 
 
 def autodiff(f: Callable) -> Callable:

@@ -18,6 +18,9 @@ from ...types import Array
 FEW, FOLDS, WINDOW = 32, 8, 16
 """More than a few terms are added up as so many vectors, and these in windows of so many."""
 
+LONG = 2048
+"""A row up to this long is summed by a product with a vector; a longer one would lose digits so."""
+
 
 def folded(x: Array, reduce: Callable = jnp.sum, combine: Callable = jnp.add) -> Array:
     """The sum along the leading axis; or another `reduce`, of which `combine` is one step.
@@ -57,6 +60,37 @@ def sum_over(x: Array, axis: int | Sequence[int] | None = None, *, keepdims: boo
         rows = y.reshape(math.prod(before), math.prod(y.shape[first:last]), *after)
         y = jax.vmap(folded)(rows).reshape(*before, *after)
     return jnp.expand_dims(y, axes) if keepdims else y
+
+
+def sum_rows(x: Array) -> Array:
+    """The sum over all axes but the last.
+
+    >>> sum_rows(jnp.ones((2, 3, 4))).tolist()
+    [6.0, 6.0, 6.0, 6.0]
+    """
+    return folded(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]))
+
+
+def row_mean(x: Array, weights: Array | None = None) -> Array:
+    """The mean along the last axis, which stays with length 1; of x times weights, if given.
+
+    On the CPU a sum writes out what it sums first, in full; a product with a vector does not.
+
+    >>> row_mean(jnp.array([[1.0, 3.0]]), jnp.array([1.0, 2.0])).tolist()
+    [[3.5]]
+    """
+    width = x.shape[-1]
+    weights = jnp.ones(width, x.dtype) if weights is None else weights.astype(x.dtype)
+
+    def plain(x: Array, weights: Array) -> Array:
+        return sum_over(x * weights, -1, keepdims=True) / max(width, 1)
+
+    def product(x: Array, weights: Array) -> Array:
+        return (x @ weights)[..., None] / max(width, 1)
+
+    if width > LONG:
+        return plain(x, weights)
+    return jax.lax.platform_dependent(x, weights, cpu=product, default=plain)
 
 
 def _runs(axes: Sequence[int]) -> list[tuple[int, int]]:

@@ -1,0 +1,100 @@
+"""What proves the norms."""
+
+from numpy.random import Generator
+
+from ...rules.rule import Case, normal_case
+
+
+def _far(rows: int, channels: int) -> Case:
+    """A mean that is large beside the spread."""
+
+    def make(random: Generator) -> tuple:
+        x = 100 + random.standard_normal((rows, channels))
+        return x, random.standard_normal(channels), random.standard_normal(channels)
+
+    return Case(make)
+
+
+def _given(*shape: int, affine: bool = True, **static: float) -> Case:
+    def make(random: Generator) -> tuple:
+        c = shape[-1]
+        return (
+            random.standard_normal(shape),
+            random.standard_normal((c,)),
+            random.uniform(0.5, 2.0, (c,)),
+            random.standard_normal((c,)) if affine else None,
+            random.standard_normal((c,)) if affine else None,
+        )
+
+    return Case(make, static)
+
+
+def _with_zeros(random: Generator) -> tuple:
+    x = random.standard_normal((3, 4))
+    x[1] = 0
+    return (x,)
+
+
+LAYER_NORM = {
+    "rows": normal_case((5, 6), (6,), (6,)),
+    "one row": normal_case((6,), (6,), (6,)),
+    "sequence": normal_case((2, 3, 6), (6,), (6,)),
+    "plain": normal_case((5, 6), None, None),
+    "scale alone": normal_case((5, 6), (6,), None),
+    "shift alone": normal_case((5, 6), None, (6,)),
+    "eps": normal_case((5, 6), (6,), (6,), eps=0.1),
+    "far from 0": _far(3, 8),
+    "no rows": normal_case((0, 6), (6,), (6,)),
+}
+RMS_NORM = {
+    "rows": normal_case((5, 6), (6,)),
+    "one row": normal_case((6,), (6,)),
+    "sequence": normal_case((2, 3, 6), (6,)),
+    "plain": normal_case((5, 6), None),
+    "eps": normal_case((5, 6), (6,), eps=0.1),
+    "no rows": normal_case((0, 6), (6,)),
+}
+STANDARDIZE = {
+    "rows": normal_case((3, 5)),
+    "columns": normal_case((5, 3), axis=0),
+    "all": normal_case((2, 3, 4), axis=(0, 1, 2), eps=0.1),
+    "no rows": normal_case((0, 5)),
+}
+L2_NORMALIZE = {
+    "rows": normal_case((3, 5)),
+    "columns": normal_case((5, 3), axis=0),
+    "all": normal_case((2, 3, 4), axis=(0, 1, 2)),
+    "row of zeros": Case(_with_zeros),
+    "no rows": normal_case((0, 5)),
+}
+BATCH_NORM = {
+    "rows": normal_case((6, 3), (3,), (3,)),
+    "image": normal_case((2, 3, 3, 4), (4,), (4,)),
+    "plain": normal_case((6, 3), None, None),
+    "scale alone": normal_case((6, 3), (3,), None),
+    "shift alone": normal_case((6, 3), None, (3,)),
+    "eps": normal_case((6, 3), (3,), (3,), eps=0.1),
+    "far from 0": _far(8, 3),
+    "no rows": normal_case((0, 3), (3,), (3,)),
+}
+NORMALIZE = {
+    "rows": _given(6, 3),
+    "image": _given(2, 3, 3, 4),
+    "plain": _given(6, 3, affine=False),
+    "eps": _given(6, 3, eps=0.1),
+    "one example": _given(3),
+    "no rows": _given(0, 3),
+}
+GROUP_NORM = {
+    "image": normal_case((2, 3, 2, 6), (6,), (6,), groups=2),
+    "rows": normal_case((3, 8), (8,), (8,), groups=2),
+    "plain": normal_case((2, 3, 4), None, None, groups=2, eps=0.1),
+    "one group": normal_case((2, 3, 4), (4,), None, groups=1),
+    "none": normal_case((0, 3, 4), None, (4,), groups=2),
+}
+INSTANCE_NORM = {
+    "image": normal_case((2, 3, 2, 4), (4,), (4,)),
+    "line": normal_case((2, 5, 3), (3,), None),
+    "plain": normal_case((2, 3, 4), None, None, eps=0.1),
+    "none": normal_case((0, 3, 4), None, (4,)),
+}

@@ -1,0 +1,60 @@
+"""What the arguments of norms have to be."""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+
+from ...types import Array, is_whole, require
+from ..shared.precision import floating
+
+
+def channels(least: int, *vectors: str) -> Callable[..., None]:
+    """A check: x is floating, of rank `least` or more, and each vector has its channels."""
+
+    def _have_channels(op: str, *, x: Array, **given: Array | None) -> None:
+        floating(op, x)
+        require(
+            jnp.ndim(x) >= least,
+            op,
+            f"x of rank {least} or more (..., channels)",
+            f"shape {jnp.shape(x)}",
+            "Add the missing axes: x[None].",
+        )
+        for name in vectors:
+            vector, width = given[name], jnp.shape(x)[-1:]
+            require(
+                vector is None or jnp.shape(vector) == width,
+                op,
+                f"{name} of shape {width}, one for each channel of x",
+                f"shape {vector is not None and jnp.shape(vector)}",
+                "The channels are the last axis of x.",
+            )
+
+    return _have_channels
+
+
+def in_groups(op: str, *, x: Array, scale: Array | None, shift: Array | None, groups: int) -> None:
+    """Raise unless x has channels that so many groups divide."""
+    channels(2, "scale", "shift")(op, x=x, scale=scale, shift=shift)
+    width = x.shape[-1]
+    require(
+        is_whole(groups) and width % groups == 0,
+        op,
+        f"a number of groups that divides {width}, the number of channels of x",
+        f"groups={groups!r}",
+        "Choose a divisor of the number of channels.",
+    )
+
+
+def along_axis(op: str, *, x: Array, axis: int | Sequence[int]) -> None:
+    """Raise unless x is floating and has these axes."""
+    floating(op, x)
+    rank = jnp.ndim(x)
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    require(
+        all(-rank <= a < rank for a in axes),
+        op,
+        f"an axis from {-rank} to {rank - 1}" if rank else "x of rank 1 or more",
+        f"axis {axis} for shape {jnp.shape(x)}",
+        "The axis is the one whose entries are taken together.",
+    )
