@@ -24,10 +24,10 @@ def recomputing(passes: Passes) -> Passes:
     """
 
     @functools.wraps(passes.backward)
-    def backward(res: Any, dy: Any, **static: Any) -> tuple:
+    def _backward(res: Any, dy: Any, **static: Any) -> tuple:
         return passes.backward(*jax.lax.optimization_barrier((res, dy)), **static)
 
-    return passes._replace(backward=backward)
+    return passes._replace(backward=_backward)
 
 
 def in_float32(passes: Passes) -> Passes:
@@ -39,11 +39,11 @@ def in_float32(passes: Passes) -> Passes:
     """
 
     @functools.wraps(passes.primal)
-    def primal(*operands: Any, **static: Any) -> Any:
+    def _primal(*operands: Any, **static: Any) -> Any:
         return _rounded(passes.primal(*widened(operands), **static), operands)
 
     @functools.wraps(passes.forward)
-    def forward(*operands: Any, **static: Any) -> tuple[Any, Any]:
+    def _forward(*operands: Any, **static: Any) -> tuple[Any, Any]:
         wide = widened(operands)
         output, res = passes.forward(*wide, **static)
         if not any(map(_is_narrow, jax.tree.leaves(operands))):
@@ -55,7 +55,7 @@ def in_float32(passes: Passes) -> Passes:
         return rounded, _narrowed(res, wide, operands)
 
     @functools.wraps(passes.backward)
-    def backward(res: Any, dy: Any, **static: Any) -> tuple:
+    def _backward(res: Any, dy: Any, **static: Any) -> tuple:
         if isinstance(res, Again):
             operands = jax.lax.optimization_barrier(res.operands)
             res = passes.forward(*widened(operands), **dict(res.static))[1]
@@ -63,7 +63,7 @@ def in_float32(passes: Passes) -> Passes:
             res = res.opened()
         return passes.backward(res, widened(dy), **static)
 
-    return Passes(primal, forward, backward)
+    return Passes(_primal, _forward, _backward)
 
 
 @functools.partial(
