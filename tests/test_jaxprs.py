@@ -11,8 +11,8 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import io_callback
 
-from funcnet.jaxpr import jaxprs, steps
-from funcnet.traces.source.places import places_of
+from funcnet.jaxpr import equations, jaxprs
+from funcnet.jaxpr.places import places_of
 
 POLICIES = jax.checkpoint_policies
 
@@ -121,7 +121,7 @@ def test_text_of_a_jaxpr_is_the_same_for_the_same_program():
     near = np.nextafter(tenth, np.float32(1))
     texts = [str(jaxprs.open_jaxpr(loop(factor))[0]) for factor in (tenth, tenth, near)]
     assert texts[0] == texts[1] != texts[2]
-    found = [jaxprs.evaluate_again(loop(factor), jnp.float32(1))[0] for factor in (tenth, near)]
+    found = [equations.evaluate_again(loop(factor), jnp.float32(1))[0] for factor in (tenth, near)]
     assert [float(x) for x in found] == [tenth * tenth, near * near]
 
 
@@ -141,7 +141,7 @@ def test_variables_are_the_same_object_wherever_they_stand():
 def test_argument_names_as_python_writes_them():
     closed, _ = jaxprs.trace(lambda x, params: x, 1.0, {"dense": {"w": 1.0}, "b": [2.0]})
     assert jaxprs.argument_names(closed) == ("x", "params['b'][0]", "params['dense']['w']")
-    _, alone = steps.step_jaxpr(steps.Step(*_parts(find("sin", jnp.sin, 1.0))))
+    alone = equations.Equation(*_parts(find("sin", jnp.sin, 1.0))).alone
     assert jaxprs.argument_names(alone) == ("",)
 
 
@@ -168,7 +168,7 @@ def test_source_of_a_users_function_is_not_in_its_folder():
     assert __file__ in info.func_src_info
     assert not jaxprs.is_library(body)
     assert jaxprs.is_library(jaxprs.structure(jaxprs.open_jaxpr(body)[0].eqns[0]).body)
-    assert not jaxprs.is_library(steps.jaxpr_of([], [], []))
+    assert not jaxprs.is_library(equations.jaxpr_of([], [], []))
 
 
 # Equations and what stands in them.
@@ -199,7 +199,7 @@ def test_a_result_that_is_never_used_may_be_dropped():
     assert jaxprs.is_dropped(swap.outvars[0])
     assert jaxprs.is_var(swap.outvars[0])
     assert not jaxprs.is_dropped(find("sin", jnp.sin, 1.0).outvars[0])
-    _, alone = steps.step_jaxpr(steps.Step(*_parts(swap)))
+    alone = equations.Equation(*_parts(swap)).alone
     assert not any(map(jaxprs.is_dropped, jaxprs.open_jaxpr(alone)[0].outvars))
 
 
@@ -225,13 +225,13 @@ def test_stop_gradient_is_a_primitive():
 def test_names_and_barriers_give_each_operand_back(f):
     (eqn,) = eqns_of(f, jnp.float32(3))
     assert eqn.primitive.name in ("name", "optimization_barrier")
-    _, alone = steps.step_jaxpr(steps.Step(*_parts(eqn)))
+    alone = equations.Equation(*_parts(eqn)).alone
     assert jaxprs.evaluate(alone, jnp.float32(3)) == [3]
 
 
 def test_optimization_barrier_keeps_the_order_of_its_operands():
     (eqn,) = eqns_of(lambda x, y: jax.lax.optimization_barrier({"b": y, "a": x}), 1.0, 2.0)
-    _, alone = steps.step_jaxpr(steps.Step(*_parts(eqn)))
+    alone = equations.Equation(*_parts(eqn)).alone
     assert jaxprs.evaluate(alone, 1.0, 2.0) == [1, 2]
 
 
@@ -243,7 +243,7 @@ def test_platform_index_stands_in_front_of_the_cond_of_platform_dependent():
     assert index.primitive.name == "platform_index"
     assert cond.invars[0] is index.outvars[0]
     branches = jaxprs.structure(cond).branches
-    _, alone = steps.step_jaxpr(steps.Step(*_parts(index)))
+    alone = equations.Equation(*_parts(index)).alone
     taken = branches[int(jaxprs.evaluate(alone)[0])]
     assert list(names_of(taken)) == [{"cpu": "sin"}.get(jax.default_backend(), "cos")]
 
@@ -265,7 +265,7 @@ def test_parameters_that_a_formula_reads(name, f, params):
 
 def test_select_n_takes_the_value_of_false_first():
     eqn = find("select_n", lambda c, x, y: jax.lax.select(c, x, y), True, 1.0, 2.0)
-    _, alone = steps.step_jaxpr(steps.Step(*_parts(eqn)))
+    alone = equations.Equation(*_parts(eqn)).alone
     assert jaxprs.evaluate(alone, True, 1.0, 2.0) == [2]
 
 
@@ -315,7 +315,7 @@ def test_cond_has_its_index_first_and_the_branches_in_order():
     assert len(cond.invars) == 3
     assert cond.invars[0].aval.dtype == jnp.int32
     for i in range(3):
-        _, alone = steps.step_jaxpr(steps.Step(*_parts(cond)))
+        alone = equations.Equation(*_parts(cond)).alone
         assert jaxprs.evaluate(alone, jnp.int32(i), 3.0, 2.0) == run(branches[i], 3.0, 2.0)
 
 
@@ -550,7 +550,7 @@ def test_bwd_tells_the_static_arguments_of_a_rule():
 
 def test_a_primal_that_replaces_its_rule_can_take_forward_mode():
     closed, _ = jaxprs.trace(lambda x: negative(negative(x) * x), 3.0)
-    plain = steps.without_rules(closed)
+    plain = equations.without_rules(closed)
     assert "custom_vjp_call" not in set(names_of(plain))
     assert jax.jvp(lambda x: run(plain, x)[0], (3.0,), (1.0,)) == (9, 6)
     with pytest.raises(TypeError, match="custom_vjp"):
@@ -608,13 +608,13 @@ def test_an_equation_with_many_results_can_be_replaced_where_some_are_outputs():
 
 
 def test_an_equation_alone_has_an_argument_for_each_place_of_a_variable():
-    (step,) = steps.steps_of(jaxprs.open_jaxpr(jaxprs.trace(lambda x: x * x, 3.0)[0])[0])
-    slots, closed = steps.step_jaxpr(step)
-    assert slots == (0, 1)
+    (e,) = equations.equations_of(jaxprs.open_jaxpr(jaxprs.trace(lambda x: x * x, 3.0)[0])[0])
+    closed = e.alone
+    assert e.slots == (0, 1)
     assert jax.grad(lambda x, y: run(closed, x, y)[0], argnums=(0, 1))(3.0, 4.0) == (4, 3)
-    (step,) = steps.steps_of(jaxprs.open_jaxpr(jaxprs.trace(lambda x: 1 - x, 3.0)[0])[0])
-    slots, closed = steps.step_jaxpr(step)
-    assert slots == (1,)
+    (e,) = equations.equations_of(jaxprs.open_jaxpr(jaxprs.trace(lambda x: 1 - x, 3.0)[0])[0])
+    closed = e.alone
+    assert e.slots == (1,)
     assert run(closed, 3.0) == [-2]
 
 
@@ -751,10 +751,10 @@ def test_a_reference_is_read_and_written_by_equations_that_name_it():
 
 def test_equations_of_a_reference_are_a_function_without_effects():
     closed, _ = jaxprs.trace(accumulated, 1.0)
-    listed = steps.steps_of(jaxprs.open_jaxpr(closed)[0])
+    listed = equations.equations_of(jaxprs.open_jaxpr(closed)[0])
     (fused,) = [step for step in listed if len(step.eqns) > 1]
     assert listed.index(fused) == 1
-    _, alone = steps.step_jaxpr(fused)
+    alone = fused.alone
     assert not jaxprs.outside_effects(alone)
     before = np.sin(0.5)
     args = [before if v in listed[0].results else 0.5 for v in fused.operands]
@@ -849,7 +849,7 @@ def test_text_of_a_jaxpr_does_not_say_the_constants_of_a_jitted_function():
         return looped(jax.jit(lambda x: (x * factor).sum()))
 
     assert str(jaxprs.open_jaxpr(scaled(2))[0]) == str(jaxprs.open_jaxpr(scaled(3))[0])
-    found = [jaxprs.evaluate_again(scaled(k), jnp.float32(1))[0] for k in (2, 3)]
+    found = [equations.evaluate_again(scaled(k), jnp.float32(1))[0] for k in (2, 3)]
     assert found == [4, 9]
 
 
@@ -858,7 +858,7 @@ def test_text_of_a_jaxpr_does_not_say_the_function_of_a_callback():
         return looped(lambda x: jax.pure_callback(lambda x: np.float32(k), SHAPE, x))
 
     assert str(jaxprs.open_jaxpr(called(2))[0]) == str(jaxprs.open_jaxpr(called(3))[0])
-    found = [jaxprs.evaluate_again(called(k), jnp.float32(1))[0] for k in (2, 3)]
+    found = [equations.evaluate_again(called(k), jnp.float32(1))[0] for k in (2, 3)]
     assert found == [2, 3]
 
 
@@ -872,7 +872,8 @@ def test_text_of_a_jaxpr_does_not_say_the_rule_of_a_custom_derivative():
         return looped(op)
 
     assert str(jaxprs.open_jaxpr(ruled(2))[0]) == str(jaxprs.open_jaxpr(ruled(3))[0])
-    slopes = [jax.grad(lambda x, k=k: jaxprs.evaluate_again(ruled(k), x)[0])(1.0) for k in (2, 3)]
+    again = equations.evaluate_again
+    slopes = [jax.grad(lambda x, k=k: again(ruled(k), x)[0])(1.0) for k in (2, 3)]
     assert slopes == [4, 9]
 
 

@@ -236,7 +236,7 @@ def compared(found, true):
         return jnp.sum(x).real
 
     f.defvjp(lambda x: (f(x), None), lambda _, dy: (jnp.asarray(true),))
-    call = fn.traces.call.Call("trace", f, (jnp.zeros_like(true),), {})
+    call = fn.traces.program.Program("trace", f, (jnp.zeros_like(true),), {})
     return compare(call, [True], [jnp.asarray(found)], [jnp.ones(())])
 
 

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 import funcnet as fn
-from funcnet.jaxpr import jaxprs, steps
+from funcnet.jaxpr import equations, jaxprs
 
 from .test_traces_grid import every_form
 
@@ -287,19 +287,19 @@ def test_a_batched_condition_is_an_array_over_the_first_axes_of_the_carry():
         assert jaxprs.close(inside.cond).out_avals[0].shape == shape
         for v in eqn.outvars:
             assert v.aval.shape[: len(shape)] == shape
-        loop = steps.structure(eqn)
+        loop = equations.structure(eqn)
         assert loop.cond.out_avals[0].shape == ()
-        assert steps.structure(eqn) is loop
-        plain = steps.structure(loop_of(grow, 1.0))
+        assert equations.structure(eqn) is loop
+        plain = equations.structure(loop_of(grow, 1.0))
         assert plain.cond.out_avals[0].shape == ()
         assert [len(g) for g in loop.groups(eqn.invars)] == [0, 1, 2]
 
 
 def test_what_is_known_of_a_loop_goes_with_it():
-    before = len(steps._LOOPS)
+    before = len(equations._LOOPS)
     eqn = loop_of(jax.vmap(lambda x: lax.while_loop(lambda h: h < 3, lambda h: h + x, x)), V)
-    steps.structure(eqn)
-    assert len(steps._LOOPS) == before + 1
+    equations.structure(eqn)
+    assert len(equations._LOOPS) == before + 1
     del eqn
     gc.collect()
-    assert len(steps._LOOPS) <= before
+    assert len(equations._LOOPS) <= before

@@ -4,13 +4,15 @@ A layout reads PyTorch's arrays into a layer's own leaves and writes them back. 
 has follows from the names and ranks of its leaves.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import tree
 from ..jaxpr import jaxprs
+from ..jaxpr.equations import Equation
+from ..jaxpr.walk import At, Handler, bodies, walk
 from ..nn.layer import Layer
 from ..types import Params, State
 
@@ -73,25 +75,36 @@ def stacked_leaves(net: Layer, params: Params, state: State, inputs: tuple) -> s
     A rank alone does not tell: the weights of `n` dense layers look like a kernel of length `n`.
     """
     closed, _ = jaxprs.trace(lambda *args: net.apply(*args)[0], params, state, *inputs)
-    body, _ = jaxprs.open_jaxpr(closed)
-    paths = tree.flatten(params)
-    return set(_stacked_within(body, dict(zip(body.invars, paths, strict=False))))
+    paths = list(tree.flatten(params))
+    handler = _Stacked()
+    walk(closed, [*paths, *[None] * (len(closed.in_avals) - len(paths))], handler)
+    return handler.found
 
 
-def _stacked_within(body: Any, paths: dict[Any, str]) -> Iterator[str]:
-    """Those of the parameters in `body` that a loop takes apart, or that have an axis too many."""
-    for eqn in body.eqns:
-        own = [paths.get(x) if jaxprs.is_var(x) else None for x in eqn.invars]
-        ranks = [len(x.aval.shape) for x in eqn.invars]
-        inside, kind = jaxprs.structure(eqn), jaxprs.label(eqn)
-        if isinstance(inside, jaxprs.Scan):
-            yield from filter(None, own[inside.consts + inside.carry :])
-        if isinstance(inside, jaxprs.Scan | jaxprs.Call):
-            step, _ = jaxprs.open_jaxpr(inside.body)
-            known = {var: path for var, path in zip(step.invars, own, strict=True) if path}
-            yield from _stacked_within(step, known)
-        elif kind in _KERNELS and own[1] and ranks[1] > (ranks[0] if kind != "dense" else 2):
-            yield own[1]
+class _Stacked(Handler):
+    """Those of the parameters that a loop takes apart, or that have an axis too many; values are
+    their paths, None for what is no parameter."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def constant(self, value: Any) -> None:
+        return None
+
+    def scan(self, e: Equation, operands: list[str | None], at: At) -> list[None]:
+        scan: Any = e.inside
+        self.found.update(filter(None, scan.groups(operands)[2]))
+        for body in bodies(e, operands, at):
+            walk(body.jaxpr, body.values, self, body.at)
+        return [None] * len(e.results)
+
+    def plain(self, e: Equation, operands: list[str | None], at: At) -> list[None]:
+        if e.label in _KERNELS and operands[1]:
+            avals: Any = [x.aval for x in e.operands]
+            usual = 2 if e.label == "dense" else avals[0].ndim
+            if avals[1].ndim > usual:
+                self.found.add(operands[1])
+        return [None] * len(e.results)
 
 
 _KERNELS = ("dense", "conv", "conv_transpose")

@@ -5,7 +5,6 @@ modules above read and rewrite jaxprs with the functions here and never touch `j
 `jax.extend` themselves, so a new JAX changes one file.
 """
 
-import functools
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
 from jax.extend.core import DebugInfo as DebugInfo
 
@@ -47,43 +45,9 @@ def evaluate(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
     return [jnp.asarray(x) if isinstance(x, int | float | complex) else x for x in found]
 
 
-def evaluate_with(closed: ClosedJaxpr, consts: Sequence[Any], *leaves: Any) -> list[Any]:
+def evaluate_with(jaxpr: Any, consts: Sequence[Any], *leaves: Any) -> list[Any]:
     """The same with other constants in the place of its own."""
-    return jax.core.eval_jaxpr(closed.jaxpr, consts, *leaves)
-
-
-_COMPILED: dict[str, Callable] = {}
-
-
-def evaluate_again(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
-    """`evaluate`, compiled once for all jaxprs that read alike.
-
-    A loop that is run as a whole is compiled anyway; JAX would do it for each new jaxpr.
-    """
-    if any(map(is_traced, leaves)) or not _tells_all(closed):
-        return evaluate(closed, *leaves)
-    text = str(closed.jaxpr)
-    if text not in _COMPILED:
-        if len(_COMPILED) >= 1000:
-            _COMPILED.clear()
-        _COMPILED[text] = jax.jit(functools.partial(jax.core.eval_jaxpr, closed.jaxpr))
-    return _COMPILED[text](closed.consts, *leaves)
-
-
-def _tells_all(jaxpr: Any) -> bool:
-    """Whether the text of a jaxpr says all that it computes: no array inside, no callback.
-
-    The derivative of a custom rule is not in the text, but nothing runs it unless under a trace.
-    """
-    for eqn in open_jaxpr(jaxpr)[0].eqns:
-        if any(isinstance(atom, Literal) and np.ndim(atom.val) for atom in eqn.invars):
-            return False
-        rule = eqn.primitive.name in (*CUSTOM_RULES, *REMATS)
-        if not rule and any(map(callable, eqn.params.values())):
-            return False
-        if not all(not open_jaxpr(sub)[1] and _tells_all(sub) for sub in sub_jaxprs(eqn)):
-            return False
-    return True
+    return jax.core.eval_jaxpr(open_jaxpr(jaxpr)[0], consts, *leaves)
 
 
 def output_shapes(closed: ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:
@@ -216,6 +180,10 @@ class Cond(NamedTuple):
 
     branches: tuple[Any, ...]
 
+    def taken(self, index: Any) -> int | None:
+        """The branch that runs, or None if the index is a tracer."""
+        return None if is_traced(index) else min(max(int(index), 0), len(self.branches) - 1)
+
 
 class Scan(NamedTuple):
     """A loop of known length: operands and outputs are constants, carry, and what is stacked."""
@@ -226,6 +194,11 @@ class Scan(NamedTuple):
     length: int
     reverse: bool
     unroll: Any
+
+    def groups(self, operands: Sequence[Any]) -> tuple[list, list, list]:
+        """The constants, the carry and what is taken apart."""
+        first, last = self.consts, self.consts + self.carry
+        return list(operands[:first]), list(operands[first:last]), list(operands[last:])
 
 
 class While(NamedTuple):

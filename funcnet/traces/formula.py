@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..jaxpr import jaxprs
+from ..jaxpr.equations import Equation
+from ..jaxpr.walk import At, Handler, walk
 from .record.values import is_number, number, numbers
 
 LONGEST = 160
@@ -68,32 +70,38 @@ def expressions(closed: Any, inputs: Sequence[Expr], known: dict | None = None) 
         inputs: An expression for each input.
         known: Expressions for further variables, which then stand for themselves.
     """
-    jaxpr, consts = jaxprs.open_jaxpr(closed)
-    env: dict[Any, Expr] = {}
-    env.update(zip(jaxpr.constvars, map(constant, consts), strict=True))
-    env.update(zip(jaxpr.invars, inputs, strict=True))
-    fixed = known or {}
-    env.update(fixed)
-
-    def read(atom: Any) -> Expr:
-        return env[atom] if jaxprs.is_var(atom) else constant(atom.val)
-
-    for eqn in jaxpr.eqns:
-        for var, expr in zip(eqn.outvars, equation(eqn, [*map(read, eqn.invars)]), strict=True):
-            if var not in fixed:
-                env[var] = expr
-    return [read(atom) for atom in jaxpr.outvars]
+    return walk(closed, inputs, _Formulas(known or {}))
 
 
-def equation(eqn: Any, args: list[Expr]) -> list[Expr]:
+class _Formulas(Handler):
+    def __init__(self, known: dict[Any, Expr]) -> None:
+        self.known = known
+
+    def constant(self, value: Any) -> Expr:
+        return constant(value)
+
+    def equation(self, e: Equation, operands: list[Expr], at: At) -> list[Expr]:
+        found: Sequence[Expr] = super().equation(e, operands, at)
+        return [self.known.get(var, expr) for var, expr in zip(e.results, found, strict=True)]
+
+    def plain(self, e: Equation, operands: list[Expr], at: At) -> list[Expr]:
+        return equation(e, operands)
+
+
+def equation(e: Equation, args: list[Expr]) -> list[Expr]:
     """The results of one equation as expressions of its operands."""
-    inside = jaxprs.structure(eqn) if jaxprs.custom_body(eqn) is None else None
-    if isinstance(inside, jaxprs.Call):
-        return expressions(inside.body, args)
-    if len(eqn.outvars) == 1:
-        return [one(eqn, args)]
-    text = call(jaxprs.label(eqn), args).text
-    return [Expr(f"{text}[{i}]") for i in range(len(eqn.outvars))]
+    if len(e.results) == 1 and not e.is_fused:
+        return [one(e.eqn, args)]
+    text = call(e.label, args).text
+    return [Expr(f"{text}[{i}]") for i in range(len(e.results))]
+
+
+def expression(e: Equation, args: list[Expr]) -> str:
+    """What an equation computes, in one text for all of its results."""
+    if e.is_fused or e.whole is not None or e.kind == "rule":
+        return f"{e.label}({', '.join(x.text for x in args)})"
+    outputs = equation(e, args)
+    return outputs[0].text.removesuffix("[0]" if len(outputs) > 1 else "") if outputs else ""
 
 
 def one(eqn: Any, args: list[Expr]) -> Expr:

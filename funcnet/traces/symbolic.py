@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..jaxpr import jaxprs, steps
+from ..jaxpr import jaxprs
+from ..jaxpr.equations import Equation
+from ..jaxpr.walk import At, Handler, bodies, walk
 from ..render import forms, text
-from .call import Call, pair_of
-from .formula import Expr, constant, equation
+from .formula import Expr, constant, expression
+from .program import Program, pair_of, replaced
 from .record.rows import Source
 from .source.names import source
-from .source.places import Place, places_of
 
 
-class Equation(NamedTuple):
+class Written(NamedTuple):
     """An equation of a pass.
 
     Attributes:
@@ -59,9 +60,9 @@ class Pair(NamedTuple):
 
     source: Source | None
     scope: str
-    forward: tuple[Equation, ...]
+    forward: tuple[Written, ...]
     kept: tuple[Kept, ...]
-    reverse: tuple[Equation, ...]
+    reverse: tuple[Written, ...]
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,16 @@ class Symbolic:
         return text.table(forms.Table(columns, tuple(rows), "Forward and reverse trace", notes))
 
 
-def symbolic(call: Call, wrt: int | Sequence[int] | None, has_aux: bool = False) -> Symbolic:
-    """The traces of a call, of which only shapes and dtypes count."""
-    active = call.active(call.chosen(wrt))
+def symbolic(program: Program, wrt: int | Sequence[int] | None, has_aux: bool = False) -> Symbolic:
+    """The traces of a program, of which only shapes and dtypes count."""
+    active = program.active(program.chosen(wrt))
     some = [i for i, is_active in enumerate(active) if is_active]
 
     def ahead(*arrays: Any) -> tuple:
         def of_some(*chosen: Any) -> tuple:
-            filled = list(arrays)
-            for i, x in zip(some, chosen, strict=True):
-                filled[i] = x
-            output = call.of_arrays(*filled)
+            output = program.of_arrays(*replaced(arrays, some, chosen))
             if has_aux:
-                pair_of(call.where, jax.tree.structure(output))
+                pair_of(program.where, jax.tree.structure(output))
             loss, aux = output if has_aux else (output, ())
             flat = jax.tree.leaves(loss)
             smooth = [y for y in flat if jaxprs.is_inexact(y)]
@@ -126,115 +124,58 @@ def symbolic(call: Call, wrt: int | Sequence[int] | None, has_aux: bool = False)
         outputs, pull, rest = jax.vjp(of_some, *(arrays[i] for i in some), has_aux=True)
         return outputs, rest, pull
 
-    forward, shapes = jax.make_jaxpr(ahead, return_shape=True)(*call.arrays)
+    forward, shapes = jax.make_jaxpr(ahead, return_shape=True)(*program.arrays)
     residuals, tree = jax.tree.flatten(shapes[2])
     reverse = jax.make_jaxpr(lambda kept, cts: tree.unflatten(kept)(cts))(residuals, shapes[0])
-    count = len(call.arrays)
-    inputs = [f"v{i + 1 - count}" for i in range(count)]
-    first = Writer("v")
-    ends = first.walk(forward, inputs, "", ())
+    count = len(program.arrays)
+    first, back = _Writer("v"), _Writer("b")
+    ends = walk(forward, [f"v{i + 1 - count}" for i in range(count)], first)
     outputs, kept_names = ends[: len(shapes[0])], ends[len(ends) - len(residuals) :]
-    back = Writer("b")
-    back.walk(reverse, [*kept_names, *(f"{name}'" for name in outputs)], "", ())
-    made = {name: e.source for e in first.equations for name in [e.text.partition(" = ")[0]]}
+    walk(reverse, [*kept_names, *(f"{name}'" for name in outputs)], back)
+    made = {e.text.partition(" = ")[0]: e.source for e in first.written}
     kept = tuple(
         Kept(name, _type(x), _size(x), made.get(name))
         for name, x in dict(zip(kept_names, residuals, strict=True)).items()
         if name[0] == "v"
     )
-    return Symbolic(forward, reverse, _paired(first.equations, back.equations, kept), kept)
+    return Symbolic(forward, reverse, _paired(first.written, back.written, kept), kept)
 
 
-class Writer:
-    """Writes the equations of a jaxpr down, those of calls and loops at their place."""
+class _Writer(Handler):
+    """Writes equations down, those of calls, branches and loops at their place; values are names.
+
+    `v1~` is a carry within its loop, `v1[i]` what is taken out of `v1` there.
+    """
 
     def __init__(self, letter: str) -> None:
         self.letter = letter
-        self.equations: list[Equation] = []
-        self.numbers = itertools.count(1)
+        self.written: list[Written] = []
+        self.count = 0
 
-    def walk(
-        self,
-        jaxpr: Any,
-        names: Sequence[str],
-        scope: str,
-        places: tuple[Place, ...],
-        library: bool = False,
-    ) -> list[str]:
-        """Write a jaxpr whose inputs have these names; the names of its outputs.
+    def constant(self, value: Any) -> str:
+        return constant(value).text
 
-        What a function of JAX has inside may have been traced for another call: it counts as
-        written where the function is called.
-        """
-        opened, consts = jaxprs.open_jaxpr(jaxpr)
-        env = dict(zip(opened.constvars, (constant(c).text for c in consts), strict=True))
-        env.update(zip(opened.invars, names, strict=True))
-
-        def read(atom: Any) -> str:
-            return env[atom] if jaxprs.is_var(atom) else constant(atom.val).text
-
-        for eqn in opened.eqns:
-            own = "/".join(filter(None, (scope, jaxprs.scope(eqn))))
-            where = (() if library else places_of(eqn)) or places
-            operands = [read(atom) for atom in eqn.invars]
-            written = self._write(eqn, operands, own, where, library)
-            env.update(zip(eqn.outvars, written, strict=True))
-        return [read(atom) for atom in opened.outvars]
-
-    def _write(
-        self,
-        eqn: Any,
-        operands: list[str],
-        scope: str,
-        places: tuple[Place, ...],
-        library: bool,
-    ) -> list[str]:
-        inside = steps.structure(eqn)
-        if isinstance(inside, jaxprs.Call):
-            library = library or jaxprs.is_library(inside.body)
-            return self.walk(inside.body, operands, scope, places, library)
-        if jaxprs.is_alias(eqn):
+    def plain(self, e: Equation, operands: list[str], at: At) -> list[str]:
+        if e.is_alias:
             return operands
-        self._bodies(inside, operands, scope, places)
-        base = f"{self.letter}{next(self.numbers)}"
-        many = len(eqn.outvars) > 1
-        names = [f"{base}.{i}" if many else base for i in range(len(eqn.outvars))]
-        said = equation(eqn, [Expr(name) for name in operands])
-        types = [_type(v.aval) for v in eqn.outvars]
-        text = (
-            said[0].text.removesuffix("[0]")
-            if many
-            else (said[0].text if said else eqn.primitive.name)
-        )
-        shown = ", ".join(types)
-        self.equations.append(Equation(f"{base} = {text}", source(places), scope, shown))
-        return names
-
-    def _bodies(
-        self, inside: Any, operands: list[str], scope: str, places: tuple[Place, ...]
-    ) -> None:
-        if isinstance(inside, jaxprs.Cond):
-            for body in inside.branches:
-                self.walk(body, operands[1:], scope, places)
-        elif isinstance(inside, jaxprs.Scan):
-            last = inside.consts + inside.carry
-            carried = [f"{name}~" for name in operands[inside.consts : last]]
-            slices = [f"{name}[i]" for name in operands[last:]]
-            names = [*operands[: inside.consts], *carried, *slices]
-            self.walk(inside.body, names, scope, places)
-        elif isinstance(inside, steps.Loop):
-            _, consts, carry = inside.groups(operands)
-            self.walk(inside.body, [*consts, *(f"{name}~" for name in carry)], scope, places)
+        for body in bodies(e, operands, at, "{}~".format, "{}[i]".format):
+            walk(body.jaxpr, body.values, self, body.at)
+        self.count += 1
+        base, count = f"{self.letter}{self.count}", len(e.results)
+        text = expression(e, [Expr(name) for name in operands]) or e.label
+        types = ", ".join(_type(v.aval) for v in e.results)
+        self.written.append(Written(f"{base} = {text}", source(at.places), at.scope, types))
+        return [f"{base}.{i}" if count > 1 else base for i in range(count)]
 
 
 def _paired(
-    forward: list[Equation], reverse: list[Equation], kept: tuple[Kept, ...]
+    forward: list[Written], reverse: list[Written], kept: tuple[Kept, ...]
 ) -> tuple[Pair, ...]:
     """One pair for each line in each layer."""
-    ahead: dict[Any, list[Equation]] = {}
+    ahead: dict[Any, list[Written]] = {}
     for e in forward:
         ahead.setdefault(_place(e), []).append(e)
-    back: dict[Any, list[Equation]] = {}
+    back: dict[Any, list[Written]] = {}
     for e in reverse:
         back.setdefault(_cause(_place(e), ahead), []).append(e)
     owner = {e.text.partition(" = ")[0]: place for place, own in ahead.items() for e in own}
@@ -250,7 +191,7 @@ def _paired(
     return tuple(pairs)
 
 
-def _place(e: Equation) -> tuple[Any, str]:
+def _place(e: Written) -> tuple[Any, str]:
     return e.source and e.source[:2], e.scope
 
 

@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from ..jaxpr import jaxprs
+from ..jaxpr.walk import walk
 from ..render import dot, svg, text
 from ..render.html import frame, page
 from ..types import require
-from .call import Call, seeds_of
 from .document import SCHEMA, document, rows_of
+from .program import Program, seeds_of
 from .record.rows import Contribution, Row
-from .run.primal import run
+from .run.primal import Primal
 from .run.reverse import reverse
-from .run.tape import At, Cell, Tape
+from .run.tape import Cell, Tape
 from .show import graph, latex_tables, tables
 from .source.names import numbered
 from .symbolic import Symbolic, symbolic
@@ -238,32 +239,32 @@ class Tracer:
         >>> [e.text for pair in symbolic.pairs for e in pair.reverse]
         ["b1 = broadcast(v3')", 'b2 = b1 * v2']
         """
-        return symbolic(Call("trace", self.f, args, {}), self.wrt, self.has_aux)
+        return symbolic(Program("trace", self.f, args, {}), self.wrt, self.has_aux)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Trace:
         """Run the function and its reverse pass on these arguments."""
-        call = Call("trace", self.f, args, kwargs)
-        active = call.active(call.chosen(self.wrt))
-        closed, tree = call.opened()
+        program = Program("trace", self.f, args, kwargs)
+        active = program.active(program.chosen(self.wrt))
+        closed, tree = program.opened()
         limits = self.max_iterations, self.sample
         tape = Tape(numbered(closed), self.keep == "all", *limits)
         seeds = seeds_of("trace", tree, jaxprs.output_shapes(closed), self.seed, self.has_aux)
-        cells = _arguments(tape, call, active)
-        _set_tangents(tape, call, cells, self.tangents)
-        outputs = run(tape, closed, cells, At())
+        cells = _arguments(tape, program, active)
+        _set_tangents(tape, program, cells, self.tangents)
+        outputs = walk(closed, cells, Primal(tape))
         contributions = reverse(tape, outputs, seeds)
         found = [_gradient(cell) for cell in cells]
-        traced = any(map(jaxprs.is_traced, call.arrays))
-        check = functools.cache(functools.partial(compare, call, active, found, seeds))
+        traced = any(map(jaxprs.is_traced, program.arrays))
+        check = functools.cache(functools.partial(compare, program, active, found, seeds))
         return Trace(
             getattr(self.f, "__name__", type(self.f).__name__),
             tape.rows(),
             contributions,
-            call.output(tree, [cell.value for cell in outputs]),
-            call.gradients(found, self.wrt),
+            program.output(tree, [cell.value for cell in outputs]),
+            program.gradients(found, self.wrt),
             _header(),
             None if traced else check,
-            functools.cache(functools.partial(symbolic, call, self.wrt, self.has_aux)),
+            functools.cache(functools.partial(symbolic, program, self.wrt, self.has_aux)),
         )
 
 
@@ -273,36 +274,33 @@ def _gradient(cell: Cell) -> Any:
     return jnp.zeros_like(cell.value) if cell.adjoint is None else cell.adjoint
 
 
-def _arguments(tape: Tape, call: Call, active: list[bool]) -> list[Cell]:
+def _arguments(tape: Tape, program: Program, active: list[bool]) -> list[Cell]:
     """A cell for each array: `v0` the last, `v-1` the one before."""
     cells = []
-    count = len(call.arrays)
-    for i, (array, name) in enumerate(zip(call.arrays, call.names(), strict=True)):
-        cell = tape.cell(array, f"v{i + 1 - count}", "argument", "argument")
-        cell.active = active[i]
-        cell.note(expression=name, variable=name, active=active[i])
-        cells.append(cell)
+    count = len(program.arrays)
+    for i, (array, name) in enumerate(zip(program.arrays, program.names(), strict=True)):
+        fields = {"expression": name, "variable": name, "active": active[i]}
+        cells.append(tape.cell(array, f"v{i + 1 - count}", "argument", **fields))
     return cells
 
 
-def _set_tangents(tape: Tape, call: Call, cells: list[Cell], tangents: Any) -> None:
+def _set_tangents(tape: Tape, program: Program, cells: list[Cell], tangents: Any) -> None:
     if tangents is None:
         return
     require(
-        isinstance(tangents, tuple | list) and len(tangents) == len(call.args),
+        isinstance(tangents, tuple | list) and len(tangents) == len(program.args),
         "trace",
-        f"tangents for {len(call.args)} arguments",
+        f"tangents for {len(program.args)} arguments",
         len(tangents) if isinstance(tangents, tuple | list) else type(tangents).__name__,
         "Give one for each argument, None for one that does not move.",
     )
     given = []
-    for arg, t in zip(call.args, tangents, strict=True):
+    for arg, t in zip(program.args, tangents, strict=True):
         tree = jax.tree.structure(arg)
         given += [None] * tree.num_leaves if t is None else tree.flatten_up_to(t)
-    for i, cell in zip(call.places, cells, strict=True):
+    for i, cell in zip(program.places, cells, strict=True):
         if given[i] is not None and jaxprs.is_inexact(cell.value):
-            cell.tangent = jnp.broadcast_to(jnp.asarray(given[i], cell.dtype), cell.shape)
-            cell.note(tangent=tape.record(cell.tangent))
+            tape.move(cell, jnp.broadcast_to(jnp.asarray(given[i], cell.dtype), cell.shape))
 
 
 def _header() -> dict[str, str]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .call import NO_FLOAT, NO_PATH, Call
+from .program import NO_FLOAT, NO_PATH, Program, replaced
 from .record.values import number
 
 
@@ -51,18 +51,15 @@ def verdict(trace: Any) -> str:
     return "" if check is None else str(check)
 
 
-def compare(call: Call, active: list[bool], found: list, seeds: list) -> Check:
+def compare(program: Program, active: list[bool], found: list, seeds: list) -> Check:
     """The gradients of a trace against those of JAX."""
     some = [i for i, is_active in enumerate(active) if is_active]
 
     def of_some(*arrays: Any) -> list:
-        filled = list(call.arrays)
-        for i, array in zip(some, arrays, strict=True):
-            filled[i] = array
-        flat = jax.tree.leaves(call.of_arrays(*filled))
+        flat = jax.tree.leaves(program.of_arrays(*replaced(program.arrays, some, arrays)))
         return [y for y, ct in zip(flat, seeds, strict=True) if ct is not None]
 
-    points, gradients = ([values[i] for i in some] for values in (call.arrays, found))
+    points, gradients = ([values[i] for i in some] for values in (program.arrays, found))
     starts = [ct for ct in seeds if ct is not None]
     try:
         true, against = list(jax.vjp(of_some, *points)[1](starts)), "jax.vjp"

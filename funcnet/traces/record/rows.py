@@ -74,13 +74,13 @@ class Row:
             (taken as a whole, as a mutable reference is), "slice" or "stack" (what a scan takes
             apart and puts together).
         op: The primitive, or the function with a custom derivative.
+        value: Its value.
         expression: What it computes, in terms of other rows: "v-1 * v0".
         operands: The names of the rows it reads.
         variable: The Python variable or argument it is, where the source says so.
         scope: The layer it belongs to: "block/dense".
         within: The loops, branches and layers around it, from the outermost in.
         source: Where it was written.
-        value: Its value.
         active: Whether a gradient flows through it.
         memory: Of a row inside a remat, "recomputed" or "saved" (as the policy says); else "".
         rule: Its local rule: "v-1' += v1'/v-1", one for each operand that takes a gradient.
@@ -96,13 +96,13 @@ class Row:
     name: str
     kind: str
     op: str
-    expression: str
-    operands: tuple[str, ...]
-    variable: str
-    scope: str
-    within: tuple[str, ...]
-    source: Source | None
     value: Value
+    expression: str = ""
+    operands: tuple[str, ...] = ()
+    variable: str = ""
+    scope: str = ""
+    within: tuple[str, ...] = ()
+    source: Source | None = None
     active: bool = False
     memory: str = ""
     rule: tuple[str, ...] = ()

@@ -1,30 +1,30 @@
 """The tape: what a forward pass leaves for the reverse pass, and the rows while they are made."""
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ..record.rows import Row
+from ...jaxpr.places import Place
+from ...jaxpr.walk import At
+from ..record.rows import Contribution, Row
 from ..record.values import Value, value_of
-from ..source.names import variables
-from ..source.places import Place
+from ..source import names
 
 
+@dataclass(eq=False)
 class Draft:
-    """A row while it is being made: `changes` are the fields found so far."""
+    """A row while it is being made."""
 
-    def __init__(self, name: str, kind: str, op: str, value: Value) -> None:
-        self.row = Row(name, kind, op, "", (), "", "", (), None, value)
-        self.changes: dict[str, Any] = {}
-        self.contributions: list = []
+    fields: dict[str, Any]
+    contributions: list[Contribution] = field(default_factory=list)
 
     def finished(self) -> Row:
         """The row."""
-        contributions = tuple(self.contributions)
-        adjoint = contributions[-1].total if contributions else None
-        return replace(self.row, **self.changes, adjoint=adjoint, contributions=contributions)
+        own = tuple(self.contributions)
+        return Row(**self.fields, adjoint=own[-1].total if own else None, contributions=own)
 
 
 class Cell:
@@ -39,10 +39,10 @@ class Cell:
         self.tangent: Any = None
         self.adjoint: Any = None
 
-    def note(self, **changes: Any) -> None:
+    def note(self, **fields: Any) -> None:
         """Say more about the row of this value."""
         if self.draft is not None:
-            self.draft.changes.update(changes)
+            self.draft.fields.update(fields)
 
 
 class Entry(NamedTuple):
@@ -56,42 +56,8 @@ class Entry(NamedTuple):
     """
 
     name: str
-    results: tuple[Cell, ...]
+    results: Sequence[Cell]
     pull: Callable[[list[Any]], list[tuple[Cell, Any, str]]]
-
-
-@dataclass(frozen=True)
-class At:
-    """A place in a program.
-
-    Attributes:
-        path: Indices of the equations around it and of their branches.
-        iterations: The iteration of each loop around it.
-        within: Loops, branches and layers around it, for a reader.
-        scope: Its layer.
-        places: Where it was written.
-        remat: The policy of the remat around it, in a tuple of one; None outside.
-        library: Whether it is inside a function of JAX itself.
-    """
-
-    path: tuple[int, ...] = ()
-    iterations: tuple[int, ...] = ()
-    within: tuple[str, ...] = ()
-    scope: str = ""
-    places: tuple[Place, ...] = ()
-    remat: tuple | None = None
-    library: bool = False
-
-    @property
-    def calls(self) -> tuple[Place, ...]:
-        """The calls it stands in. What a jitted function has inside may have been traced for
-        another call, so that only its own line counts."""
-        return self.places if len(self.path) == 1 else self.places[:1]
-
-    def down(self, child: int, *within: str, **changes: Any) -> "At":
-        """The place of a jaxpr inside this equation."""
-        path = (*self.path, child)
-        return replace(self, path=path, within=(*self.within, *within), **changes)
 
 
 @dataclass
@@ -103,6 +69,8 @@ class Tape:
         keep_all: Whether rows keep every array whole.
         max_iterations: The longest loop that is run row by row.
         sample: How many iterations of a longer loop are opened; None for all.
+        entries: The steps that a gradient flows through.
+        known: What was derived or compiled for this trace alone.
     """
 
     numbers: dict[tuple[int, ...], int]
@@ -110,40 +78,69 @@ class Tape:
     max_iterations: int = 1000
     sample: int | None = None
     entries: list[Entry] = field(default_factory=list)
-    drafts: list[Draft] = field(default_factory=list)
-    constants: dict[int, Cell] = field(default_factory=dict)
-    written: list[tuple[Draft, tuple[int, ...], tuple[Place, ...]]] = field(default_factory=list)
-    rules: dict[Hashable, Any] = field(default_factory=dict)
-    lines: dict[int, Any] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict)
+    _drafts: list[Draft] = field(default_factory=list)
+    _constants: dict[int, Cell] = field(default_factory=dict)
+    _written: list[tuple[Draft, tuple, tuple[Place, ...]]] = field(default_factory=list)
 
     def record(self, x: Any) -> Value:
         """The record of an array."""
         return value_of(x, self.keep_all)
 
-    def cell(self, value: Any, name: str, kind: str, op: str) -> Cell:
-        """A new row, and its value as a cell."""
-        draft = Draft(name, kind, op, self.record(value))
-        self.drafts.append(draft)
-        return Cell(value, name, draft)
+    def cell(
+        self, value: Any, name: str, kind: str, op: str = "", at: At | None = None, **fields: Any
+    ) -> Cell:
+        """A new row, where it stands and what else there is to say, and its value as a cell."""
+        fields |= {"name": name, "kind": kind, "op": op or kind, "value": self.record(value)}
+        if at is not None:
+            fields |= {"scope": at.scope, "source": names.source(at.places)}
+            fields.setdefault("within", at.within)
+        cell = Cell(value, name, Draft(fields))
+        assert cell.draft is not None
+        self._drafts.append(cell.draft)
+        cell.active = fields.get("active", False)
+        return cell
+
+    def move(self, cell: Cell, tangent: Any) -> None:
+        """Give a value its tangent, if it has one."""
+        cell.tangent = tangent
+        if tangent is not None:
+            cell.note(tangent=self.record(tangent))
 
     def constant(self, value: Any) -> Cell:
         """The cell of an array that the program closes over."""
-        cell = self.constants.get(id(value))
+        cell = self._constants.get(id(value))
         if cell is None:
             array = value if hasattr(value, "dtype") else jnp.asarray(value)
-            cell = self.cell(array, f"c{len(self.constants)}", "constant", "constant")
+            cell = self.cell(array, f"c{len(self._constants)}", "constant")
             cell.value = value
-            self.constants[id(value)] = cell
+            self._constants[id(value)] = cell
         return cell
 
-    def name(self, at: At) -> str:
-        """The name of the row at a place."""
-        where = f"[{','.join(map(str, at.iterations))}]" if at.iterations else ""
-        return f"v{self.numbers[at.path]}{where}"
+    def name(self, at: At, *more: object) -> str:
+        """The name of the row at a place: `v3`, in loops `v3[2,0]`."""
+        where = ",".join(map(str, (*at.iterations, *more)))
+        return f"v{self.numbers[at.path]}" + (f"[{where}]" if where else "")
+
+    def wrote(self, cell: Cell, at: At) -> None:
+        """Note that the last result of an equation may be a variable of the source."""
+        assert cell.draft is not None
+        self._written.append((cell.draft, at.iterations, at.calls))
 
     def rows(self) -> tuple[Row, ...]:
         """All rows, finished."""
-        named = variables([(iterations, calls) for _, iterations, calls in self.written])
-        for (draft, _, _), variable in zip(self.written, named, strict=True):
-            draft.changes["variable"] = variable
-        return tuple(draft.finished() for draft in self.drafts)
+        named = names.variables([(iterations, calls) for _, iterations, calls in self._written])
+        for (draft, _, _), variable in zip(self._written, named, strict=True):
+            draft.fields["variable"] = variable
+        return tuple(draft.finished() for draft in self._drafts)
+
+
+def filled(cells: Sequence[Cell], adjoints: Sequence[Any]) -> list[Any]:
+    """Adjoints or tangents of cells, with zeros for those that have none."""
+    pairs = zip(cells, adjoints, strict=True)
+    return [_zeros(cell.shape, cell.dtype) if ct is None else ct for cell, ct in pairs]
+
+
+@functools.lru_cache(maxsize=256)
+def _zeros(shape: tuple[int, ...], dtype: Any) -> Any:
+    return jnp.zeros(shape, dtype)

@@ -2,13 +2,14 @@
 
 import ast
 import functools
-import itertools
 import linecache
 from collections.abc import Hashable, Sequence
 
-from ...jaxpr import jaxprs, steps
+from ...jaxpr import jaxprs
+from ...jaxpr.equations import Equation
+from ...jaxpr.places import Place
+from ...jaxpr.walk import At, Handler, bodies, walk
 from ..record.rows import Source
-from .places import Place
 
 
 def numbered(closed: object) -> dict[tuple[int, ...], int]:
@@ -16,23 +17,21 @@ def numbered(closed: object) -> dict[tuple[int, ...], int]:
 
     What only runs other equations has none; a loop has one, after its body, for what it stacks.
     """
-    numbers: dict[tuple[int, ...], int] = {}
-    counter = itertools.count(1)
+    handler = _Numbers()
+    walk(closed, [None] * len(jaxprs.open_jaxpr(closed)[0].invars), handler)
+    return handler.found
 
-    def walk(jaxpr: object, path: tuple[int, ...]) -> None:
-        for i, step in enumerate(steps.steps_of(jaxprs.open_jaxpr(jaxpr)[0])):
-            here = (*path, i)
-            inside = steps.structure(step.eqn) if len(step.eqns) == 1 else None
-            if isinstance(inside, jaxprs.Cond):
-                for branch, body in enumerate(inside.branches):
-                    walk(body, (*here, branch))
-            elif inside is not None:
-                walk(inside.body, (*here, 0))
-            if not isinstance(inside, jaxprs.Call | jaxprs.Cond) and not jaxprs.is_alias(step.eqn):
-                numbers[here] = next(counter)
 
-    walk(closed, ())
-    return numbers
+class _Numbers(Handler):
+    def __init__(self) -> None:
+        self.found: dict[tuple[int, ...], int] = {}
+
+    def equation(self, e: Equation, operands: list[None], at: At) -> list[None]:
+        for body in bodies(e, operands, at):
+            walk(body.jaxpr, body.values, self, body.at)
+        if e.kind not in ("call", "cond") and not e.is_alias:
+            self.found[at.path] = len(self.found) + 1
+        return [None] * len(e.results)
 
 
 def source(places: tuple[Place, ...]) -> Source | None:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from ...jaxpr import jaxprs
 from ...types import Array, require
-from ..call import Call, pair_of
+from ..program import Program, pair_of
 from .sites import Site, sites_of
-from .taps import Program
+from .taps import tapped
 from .watch import chosen_sites, watcher
 
 
@@ -105,17 +105,17 @@ def edit_gradient(
 
     @functools.wraps(f)
     def run(*args: Any, **kwargs: Any) -> Any:
-        call = Call("edit_gradient", f, args, kwargs)
-        closed, tree = call.opened()
+        program = Program("edit_gradient", f, args, kwargs)
+        closed, tree = program.opened()
         wanted = [jaxprs.is_inexact(shape) for shape in jaxprs.output_shapes(closed)]
         if has_aux:
             loss, aux = pair_of("edit_gradient", tree)
             wanted = [*wanted[: loss.num_leaves], *[False] * aux.num_leaves]
-        active = [jaxprs.is_inexact(array) for array in call.arrays]
+        active = [jaxprs.is_inexact(array) for array in program.arrays]
         places = chosen_sites("edit_gradient", sites_of(closed, active, wanted), path)
         used = [site for some in places.values() for site in some]
-        outputs, _ = Program(closed, used, functools.partial(_edit_tap, g))({}, *call.arrays)
-        return call.output(tree, outputs)
+        outputs, _ = tapped(closed, used, functools.partial(_edit_tap, g))({}, *program.arrays)
+        return program.output(tree, outputs)
 
     return run
 

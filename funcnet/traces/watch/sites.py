@@ -1,11 +1,14 @@
 """Where a program can be watched: its equations, their layers, and which of them matter."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, NamedTuple
 
-from ...jaxpr import jaxprs, steps
+from ...jaxpr import jaxprs
+from ...jaxpr.equations import Equation
+from ...jaxpr.walk import At, Handler, bodies, walk
 from ..source.names import numbered, variables
-from ..source.places import Place, places_of
 
 
 class Site(NamedTuple):
@@ -42,135 +45,104 @@ class Site(NamedTuple):
         return tuple(length for length, start in pairs if start >= depth)
 
 
-class Around(NamedTuple):
-    """What stands around a jaxpr."""
-
-    path: tuple[int, ...] = ()
-    scope: str = ""
-    loops: tuple[int, ...] = ()
-    entered: tuple[int, ...] = ()
-    library: bool = False
-    places: tuple[Place, ...] = ()
-
-
 def sites_of(closed: Any, active: Sequence[bool], wanted: Sequence[bool]) -> list[Site]:
     """Every place of a program that depends on an active input and that a wanted output reads."""
-    found: list[tuple[Site, tuple[Place, ...]]] = []
+    inputs = [Node() for _ in active]
+    handler = _Dependence()
+    outputs = walk(closed, inputs, handler)
+    readers: dict[Node, list[Node]] = {}
+    for node in handler.nodes:
+        for operand in node.operands:
+            readers.setdefault(operand, []).append(node)
+    starts, ends = (compress(*pairs) for pairs in ((inputs, active), (outputs, wanted)))
+    moving = _reached(starts, lambda node: [n for n in readers.get(node, ()) if n.passes])
+    needed = _reached(ends, lambda node: node.operands)
     numbers = numbered(closed)
-    _walk(closed, list(active), list(wanted), Around(), numbers, found)
-    order = {path: i for i, path in enumerate(numbers)}
-    found.sort(key=lambda item: (order[item[0].path], item[0].result))
-    named = variables([(site.path[1:-1], calls) for site, calls in found])
-    pairs = zip(found, named, strict=True)
-    return [site._replace(variable=name) for (site, _), name in pairs]
+    found = [node for node in handler.nodes if node.at and node in moving and node in needed]
+    named = variables([(node.at.path[1:-1], node.at.calls) for node in found if node.at])
+    return [node.site(numbers, name) for node, name in zip(found, named, strict=True)]
 
 
-def _walk(
-    jaxpr: Any, active: list[bool], wanted: list[bool], around: Around,
-    numbers: dict, found: list[tuple[Site, tuple[Place, ...]]],
-) -> None:  # fmt: skip
-    opened, _ = jaxprs.open_jaxpr(jaxpr)
-    moving = _moving(opened, active)
-    needed = {v for v, w in zip(opened.outvars, wanted, strict=True) if w and jaxprs.is_var(v)}
-    for i, step in reversed(list(enumerate(steps.steps_of(opened)))):
-        ends = [v in needed for v in step.results]
-        if not any(ends):
-            continue
-        needed.update(v for v in step.operands if jaxprs.is_var(v))
-        at = _inside(step.eqn, around, i)
-        starts = [jaxprs.is_var(v) and v in moving for v in step.operands]
-        bodies = list(_bodies(step, starts, ends, at))
-        for body, begins, finishes, under in bodies:
-            _walk(body, begins, finishes, under, numbers, found)
-        if not bodies and not jaxprs.is_alias(step.eqn):
-            found.extend(_results(step, ends, moving, at, numbers))
+@dataclass(eq=False)
+class Node:
+    """A value in the graph of a program.
+
+    Attributes:
+        operands: The values it is computed from.
+        passes: Whether a gradient may flow through it.
+        e: The equation that computes it; None for what enters, merges or goes round.
+        result: Which of the results of that it is.
+        at: The place of that.
+    """
+
+    operands: list["Node"] = field(default_factory=list)
+    passes: bool = True
+    e: Equation | None = None
+    result: int = 0
+    at: At | None = None
+
+    def site(self, numbers: dict[tuple[int, ...], int], variable: str) -> Site:
+        """The value as a site."""
+        e, at = self.e, self.at
+        assert e is not None
+        assert at is not None
+        name = f"v{numbers[at.path]}" + (f".{self.result}" if len(e.results) > 1 else "")
+        aval: Any = e.results[self.result].aval
+        lengths = tuple(turn.length or 0 for turn in at.turns)
+        depths = tuple(turn.depth for turn in at.turns)
+        shape = tuple(aval.shape)
+        return Site(
+            name, e.label, at.scope, variable, shape, aval.dtype, lengths, at.path, self.result,
+            depths,
+        )  # fmt: skip
 
 
-def _results(
-    step: steps.Step, ends: list[bool], moving: set, at: Around, numbers: dict
-) -> Iterator[tuple[Site, tuple[Place, ...]]]:
-    many = len(step.results) > 1
-    op = "refs" if len(step.eqns) > 1 else jaxprs.label(step.eqn)
-    for i, var in enumerate(step.results):
-        if ends[i] and var in moving:
-            name = f"v{numbers[at.path]}" + (f".{i}" if many else "")
-            aval: Any = var.aval
-            shape, dtype = tuple(aval.shape), aval.dtype
-            loops = at.loops, at.path, i, at.entered
-            calls = at.places if len(at.path) == 1 else at.places[:1]
-            yield Site(name, op, at.scope, "", shape, dtype, *loops), calls
+class _Dependence(Handler):
+    """Makes the graph: what is computed from what. A loop until a condition fails is one value."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+
+    def constant(self, value: Any) -> Node:
+        return Node()
+
+    def node(self, operands: list[Node], *more: Any) -> Node:
+        self.nodes.append(Node(operands, *more))
+        return self.nodes[-1]
+
+    def plain(self, e: Equation, operands: list[Node], at: At) -> list[Node]:
+        if e.is_alias:
+            return operands
+        flows = e.label != "stop_gradient"
+        return [
+            self.node(operands, flows and jaxprs.is_inexact(var.aval), e, i, at)
+            for i, var in enumerate(e.results)
+        ]
+
+    def cond(self, e: Equation, operands: list[Node], at: At) -> list[Node]:
+        ends = [walk(b.jaxpr, b.values, self, b.at) for b in bodies(e, operands, at)]
+        return [self.node([operands[0], *column]) for column in zip(*ends, strict=True)]
+
+    def scan(self, e: Equation, operands: list[Node], at: At) -> list[Node]:
+        (body,) = bodies(e, operands, at, carried=lambda node: self.node([node]))
+        results = walk(body.jaxpr, body.values, self, body.at)
+        scan: Any = e.inside
+        _, carry, _ = scan.groups(body.values)
+        for before, after in zip(carry, results, strict=False):
+            before.operands.append(after)
+        return [*carry, *results[scan.carry :]]
 
 
-def _moving(jaxpr: Any, active: list[bool]) -> set:
-    """The variables that depend on an active input."""
-    moving = {v for v, a in zip(jaxpr.invars, active, strict=True) if a}
-    for step in steps.steps_of(jaxpr):
-        given = [jaxprs.is_var(v) and v in moving for v in step.operands]
-        if not any(given) or step.eqn.primitive.name == "stop_gradient":
-            continue
-        results = _through(step, given)
-        moving |= {
-            v for v, m in zip(step.results, results, strict=True) if m and jaxprs.is_inexact(v.aval)
-        }
-    return moving
-
-
-def _through(step: steps.Step, given: list[bool]) -> list[bool]:
-    inside = jaxprs.structure(step.eqn) if len(step.eqns) == 1 else None
-    if isinstance(inside, jaxprs.Call):
-        return _ends(inside.body, given)
-    if isinstance(inside, jaxprs.Cond):
-        branches = [_ends(body, given[1:]) for body in inside.branches]
-        return [any(column) for column in zip(*branches, strict=True)]
-    if isinstance(inside, jaxprs.Scan):
-        return _ends(inside.body, _settled(inside, given))
-    return [True] * len(step.results)
-
-
-def _ends(jaxpr: Any, given: list[bool]) -> list[bool]:
-    opened, _ = jaxprs.open_jaxpr(jaxpr)
-    moving = _moving(opened, given)
-    return [jaxprs.is_var(v) and v in moving for v in opened.outvars]
-
-
-def _settled(scan: jaxprs.Scan, given: list[bool]) -> list[bool]:
-    """Which inputs of a scan's body are active in some iteration."""
-    first, last = scan.consts, scan.consts + scan.carry
-    while True:
-        results = _ends(scan.body, given)[: scan.carry]
-        carry = [a or b for a, b in zip(given[first:last], results, strict=True)]
-        after = [*given[:first], *carry, *given[last:]]
-        if after == given:
-            return given
-        given = after
-
-
-def _inside(eqn: Any, around: Around, i: int) -> Around:
-    own = jaxprs.scope(eqn)
-    places = () if around.library else places_of(eqn)
-    scope = "/".join(filter(None, (around.scope, own)))
-    places = places or around.places
-    return around._replace(path=(*around.path, i), scope=scope, places=places)
-
-
-def _bodies(
-    step: steps.Step, starts: list[bool], ends: list[bool], at: Around
-) -> Iterator[tuple[Any, list[bool], list[bool], Around]]:
-    """What a step runs and can be watched in: the jaxpr, its active inputs, its wanted outputs."""
-    inside = jaxprs.structure(step.eqn) if len(step.eqns) == 1 else None
-    if isinstance(inside, jaxprs.Call):
-        library = at.library or jaxprs.is_library(inside.body)
-        under = at._replace(path=(*at.path, 0), library=library)
-        yield inside.body, starts, ends, under
-    elif isinstance(inside, jaxprs.Cond):
-        for branch, body in enumerate(inside.branches):
-            yield body, starts[1:], ends, at._replace(path=(*at.path, branch))
-    elif isinstance(inside, jaxprs.Scan):
-        entered = (*at.entered, len(at.path))
-        loops = (*at.loops, inside.length)
-        under = at._replace(path=(*at.path, 0), loops=loops, entered=entered)
-        wanted = [True] * inside.carry + ends[inside.carry :]
-        yield inside.body, _settled(inside, starts), wanted, under
+def _reached(starts: Iterable[Node], onward: Callable[[Node], Iterable[Node]]) -> set[Node]:
+    """What can be reached from some nodes."""
+    found: set[Node] = set()
+    open_ends = list(starts)
+    while open_ends:
+        node = open_ends.pop()
+        if node not in found:
+            found.add(node)
+            open_ends.extend(onward(node))
+    return found
 
 
 def layers_of(sites: Sequence[Site]) -> dict[str, list[Site]]:

@@ -1,12 +1,14 @@
 """A program run with taps: at chosen places its values are looked at and its adjoints changed."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import jax
 
-from ...jaxpr import jaxprs, steps
-from ..run.local import unit_of
+from ...jaxpr import jaxprs
+from ...jaxpr.equations import Equation
+from ...jaxpr.walk import At, Handler, bodies, walk
 from .sites import Site
 
 Probes = dict[str, Any]
@@ -20,7 +22,12 @@ class Tap(Protocol):
         ...
 
 
-class Program:
+def tapped(
+    closed: Any,
+    sites: Sequence[Site],
+    tap: Tap,
+    blank: Callable[[Site, tuple[int, ...]], Any] | None = None,
+) -> Callable[..., tuple[list[Any], Probes]]:
     """A jaxpr with taps at some sites.
 
     Args:
@@ -29,118 +36,100 @@ class Program:
         tap: What stands there.
         blank: What is seen of a site in a branch that was not taken, for the loops in that branch;
             None if nothing is seen anywhere.
+
+    Returns:
+        From probes and arrays to the outputs, and what was seen at each site, stacked over the
+        iterations of loops.
+    """
+    under: dict[tuple[int, ...], list[Site]] = {}
+    for site in sites:
+        for n in range(len(site.path) + 1):
+            under.setdefault(site.path[:n], []).append(site)
+    return _Taps(under, tap, blank).body(closed, At())
+
+
+@dataclass
+class _Taps(Handler):
+    """Runs equations, opens those that sites are in, and passes the results at sites through taps.
+
+    What is computed under `jax.checkpoint`, `jax.lax.switch` or `jax.lax.scan` has a handler of its
+    own, given the probes of the sites in it: they go in and out there as values.
     """
 
-    def __init__(
-        self,
-        closed: Any,
-        sites: Sequence[Site],
-        tap: Tap,
-        blank: Callable[[Site, tuple[int, ...]], Any] | None = None,
-    ) -> None:
-        self.closed, self.tap, self.blank = closed, tap, blank
-        self.sites = {(site.path, site.result): site for site in sites}
-        self.under: dict[tuple[int, ...], list[Site]] = {}
-        for site in sites:
-            for n in range(len(site.path) + 1):
-                self.under.setdefault(site.path[:n], []).append(site)
+    under: dict[tuple[int, ...], list[Site]]
+    tap: Tap
+    blank: Callable[[Site, tuple[int, ...]], Any] | None
+    probes: Probes = field(default_factory=dict)
+    seen: Probes = field(default_factory=dict)
 
-    def __call__(self, probes: Probes, *arrays: Any) -> tuple[list[Any], Probes]:
-        """The outputs, and what was seen at each site, stacked over the iterations of loops."""
-        return self._run(self.closed, arrays, (), probes)
+    def body(self, jaxpr: Any, at: At) -> Callable[..., tuple[list[Any], Probes]]:
+        """A jaxpr as a function from probes and values to its outputs and what was seen."""
 
-    def _run(
-        self, jaxpr: Any, values: Sequence[Any], path: tuple[int, ...], probes: Probes
-    ) -> tuple[list[Any], Probes]:
-        opened, consts = jaxprs.open_jaxpr(jaxpr)
-        env = dict(zip(opened.constvars, map(jaxprs.as_array, consts), strict=True))
-        env.update(zip(opened.invars, values, strict=True))
-        seen: Probes = {}
+        def run(probes: Probes, *values: Any) -> tuple[list[Any], Probes]:
+            inner = replace(self, probes=probes, seen={})
+            return walk(jaxpr, values, inner, at), inner.seen
 
-        def read(atom: Any) -> Any:
-            return env[atom] if jaxprs.is_var(atom) else jaxprs.as_array(atom.val)
+        return run
 
-        for i, step in enumerate(steps.steps_of(opened)):
-            here = (*path, i)
-            operands = [read(atom) for atom in step.operands]
-            if here in self.under:
-                results, more = self._step(step, operands, here, probes)
-                seen |= more
-            else:
-                unit = unit_of(step)
-                results = jaxprs.evaluate(unit.closed, *(operands[n] for n in unit.slots))
-            env.update(zip(step.results, results, strict=True))
-        return [read(atom) for atom in opened.outvars], seen
+    def _own(self, at: At) -> Probes:
+        return {s.name: self.probes[s.name] for s in self.under[at.path] if s.name in self.probes}
 
-    def _step(
-        self, step: steps.Step, operands: list[Any], path: tuple[int, ...], probes: Probes
-    ) -> tuple[list[Any], Probes]:
-        inside = jaxprs.structure(step.eqn) if len(step.eqns) == 1 else None
-        if isinstance(inside, jaxprs.Call):
-            return self._call(inside, operands, (*path, 0), probes)
-        if isinstance(inside, jaxprs.Cond):
-            return self._cond(inside, operands, path, probes)
-        if isinstance(inside, jaxprs.Scan):
-            return self._scan(inside, operands, (*path, 0), probes)
-        unit = unit_of(step)
-        results = list(jaxprs.evaluate(unit.closed, *(operands[n] for n in unit.slots)))
-        seen: Probes = {}
-        for i, value in enumerate(results):
-            site = self.sites.get((path, i))
-            if site is not None:
-                results[i], found = self.tap(site, value, probes.get(site.name))
-                if found is not None:
-                    seen[site.name] = found
-        return results, seen
+    def constant(self, value: Any) -> Any:
+        return jaxprs.as_array(value)
 
-    def _call(
-        self, call: jaxprs.Call, operands: list[Any], path: tuple[int, ...], probes: Probes
-    ) -> tuple[list[Any], Probes]:
-        def body(probes: Probes, *values: Any) -> tuple[list[Any], Probes]:
-            return self._run(call.body, values, path, probes)
+    def equation(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
+        return super().equation(e, operands, at) if at.path in self.under else e.run(operands)
 
-        if call.remat:
-            body = jax.checkpoint(body, policy=call.policy, prevent_cse=call.prevent_cse)
-            names = {site.name for site in self.under[path]}
-            probes = {name: probe for name, probe in probes.items() if name in names}
-        return body(probes, *operands)
+    def call(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
+        inside: Any = e.inside
+        if not inside.remat:
+            return super().call(e, operands, at)
+        body = self.body(inside.body, at.called(inside))
+        body = jax.checkpoint(body, policy=inside.policy, prevent_cse=inside.prevent_cse)
+        results, seen = body(self._own(at), *operands)
+        self.seen |= seen
+        return results
 
-    def _cond(
-        self, cond: jaxprs.Cond, operands: list[Any], path: tuple[int, ...], probes: Probes
-    ) -> tuple[list[Any], Probes]:
-        every = self.under[path]
+    def cond(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
+        branches = [self._branch(jaxpr, at, under) for jaxpr, _, under in bodies(e, operands, at)]
+        results, seen = jax.lax.switch(operands[0], branches, self._own(at), *operands[1:])
+        self.seen |= seen
+        return results
 
-        def branch(n: int, body: Any) -> Callable:
-            def run(probes: Probes, *values: Any) -> tuple[list[Any], Probes]:
-                results, seen = self._run(body, values, (*path, n), probes)
-                if self.blank is not None:
-                    absent = [site for site in every if site.name not in seen]
-                    blanks = {s.name: self.blank(s, s.loops_inside(len(path))) for s in absent}
-                    seen = {name: (seen | blanks)[name] for name in sorted(seen | blanks)}
-                return results, seen
+    def _branch(self, jaxpr: Any, at: At, under: At) -> Callable:
+        """A branch, of which as much is seen as of the others."""
+        body = self.body(jaxpr, under)
 
-            return run
+        def run(probes: Probes, *values: Any) -> tuple[list[Any], Probes]:
+            results, seen = body(probes, *values)
+            if self.blank is not None:
+                absent = [site for site in self.under[at.path] if site.name not in seen]
+                seen |= {s.name: self.blank(s, s.loops_inside(len(at.path))) for s in absent}
+            return results, seen
 
-        names = {site.name for site in every}
-        own = {name: probe for name, probe in probes.items() if name in names}
-        branches = [branch(n, body) for n, body in enumerate(cond.branches)]
-        return jax.lax.switch(operands[0], branches, own, *operands[1:])
+        return run
 
-    def _scan(
-        self, scan: jaxprs.Scan, operands: list[Any], path: tuple[int, ...], probes: Probes
-    ) -> tuple[list[Any], Probes]:
-        first, last = scan.consts, scan.consts + scan.carry
-        names = {site.name for site in self.under[path]}
-        own = {name: probe for name, probe in probes.items() if name in names}
+    def scan(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
+        scan: Any = e.inside
+        consts, carry, inputs = scan.groups(operands)
+        run = self.body(scan.body, at.turn(length=scan.length))
 
         def body(carry: list, inputs: tuple) -> tuple[list, tuple]:
-            own, slices = inputs
-            values = [*operands[:first], *carry, *slices]
-            results, seen = self._run(scan.body, values, path, own)
+            probes, slices = inputs
+            results, seen = run(probes, *consts, *carry, *slices)
             return results[: scan.carry], (results[scan.carry :], seen)
 
         carry, (stacked, seen) = jax.lax.scan(
-            body, operands[first:last], (own, operands[last:]), scan.length, scan.reverse,
-            scan.unroll,
-        )  # fmt: skip
-        return [*carry, *stacked], seen
+            body, carry, (self._own(at), inputs), scan.length, scan.reverse, scan.unroll
+        )
+        self.seen |= seen
+        return [*carry, *stacked]
+
+    def plain(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
+        results = e.run(operands)
+        for site in self.under[at.path]:
+            value, found = self.tap(site, results[site.result], self.probes.get(site.name))
+            results[site.result] = value
+            if found is not None:
+                self.seen[site.name] = found
+        return results

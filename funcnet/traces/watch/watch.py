@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from ...jaxpr import jaxprs
 from ...render import forms, text
 from ...types import Array, require
-from ..call import NO_FLOAT, Call, seeds_of
+from ..program import NO_FLOAT, Program, replaced, seeds_of
 from ..record.values import number
 from .sites import Site, layers_of, sites_of
 from .stats import STATISTICS, Statistic, dtype_of, figures
-from .taps import Program, Tap
+from .taps import Tap, tapped
 
 
 class Seen(NamedTuple):
@@ -162,33 +162,28 @@ def watcher(
     """What `watch` returns; its messages begin with `where`."""
 
     def run(*args: Any, **kwargs: Any) -> Watched:
-        call = Call(where, f, args, kwargs)
-        active = call.active(call.chosen(wrt))
-        closed, tree = call.opened()
+        program = Program(where, f, args, kwargs)
+        active = program.active(program.chosen(wrt))
+        closed, tree = program.opened()
         seeds = seeds_of(where, tree, jaxprs.output_shapes(closed), seed, has_aux)
         sites = sites_of(closed, active, [ct is not None for ct in seeds])
         places = chosen_sites(where, sites, select)
         used = list({site: None for some in places.values() for site in some})
         tap = _values_tap if keeps_values else _stats_tap(chosen)
         blank = _blank_value if keeps_values else functools.partial(_blank_figures, len(chosen))
-        program = Program(closed, used, tap, blank)
+        run_tapped = tapped(closed, used, tap, blank)
         some = [i for i, is_active in enumerate(active) if is_active]
 
         def of_some(probes: dict, arrays: list) -> tuple[list, tuple]:
-            filled = list(call.arrays)
-            for i, array in zip(some, arrays, strict=True):
-                filled[i] = array
-            outputs, seen = program(probes, *filled)
+            outputs, seen = run_tapped(probes, *replaced(program.arrays, some, arrays))
             starts = [y for y, ct in zip(outputs, seeds, strict=True) if ct is not None]
             return starts, (outputs, seen)
 
         probes = {site.name: blank(site, site.loops) for site in used}
-        points = [call.arrays[i] for i in some]
+        points = [program.arrays[i] for i in some]
         _, pull, (outputs, values) = jax.vjp(of_some, probes, points, has_aux=True)
         adjoints, gradients = pull([ct for ct in seeds if ct is not None])
-        found: list[Any] = [None] * len(call.arrays)
-        for i, gradient in zip(some, gradients, strict=True):
-            found[i] = gradient
+        found = replaced([None] * len(program.arrays), some, gradients)
         seen = {
             place if len(some) == 1 else f"{place}.{site.result}": Seen(
                 _named(chosen, values[site.name], keeps_values),
@@ -197,7 +192,8 @@ def watcher(
             for place, some in places.items()
             for site in some
         }
-        return Watched(call.output(tree, outputs), call.gradients(found, wrt), seen, tuple(seen))
+        output, gradients = program.output(tree, outputs), program.gradients(found, wrt)
+        return Watched(output, gradients, seen, tuple(seen))
 
     return run
 

@@ -1,11 +1,14 @@
 """The equations of a jaxpr one by one, each as a function that can be run and differentiated."""
 
+import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..types import Array
 from . import jaxprs
@@ -15,6 +18,7 @@ from .jaxprs import (
     DebugInfo,
     Jaxpr,
     JaxprEqn,
+    Literal,
     Var,
     custom_body,
     is_dropped,
@@ -25,26 +29,121 @@ from .jaxprs import (
 )
 
 
-class Step(NamedTuple):
-    """Equations taken as one: a single one, or those from a mutable reference to its last use."""
+@dataclass(frozen=True, eq=False)
+class Equation:
+    """An equation with what it runs inside; or those from a mutable reference to its last use.
+
+    Attributes:
+        eqns: The equations taken as one.
+        operands: What they read.
+        results: What they compute that is read later.
+        name: What to call it, if not after its primitive.
+        whole: What it computes from its operands, if that is not what its equations say.
+    """
 
     eqns: tuple[JaxprEqn, ...]
     operands: tuple[Atom, ...]
     results: tuple[Var, ...]
+    name: str = ""
+    whole: ClosedJaxpr | None = None
+    known: dict[Callable, Any] = field(default_factory=dict, repr=False)
 
     @property
     def eqn(self) -> JaxprEqn:
-        """The equation that gives the step its name and place."""
+        """The equation that gives it its place."""
         return self.eqns[0]
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether it is all that touches mutable references."""
+        return len(self.eqns) > 1
 
-def steps_of(jaxpr: Jaxpr) -> list[Step]:
-    """The equations of a jaxpr as steps."""
+    @functools.cached_property
+    def inside(self) -> "jaxprs.Call | jaxprs.Cond | jaxprs.Scan | Loop | None":
+        """What it runs inside, or None if it is to be taken as a whole."""
+        return None if self.is_fused else structure(self.eqn)
+
+    @functools.cached_property
+    def primal(self) -> ClosedJaxpr | None:
+        """What it runs if it has a custom derivative, else None."""
+        return None if self.is_fused else custom_body(self.eqn)
+
+    @functools.cached_property
+    def kind(self) -> str:
+        """ "call", "cond", "scan", "loop" (until a condition fails), "rule" (it has a custom
+        derivative) or "plain"."""
+        if self.inside is not None:
+            return _KINDS[type(self.inside)]
+        return "plain" if self.primal is None else "rule"
+
+    @functools.cached_property
+    def is_whole(self) -> bool:
+        """Whether it holds jaxprs, of which none is a rule's."""
+        return self.primal is None and any(True for e in self.eqns for _ in jaxprs.sub_jaxprs(e))
+
+    @property
+    def is_alias(self) -> bool:
+        """Whether it gives back its operand."""
+        return not self.is_fused and jaxprs.is_alias(self.eqn)
+
+    @functools.cached_property
+    def label(self) -> str:
+        """What to call it: its primitive, or the function that has a custom rule."""
+        return self.name or ("refs" if self.is_fused else jaxprs.label(self.eqn))
+
+    @functools.cached_property
+    def slots(self) -> tuple[int, ...]:
+        """Which of its operands are variables."""
+        return tuple(i for i, atom in enumerate(self.operands) if is_var(atom))
+
+    @functools.cached_property
+    def alone(self) -> ClosedJaxpr:
+        """It alone: a function of those of its operands that are variables.
+
+        A variable that stands twice is two arguments, so that each place has its own gradient.
+        """
+        if self.whole is not None:
+            return self.whole
+        fresh = {i: Var(self.operands[i].aval) for i in self.slots}
+        results = [Var(v.aval) if is_dropped(v) else v for v in self.results]
+        if not self.is_fused:
+            operands = [fresh.get(i, atom) for i, atom in enumerate(self.operands)]
+            eqns = [self.eqn.replace(invars=operands, outvars=results)]
+        else:
+            known: dict[Any, Atom] = {self.operands[i]: var for i, var in fresh.items()}
+            eqns = [e.replace(invars=[look_up(known, v) for v in e.invars]) for e in self.eqns]
+        return jaxpr_of([*fresh.values()], results, eqns)
+
+    def given(self, operands: Sequence[Any]) -> list[Any]:
+        """Those of some operands that are variables."""
+        return [operands[i] for i in self.slots]
+
+    def run(self, operands: Sequence[Any]) -> list[Any]:
+        """Its results for these operands."""
+        return jaxprs.evaluate(self.alone, *self.given(operands))
+
+    def once(self, f: Callable[["Equation"], Any]) -> Any:
+        """`f` of it, found once."""
+        if f not in self.known:
+            self.known[f] = f(self)
+        return self.known[f]
+
+
+def as_equation(closed: ClosedJaxpr, name: str) -> Equation:
+    """A jaxpr taken as one equation of this name."""
+    jaxpr = closed.jaxpr
+    results: Any = jaxpr.outvars
+    return Equation(tuple(jaxpr.eqns), tuple(jaxpr.invars), tuple(results), name, closed)
+
+
+def equations_of(jaxpr: Jaxpr) -> list[Equation]:
+    """The equations of a jaxpr, those that touch mutable references as one."""
     eqns = list(jaxpr.eqns)
+    alone = [Equation((eqn,), tuple(eqn.invars), tuple(eqn.outvars)) for eqn in eqns]
     refs = {v for eqn in eqns for v in eqn.outvars if is_ref(v.aval)}
     uses = [i for i, eqn in enumerate(eqns) if refs & {*filter(is_var, eqn.invars), *eqn.outvars}]
     if not uses:
-        return [Step((eqn,), tuple(eqn.invars), tuple(eqn.outvars)) for eqn in eqns]
+        return alone
     first, last = uses[0], uses[-1] + 1
     together = eqns[first:last]
     made = dict.fromkeys(v for eqn in together for v in eqn.outvars)
@@ -52,29 +151,8 @@ def steps_of(jaxpr: Jaxpr) -> list[Step]:
     later = {v for eqn in eqns[last:] for v in filter(is_var, eqn.invars)}
     later.update(filter(is_var, jaxpr.outvars))
     operands = tuple(v for v in asked if v not in made)
-    fused = Step(tuple(together), operands, tuple(v for v in made if v in later))
-    alone = [Step((eqn,), tuple(eqn.invars), tuple(eqn.outvars)) for eqn in eqns]
+    fused = Equation(tuple(together), operands, tuple(v for v in made if v in later))
     return [*alone[:first], fused, *alone[last:]]
-
-
-def step_jaxpr(step: Step) -> tuple[tuple[int, ...], ClosedJaxpr]:
-    """A step alone: which of its operands are variables, and the jaxpr of a function of those.
-
-    A variable that stands twice is two arguments, so that each place has its own gradient.
-    """
-    slots = tuple(i for i, atom in enumerate(step.operands) if is_var(atom))
-    fresh = {i: Var(step.operands[i].aval) for i in slots}
-    eqns = list(step.eqns)
-    if len(eqns) == 1:
-        operands = [fresh.get(i, atom) for i, atom in enumerate(step.operands)]
-        eqns = [eqns[0].replace(invars=operands)]
-    else:
-        known: dict[Var, Atom] = {step.operands[i]: fresh[i] for i in slots}  # pyright: ignore[reportAssignmentType]  # slots are variables
-        eqns = [e.replace(invars=[look_up(known, atom) for atom in e.invars]) for e in eqns]
-    results = [Var(v.aval) if is_dropped(v) else v for v in step.results]
-    if len(eqns) == 1:
-        eqns = [eqns[0].replace(outvars=results)]
-    return slots, jaxpr_of([*fresh.values()], results, eqns)
 
 
 def jaxpr_of(invars: list, outvars: list, eqns: list, consts: Sequence = ()) -> ClosedJaxpr:
@@ -82,7 +160,7 @@ def jaxpr_of(invars: list, outvars: list, eqns: list, consts: Sequence = ()) -> 
     effects = frozenset().union(*(eqn.effects for eqn in eqns)) if eqns else frozenset()
     inner = frozenset(e for e in effects if type(e).__name__ in ("ReadEffect", "WriteEffect"))
     visible = effects - inner if len(eqns) > 1 else effects
-    nameless = DebugInfo("funcnet", "step", None, None)
+    nameless = DebugInfo("funcnet", "equation", None, None)
     jaxpr = Jaxpr([], invars, outvars, eqns, visible, nameless)
     return ClosedJaxpr(jaxpr, list(consts))
 
@@ -94,6 +172,41 @@ def without_rules(closed: ClosedJaxpr) -> ClosedJaxpr:
 
 def _is_vjp(eqn: JaxprEqn) -> bool:
     return eqn.primitive.name == "custom_vjp_call"
+
+
+_COMPILED: dict[str, Callable] = {}
+
+
+def evaluate_again(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
+    """`evaluate`, compiled once for all jaxprs that read alike.
+
+    A loop that is run as a whole is compiled anyway; JAX would do it for each new jaxpr.
+    """
+    if any(map(jaxprs.is_traced, leaves)) or not _tells_all(closed):
+        return jaxprs.evaluate(closed, *leaves)
+    text = str(closed.jaxpr)
+    if text not in _COMPILED:
+        if len(_COMPILED) >= 1000:
+            _COMPILED.clear()
+        _COMPILED[text] = jax.jit(functools.partial(jaxprs.evaluate_with, closed.jaxpr))
+    return _COMPILED[text](closed.consts, *leaves)
+
+
+def _tells_all(jaxpr: Any) -> bool:
+    """Whether the text of a jaxpr says all that it computes: no array inside, no callback.
+
+    The derivative of a custom rule is not in the text, but nothing runs it unless under a trace.
+    """
+    for eqn in jaxprs.open_jaxpr(jaxpr)[0].eqns:
+        if any(isinstance(atom, Literal) and np.ndim(atom.val) for atom in eqn.invars):
+            return False
+        rule = eqn.primitive.name in (*jaxprs.CUSTOM_RULES, *jaxprs.REMATS)
+        if not rule and any(map(callable, eqn.params.values())):
+            return False
+        subs = jaxprs.sub_jaxprs(eqn)
+        if not all(not jaxprs.open_jaxpr(sub)[1] and _tells_all(sub) for sub in subs):
+            return False
+    return True
 
 
 class Loop(NamedTuple):
@@ -137,6 +250,8 @@ def structure(eqn: JaxprEqn) -> jaxprs.Call | jaxprs.Cond | jaxprs.Scan | Loop |
         known[id(inside.cond)] = inside.cond, _with_one_condition(cond, body, inside)
     return known[id(inside.cond)][1]
 
+
+_KINDS = {jaxprs.Call: "call", jaxprs.Cond: "cond", jaxprs.Scan: "scan", Loop: "loop"}
 
 _LOOPS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 

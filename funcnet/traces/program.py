@@ -1,8 +1,8 @@
-"""A call of a function as a function of its arrays alone, which is what jaxprs are made of."""
+"""A function as one of its arrays alone, which is what jaxprs are made of."""
 
 import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -27,8 +27,8 @@ class Other:
         self.part = part
 
 
-class Call:
-    """A call of a function, as a function of its arrays alone.
+class Program:
+    """A function and what it is called with, as a function of its arrays alone.
 
     Arrays, and Python's integers, floating and complex numbers, are data; a bool, a string, None
     or a function is part of the program, and so is every keyword argument.
@@ -63,9 +63,7 @@ class Call:
 
     def of_arrays(self, *arrays: Any) -> Any:
         """The function of its arrays. What is no array in its output is an `Other`."""
-        leaves = list(self.leaves)
-        for i, array in zip(self.places, arrays, strict=True):
-            leaves[i] = array
+        leaves = replaced(self.leaves, self.places, arrays)
         output = self.f(*self.tree.unflatten(leaves), **self.kwargs)
         return jax.tree.map(lambda y: y if _is_data(y) or _is_truth(y) else Other(y), output)
 
@@ -138,9 +136,7 @@ class Call:
 
     def gradients(self, found: Sequence[Any], wrt: int | Sequence[int] | None) -> Any:
         """Gradients of the arrays (None for one that takes none) in the structure of `wrt`."""
-        leaves: list[Any] = [None] * len(self.leaves)
-        for i, gradient in zip(self.places, found, strict=True):
-            leaves[i] = gradient
+        leaves = replaced([None] * len(self.leaves), self.places, found)
         whole = self.tree.unflatten(leaves)
         if isinstance(wrt, int):
             return whole[wrt]
@@ -163,6 +159,18 @@ class Call:
             root = plain[n] if n < len(plain) else f"{rest}[{n - len(plain)}]"
             found.append(root + jax.tree_util.keystr(tuple(inner)))
         return found
+
+
+def replaced(values: Sequence[Any], places: Iterable[int], some: Iterable[Any]) -> list[Any]:
+    """Values, with some others in these places.
+
+    >>> replaced("abc", [2, 0], ["z", "x"])
+    ['x', 'b', 'z']
+    """
+    found = list(values)
+    for i, x in zip(places, some, strict=True):
+        found[i] = x
+    return found
 
 
 def seeds_of(

@@ -22,8 +22,8 @@ class Place(NamedTuple):
 
 _STDLIB = sysconfig.get_paths()["stdlib"]
 _JAX = os.path.dirname(jax.__file__) + os.sep
-_TRACES = os.path.dirname(os.path.dirname(__file__))
-_OURS = os.path.dirname(_TRACES)
+_OURS = os.path.dirname(os.path.dirname(__file__))
+_TRACES = os.path.join(_OURS, "traces")
 _SHOWN = tuple(os.path.join(_OURS, name) for name in ("ops", "layers", "nets", "traces/lecture"))
 _SUMS = os.path.join(_OURS, "ops/fast/rows")
 
