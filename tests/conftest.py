@@ -1,5 +1,7 @@
 import fcntl
+import gc
 import os
+import signal
 from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -9,8 +11,11 @@ USERS_XLA_FLAGS = os.environ.setdefault("USERS_XLA_FLAGS", os.environ.get("XLA_F
 Kept in the environment, since a worker of pytest-xdist inherits XLA_FLAGS as set below.
 """
 FAST_TO_COMPILE = ["--xla_backend_optimization_level=0"]
-if version("jaxlib").startswith("0.10."):  # later versions know this flag no more
-    FAST_TO_COMPILE.append("--xla_cpu_use_fusion_emitters=false")
+if version("jaxlib").startswith("0.10."):  # later versions may not know these flags
+    FAST_TO_COMPILE += [
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
 os.environ["XLA_FLAGS"] = " ".join(
     [USERS_XLA_FLAGS, "--xla_force_host_platform_device_count=2", *FAST_TO_COMPILE]
 )
@@ -20,10 +25,20 @@ import pytest  # noqa: E402
 
 
 def pytest_configure(config):
+    # A shell that starts pytest in the background has it ignore what tests send themselves.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where HLO comes from
     cache = os.environ.get("FUNCNET_COMPILATION_CACHE")
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_collection_finish(session):
+    """What is there by now stays: it need not be searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture

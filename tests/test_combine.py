@@ -3,6 +3,7 @@
 import copy
 import functools
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from funcnet.rules.prove import cast
 
 from .cases import LAYERS, ROWS
 
+KEY = jax.random.key(0, impl="rbg")
 NETS = {"char rnn", "ddpm", "gpt", "resnet", "unet", "vae", "vit"}
 """Whole networks take long to compile: some properties are left to the layers they are made of."""
 every_layer_and_net = pytest.mark.parametrize("name", LAYERS)
@@ -36,7 +38,55 @@ def built(name, key):
 @functools.cache
 def initial(name):
     layer, inputs, _ = LAYERS[name]
-    return layer.init(jax.random.key(0, impl="rbg"), *inputs)
+    return layer.init(KEY, *inputs)
+
+
+class Computed(NamedTuple):
+    """What a layer gives in one compiled program, with the same parameters, inputs and key.
+
+    Attributes:
+        init: Parameters and state.
+        trained: Output and state of training; `keyless` too, of a layer that needs no key.
+        by_hand: The gradient of the sum of the output's squares; `derived` is JAX's own.
+        mapped: Outputs under vmap of the first input twice; `scanned` in a scan, under remat.
+    """
+
+    init: Any
+    trained: Any
+    keyless: Any
+    by_hand: Any
+    derived: Any
+    mapped: Any
+    scanned: Any
+
+
+@functools.cache
+def computed(name):
+    layer, inputs, needs_key = LAYERS[name]
+
+    @jax.jit
+    def program(key, params, state, x, *rest):
+        def train(params, x, key=key):
+            return layer.apply(params, state, x, *rest, train=True, key=key)
+
+        def loss(params):
+            return sum((leaf**2).sum() for leaf in jax.tree.leaves(train(params, x)[0]))
+
+        def run(x):
+            return train(params, x)[0]
+
+        twice = jnp.stack([x, x])
+        return Computed(
+            init=layer.init(key, x, *rest),
+            trained=train(params, x),
+            keyless=None if needs_key else train(params, x, None),
+            by_hand=jax.grad(loss)(params),
+            derived=jax.grad(fn.autodiff(loss))(params),
+            mapped=jax.vmap(run)(twice),
+            scanned=jax.lax.scan(lambda c, x: (c, jax.checkpoint(run)(x)), None, twice)[1],
+        )
+
+    return jax.device_get(program(KEY, *initial(name), *inputs))
 
 
 def assert_same(a, b, **tolerance):
@@ -68,7 +118,7 @@ def test_init_under_eval_shape_and_jit(name, key):
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
     abstract = jax.eval_shape(layer.init, key, *shapes)
     assert jax.tree.map(lambda x: x.shape, abstract) == jax.tree.map(jnp.shape, (params, state))
-    assert_same(jax.jit(layer.init)(key, *inputs), (params, state))
+    assert_same(computed(name).init, (params, state))
     assert_same(layer.init(key, *shapes), (params, state))
 
 
@@ -77,10 +127,7 @@ def test_apply_is_pure_and_keeps_the_state_structure(name, key):
     layer, inputs, params, state = built(name, key)
     before = jax.tree.map(np.array, (params, state))
     first = layer.apply(params, state, *inputs, train=True, key=key)
-    second = jax.jit(lambda p, s, k: layer.apply(p, s, *inputs, train=True, key=k))(
-        params, state, key
-    )
-    assert_same(first, second, rtol=1e-5, atol=1e-5)
+    assert_same(first, computed(name).trained, rtol=1e-5, atol=1e-5)
     assert_same((params, state), before, rtol=0, atol=0)
     assert jax.tree.structure(first[1]) == jax.tree.structure(state)
 
@@ -95,45 +142,37 @@ def test_evaluation_needs_no_key_and_is_deterministic(name, key):
 
 @every_layer_and_net
 def test_training_without_a_key_is_one_sentence(name, key):
-    layer, inputs, params, state = built(name, key)
-    if LAYERS[name].needs_key:
+    layer, inputs, needs_key = LAYERS[name]
+    params, state = jax.eval_shape(layer.init, key, *inputs)
+    train = partial(layer.apply, train=True)
+    if needs_key:
         with pytest.raises(
             ValueError,
             match=r"^(dropout|drop_path|vae|ddpm): expected a random key in training, got "
             r"key=None\. Call net\.apply\(params, state, x, train=True, "
             r"key=jax\.random\.key\(0\)\), with another key for each step\.",
         ):
-            layer.apply(params, state, *inputs, train=True)
+            jax.eval_shape(train, params, state, *inputs)
     else:
-        layer.apply(params, state, *inputs, train=True)
+        jax.eval_shape(train, params, state, *inputs)
 
 
 @every_layer
-def test_gradient_equals_that_of_the_primals(name, key):
-    layer, inputs, params, state = built(name, key)
-
-    def loss(params):
-        output, _ = layer.apply(params, state, *inputs, train=True, key=key)
-        return sum((leaf**2).sum() for leaf in jax.tree.leaves(output))
-
-    by_hand, derived = jax.jit(jax.grad(loss)), jax.jit(jax.grad(fn.autodiff(loss)))
-    assert_same(by_hand(params), derived(params), rtol=2e-4, atol=2e-4)
+def test_a_key_changes_nothing_where_none_is_needed(name):
+    if not LAYERS[name].needs_key:
+        assert_same(computed(name).keyless, computed(name).trained)
 
 
 @every_layer
-def test_under_vmap_scan_and_remat(name, key):
-    layer, inputs, params, state = built(name, key)
-    x, *rest = inputs
+def test_gradient_equals_that_of_the_primals(name):
+    assert_same(computed(name).by_hand, computed(name).derived, rtol=2e-4, atol=2e-4)
 
-    def run(x):
-        output, _ = layer.apply(params, state, x, *rest, train=True, key=key)
-        return output
 
-    expected = jax.jit(run)(x)
-    stacked = jax.jit(jax.vmap(run))(jnp.stack([x, x]))
-    assert_same(jax.tree.map(lambda y: y[1], stacked), expected, rtol=1e-5, atol=1e-5)
-    _, scanned = jax.lax.scan(lambda c, x: (c, jax.checkpoint(run)(x)), None, jnp.stack([x, x]))
-    assert_same(jax.tree.map(lambda y: y[1], scanned), expected, rtol=1e-5, atol=1e-5)
+@every_layer
+def test_under_vmap_scan_and_remat(name):
+    expected, _ = computed(name).trained
+    for stacked in (computed(name).mapped, computed(name).scanned):
+        assert_same(jax.tree.map(lambda y: y[1], stacked), expected, rtol=1e-5, atol=1e-5)
 
 
 def member(tree, i):

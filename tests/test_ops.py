@@ -1,15 +1,18 @@
 """What holds for every op, in each of its cases: one table, one test a property."""
 
+import functools
+
 import chex
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import funcnet as fn
 from funcnet.rules.prove import LIMITS, cast, drawn, prove
 
-from .cases import OPS, RULES
+from .cases import OPS, RULES, OpCase
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 every_op = pytest.mark.parametrize("row", OPS)
@@ -48,6 +51,88 @@ def value_and_gradients(f, case, args):
 
     gradients, y = jax.grad(scalar, has_aux=True)(floats)
     return y, gradients
+
+
+def squared_gradient(f, case, args):
+    floats, fill = split(args)
+
+    def scalar(floats):
+        _, gradients = value_and_gradients(f, case, fill(floats))
+        return sum((g * g).sum() for g in gradients)
+
+    return jax.grad(scalar)(floats)
+
+
+def stack(*trees):
+    def one(*xs):
+        return np.stack(xs) if isinstance(xs[0], np.ndarray | np.generic) else jnp.stack(xs)
+
+    return jax.tree.map(one, *trees)
+
+
+class Programs:
+    """What is compiled of one case in float64, once for all of its tests.
+
+    Attributes:
+        draws: Three draws of the arguments.
+        traced: How often `alone` was traced.
+    """
+
+    def __init__(self, row):
+        self.row = row
+        self.draws = [drawn(row.case, i) for i in range(3)]
+        self.traced = 0
+
+    @functools.cached_property
+    def alone(self):
+        """From arguments to the value and the gradients."""
+
+        @jax.jit
+        def program(args):
+            self.traced += 1
+            return value_and_gradients(self.row.rule.op, self.row.case, args)
+
+        return lambda args: jax.device_get(program(args))
+
+    @functools.cached_property
+    def expected(self):
+        return self.alone(self.draws[0])
+
+    @functools.cached_property
+    def singles(self):
+        """For each argument, its three draws, with the first draw of all others."""
+        first = self.draws[0]
+        return {
+            i: [(*first[:i], draw[i], *first[i + 1 :]) for draw in self.draws]
+            for i, argument in enumerate(first)
+            if argument is not None
+        }
+
+    @functools.cached_property
+    def transformed(self):
+        """Under vmap over each argument; and gradients of gradients, by hand and derived."""
+        rule, case, first = self.row.rule, self.row.case, self.draws[0]
+
+        def along(i, x):
+            with_x = (*first[:i], x, *first[i + 1 :])
+            return value_and_gradients(rule.op, case, with_x)
+
+        @jax.jit
+        def program(stacked, args):
+            mapped = {i: jax.vmap(functools.partial(along, i))(x) for i, x in stacked.items()}
+            return mapped, *(squared_gradient(f, case, args) for f in (rule.op, rule.primal))
+
+        stacked = {i: stack(*(args[i] for args in each)) for i, each in self.singles.items()}
+        return jax.device_get(program(stacked, first))
+
+
+@functools.cache
+def _programs(op, case):
+    return Programs(OpCase(fn.RULES[op], case, fn.RULES[op].cases[case]))
+
+
+def programs(row):
+    return _programs(row.rule.name, row.name)
 
 
 def assert_equal(a, b, tolerance=1e-10):
@@ -115,46 +200,25 @@ def test_adjoint_identity(row, x64):
 
 @every_op
 def test_jit_compiles_once(row, x64):
-    traces = []
-
-    @jax.jit
-    def compiled(args):
-        traces.append(args)
-        return value_and_gradients(row.rule.op, row.case, args)
-
-    args = drawn(row.case)
-    value, _ = compiled(args)
-    assert_equal(value, row.rule.op(*args, **row.case.static))
-    compiled(drawn(row.case, 1))
-    assert len(traces) == 1
+    built = programs(row)
+    value, _ = built.expected
+    assert_equal(value, row.rule.op(*built.draws[0], **row.case.static))
+    built.alone(built.draws[1])
+    assert built.traced == 1
 
 
 @every_op
 def test_vmap_over_each_argument(row, x64):
-    draws = [drawn(row.case, i) for i in range(3)]
-    alone = jax.jit(lambda args: value_and_gradients(row.rule.op, row.case, args))
-    for i, argument in enumerate(draws[0]):
-        if argument is None:
-            continue
-
-        def filled(x, i=i):
-            return (*draws[0][:i], x, *draws[0][i + 1 :])
-
-        def one(x, filled=filled):
-            return value_and_gradients(row.rule.op, row.case, filled(x))
-
-        singles = [draw[i] for draw in draws]
-        stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *singles)
-        each = [alone(filled(x)) for x in singles]
-        expected = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
-        assert_equal(jax.jit(jax.vmap(one))(stacked), expected)
+    built = programs(row)
+    mapped, *_ = built.transformed
+    for i, each in built.singles.items():
+        assert_equal(mapped[i], stack(*map(built.alone, each)))
 
 
 @pytest.mark.long
 @every_op
 def test_scan_cond_and_remat(row, x64):
-    args = drawn(row.case)
-    expected = jax.jit(lambda args: value_and_gradients(row.rule.op, row.case, args))(args)
+    args, expected = programs(row).draws[0], programs(row).expected
 
     def op(*args, **static):
         return jax.checkpoint(lambda *args: row.rule.op(*args, **static))(*args)
@@ -169,21 +233,13 @@ def test_scan_cond_and_remat(row, x64):
         return carry, here
 
     _, stacked = jax.lax.scan(body, jnp.bool_(True), None, length=2)
-    assert_equal(jax.tree.map(lambda leaf: leaf[1], stacked), expected)
+    assert_equal(jax.tree.map(lambda leaf: leaf[1], jax.device_get(stacked)), expected)
 
 
 @every_op
 def test_gradient_of_gradient(row, x64):
-    floats, fill = split(drawn(row.case))
-
-    def squared_gradient(f):
-        def scalar(floats):
-            _, gradients = value_and_gradients(f, row.case, fill(floats))
-            return sum((g * g).sum() for g in gradients)
-
-        return jax.jit(jax.grad(scalar))(floats)
-
-    assert_equal(squared_gradient(row.rule.op), squared_gradient(row.rule.primal), 1e-9)
+    _, by_hand, derived = programs(row).transformed
+    assert_equal(by_hand, derived, 1e-9)
 
 
 @every_op
