@@ -1,5 +1,6 @@
 """Every assumption made about JAX: a test's name says which one a new JAX has broken."""
 
+import gc
 import inspect
 import linecache
 from functools import partial
@@ -12,7 +13,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import io_callback
 
 from funcnet.jaxpr import equations, jaxprs
+from funcnet.jaxpr import walk as walks
+from funcnet.jaxpr.passes import passes_of
 from funcnet.jaxpr.places import places_of
+from funcnet.jaxpr.walk import Handler, bodies, walk
 
 POLICIES = jax.checkpoint_policies
 
@@ -894,3 +898,128 @@ def test_num_consts_of_a_rule_are_operands_that_its_forward_pass_does_not_take()
     assert eqn.params["num_consts"] == len(eqn.invars) - 1 == 1
     _, back = jaxprs.own_passes(eqn)
     assert run(back, jnp.ones(3), jnp.ones(3))[0].tolist() == [0, 1, 2]
+
+
+# One walk.
+
+
+class Run(Handler):
+    """As autodidax evaluates a jaxpr; it notes where it was."""
+
+    def __init__(self):
+        self.seen = []
+
+    def plain(self, e, operands, at):
+        self.seen.append((e.kind, e.label, at.path))
+        return e.run(operands)
+
+
+def program(x):
+    @jax.jit
+    def half(x):
+        return x / 2
+
+    with jax.named_scope("block"):
+        x = jax.lax.cond(x > 0, half, jnp.cos, x)
+    x, _ = jax.lax.scan(lambda c, y: (c * y, c), x, np.arange(1, 4, dtype=np.float32))
+    x = jax.lax.while_loop(lambda x: x < 10, lambda x: x * 2, x)
+    return doubled(half(x)) + 1
+
+
+def test_a_walk_hands_each_equation_to_the_method_of_its_kind():
+    closed, _ = jaxprs.trace(program, 3.0)
+    handler = Run()
+    assert walk(closed, [jnp.float32(3)], handler) == [program(3.0)]
+    kinds = [kind for kind, *_ in handler.seen]
+    assert [k for k in kinds if k != "plain"] == ["cond", "scan", "loop", "rule"]
+    assert ("plain", "div") in [seen[:2] for seen in handler.seen]  # of the call, which is opened
+
+
+class Everywhere(Handler):
+    """Goes into every body once; values are what depends on the first argument."""
+
+    def __init__(self):
+        self.places = {}
+
+    def constant(self, value):
+        return False
+
+    def plain(self, e, operands, at):
+        for body in bodies(e, operands, at):
+            walk(body.jaxpr, body.values, self, body.at)
+        self.places[e.label] = at
+        return [any(operands)] * len(e.results)
+
+
+def test_bodies_are_visited_once_and_say_where_they_are():
+    closed, _ = jaxprs.trace(program, 3.0)
+    handler = Everywhere()
+    assert walk(closed, [True], handler) == [True]
+    assert walk(closed, [False], handler) == [False]
+    cosine, scan, product = (handler.places[name] for name in ("cos", "scan", "mul"))
+    assert cosine.scope == "block"
+    assert cosine.path[-2:] == (0, 0)
+    assert product.iterations == (None,)
+    assert scan.turns == ()
+    assert {"div", "mul", "cos", "gt", "cond", "while", "doubled"} <= {*handler.places}
+    (first, *_) = handler.places["div"].places
+    assert (first.function, first.file) == ("half", __file__)
+
+
+def test_a_walk_lets_go_of_a_value_after_its_last_use():
+    class Freed(Handler):
+        alive = 0
+
+        def plain(self, e, operands, at):
+            Freed.most = max(getattr(Freed, "most", 0), Value.alive)
+            return [Value() for _ in e.results]
+
+    class Value:
+        alive = 0
+
+        def __init__(self):
+            Value.alive += 1
+
+        def __del__(self):
+            Value.alive -= 1
+
+    def chain(x):
+        for _ in range(20):
+            x = jnp.sin(x)
+        return x
+
+    closed, _ = jaxprs.trace(chain, 1.0)
+    walk(closed, [Value()], Freed())
+    assert Freed.most <= 3
+
+
+def test_the_plan_of_a_jaxpr_goes_with_it():
+    def planned():
+        closed, _ = jaxprs.trace(lambda x: jnp.sin(x) * 2, 1.0)
+        walk(closed, [1.0], Run())
+        return len(walks._PLANS)
+
+    before = planned()
+    gc.collect()
+    jax.clear_caches()
+    gc.collect()
+    assert planned() <= before
+
+
+def test_the_index_of_a_branch_is_clamped():
+    cond = inside("cond", lambda i: jax.lax.switch(i, [jnp.sin, jnp.cos], 1.0), 0)
+    assert [cond.taken(i) for i in (-1, 0, 1, 7)] == [0, 0, 1, 1]
+    jax.jit(lambda i: [cond.taken(i)] == [None] or 1 / 0)(0)
+
+
+def test_two_passes_are_those_of_vjp():
+    def f(x, n, y):
+        return [jnp.sin(x) * y], n + 1
+
+    forward, backward, results, residuals = passes_of(f, (2.0, 3, 5.0), [0, 2])
+    assert [r.shape for r in results] == [()]
+    out, *kept, more = run(forward, 2.0, 3, 5.0)
+    assert (len(kept), more) == (len(residuals), 4)
+    found = run(backward, *kept, jnp.float32(1))
+    assert found == list(jax.grad(lambda x, y: f(x, 3, y)[0][0], (0, 1))(2.0, 5.0))
+    assert out == f(2.0, 3, 5.0)[0][0]

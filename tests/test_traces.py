@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 from functools import partial
@@ -356,7 +357,21 @@ def deleted():
 
 
 LOOP = partial(jax.lax.while_loop, lambda x: x > 0, lambda x: x + 1.0)
+LOOKS = "{}: expected a function of jax.numpy, got {}, which asks for the numbers in an array. "
+LOOKS += "Write jnp for math and np."
+NO_REVERSE = (
+    "{}: expected a gradient that JAX can send back, got one through a while_loop, or a fori_loop "
+    "of unknown length. Write jax.lax.scan, or fori_loop with fixed ends; or call "
+    "trace(f)(...), which opens the loop."
+)
 MESSAGES = [
+    (lambda: fn.trace(math.sin)(1.0), TypeError, LOOKS.format("trace", "the function sin")),
+    (lambda: fn.trace(math.sin).abstract(1.0), TypeError,
+     LOOKS.format("trace", "the function sin")),
+    (lambda: fn.watch(np.sin)(1.0), TypeError, LOOKS.format("watch", "the function sin")),
+    (lambda: fn.trace(grown).abstract(2.0), ValueError, NO_REVERSE.format("trace")),
+    (lambda: fn.watch(grown)(2.0), ValueError, NO_REVERSE.format("watch")),
+    (lambda: fn.capture(grown, "v3.1")(2.0), ValueError, NO_REVERSE.format("capture")),
     (lambda: fn.trace(effect)(1.0), ValueError,
      "trace: expected a function without side effects, got IOEffect. Take the callback out: what "
      "it would be given stands in the trace."),

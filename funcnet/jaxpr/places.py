@@ -42,13 +42,14 @@ def places_of(eqn: Any) -> tuple[Place, ...]:
     for code, at in zip(codes, instructions, strict=True):
         if code.co_filename.startswith(_TRACES + os.sep) and code.co_name != "lecture":
             break  # what lies further out called the tracer, not the function
-        if not _is_plumbing(code.co_filename):
+        if not is_plumbing(code.co_filename):
             found.append(_place(code, at))
     return tuple(found)
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_plumbing(file: str) -> bool:
+def is_plumbing(file: str) -> bool:
+    """Whether a file is one of those that are left out: it holds no function of a person's own."""
     if file.startswith((_JAX, "<frozen")):
         return True
     if file.startswith(_STDLIB) and "site-packages" not in file:

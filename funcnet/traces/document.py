@@ -4,9 +4,9 @@ The document is what `Trace.json()` writes; docs/traces.md has its schema. Field
 are left out.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,56 +22,52 @@ SCHEMA = "funcnet.trace/1"
 
 def document(trace: Any) -> dict[str, Any]:
     """A trace as nested dicts, lists, strings and finite numbers."""
-    check = trace.check()
-    said = verdict(trace)
+    check, said = trace.check(), verdict(trace)
     return {
         "schema": SCHEMA,
         "function": trace.function,
         "header": dict(trace.header),
-        "check": None if check is None else _check(check),
+        "check": None if check is None else _figures(check),
         **({"verdict": said} if said != str(check or "") else {}),
         "rows": [_row(row) for row in trace.rows],
         "contributions": [_contribution(c) for c in trace.contributions],
-    }  # fmt: skip
+    }
 
 
-def _check(check: Check) -> dict[str, Any]:
-    fields = check._asdict()
-    fields |= {name: _finite(fields[name]) for name in ("difference", "scale")}
-    return {name: x for name, x in fields.items() if x or name not in ("nonfinite", "refused")}
+def _figures(check: Check) -> dict[str, Any]:
+    found = check._asdict()
+    found |= {name: _finite(found[name]) for name in ("difference", "scale")}
+    return {name: x for name, x in found.items() if x or name not in ("nonfinite", "refused")}
+
+
+_FIELDS = tuple(f.name for f in fields(Row) if f.name not in ("adjoint", "contributions"))
 
 
 def _row(row: Row) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "name": row.name, "kind": row.kind, "op": row.op, "expression": row.expression,
-        "operands": list(row.operands), "variable": row.variable, "scope": row.scope,
-        "within": list(row.within), "source": row.source and list(row.source),
-        "value": _value(row.value), "active": row.active, "memory": row.memory,
-        "rule": list(row.rule), "kept": list(row.kept),
-        "tangent": row.tangent and _value(row.tangent),
-        "inside": [_line(line) for line in row.inside],
-        "backward": [_line(line) for line in row.backward],
-        "note": row.note,
-    }  # fmt: skip
-    return {name: x for name, x in fields.items() if x not in (None, "", [], False)}
+    found = {name: _plain(getattr(row, name)) for name in _FIELDS}
+    return {name: x for name, x in found.items() if x not in (None, "", [], False)}
 
 
-def _line(line: Line) -> list[Any]:
-    return [line.name, line.expression, _value(line.value), line.source and list(line.source)]
+def _plain(x: Any) -> Any:
+    if isinstance(x, Value):
+        return _value(x)
+    if isinstance(x, Line):
+        return [_plain(getattr(x, f.name)) for f in fields(Line)]
+    return list(map(_plain, x)) if isinstance(x, tuple) else x
 
 
 def _contribution(c: Contribution) -> dict[str, Any]:
-    fields = {"to": c.target, "from": c.source, "formula": c.formula, "value": _value(c.value)}
-    return fields if c.total is c.value else {**fields, "total": _value(c.total)}
+    found = {"to": c.target, "from": c.source, "formula": c.formula, "value": _value(c.value)}
+    return found if c.total is c.value else {**found, "total": _value(c.total)}
 
 
 def _value(value: Value) -> dict[str, Any]:
-    fields: dict[str, Any] = {"shape": list(value.shape), "dtype": value.dtype}
+    found: dict[str, Any] = {"shape": list(value.shape), "dtype": value.dtype}
     if isinstance(value.array, np.ndarray):
-        fields["array"] = _numbers(value.array)
+        found["array"] = _numbers(value.array)
     if value.stats is not None:
-        fields["stats"] = [_short(x) for x in value.stats]
-    return fields
+        found["stats"] = [_short(x) for x in value.stats]
+    return found
 
 
 def _numbers(array: Any) -> Any:
@@ -105,51 +101,50 @@ def _short(x: float) -> float | str:
     return float(f"{x:.7g}") if math.isfinite(x) else _finite(x)
 
 
-def rows_of(fields: dict[str, Any]) -> tuple[tuple[Row, ...], tuple[Contribution, ...]]:
+def rows_of(written: dict[str, Any]) -> tuple[tuple[Row, ...], tuple[Contribution, ...]]:
     """The rows and contributions of a document."""
-    contributions = tuple(_read_contribution(c, i) for i, c in enumerate(fields["contributions"]))
+    contributions = tuple(_read_contribution(c, i) for i, c in enumerate(written["contributions"]))
     by_target: dict[str, list[Contribution]] = {}
     for c in contributions:
         by_target.setdefault(c.target, []).append(c)
-    rows = tuple(_read_row(row, by_target.get(row["name"], [])) for row in fields["rows"])
+    rows = tuple(_read_row(row, by_target.get(row["name"], [])) for row in written["rows"])
     return rows, contributions
 
 
-def _read_row(fields: dict[str, Any], own: Sequence[Contribution]) -> Row:
-    plain = {f.name: fields[f.name] for f in dataclasses.fields(Row) if f.name in fields}
-    defaults = {"operands": (), "variable": "", "scope": "", "within": (), "source": None}
-    read = {**defaults, **plain, "value": _read_value(fields["value"])}
-    for name in ("operands", "within", "rule", "kept"):
-        read[name] = tuple(fields.get(name, ()))
-    for name in ("inside", "backward"):
-        read[name] = tuple(_read_line(line) for line in fields.get(name, ()))
-    if "source" in fields:
-        read["source"] = Source(*fields["source"])
-    if "tangent" in fields:
-        read["tangent"] = _read_value(fields["tangent"])
-    read["expression"] = fields.get("expression", "")
+def _read_row(written: dict[str, Any], own: Sequence[Contribution]) -> Row:
+    readers = {"value": _read_value, "tangent": _read_value, "source": _read_source,
+               "inside": _read_lines, "backward": _read_lines}  # fmt: skip
+    read = {name: readers.get(name, _tuple)(x) for name, x in written.items() if name in _FIELDS}
     return Row(**read, contributions=tuple(own), adjoint=own[-1].total if own else None)
 
 
-def _read_line(fields: list[Any]) -> Line:
-    name, expression, value, source = fields
-    return Line(name, expression, _read_value(value), source and Source(*source))
+def _tuple(x: Any) -> Any:
+    return tuple(x) if isinstance(x, list) else x
 
 
-def _read_contribution(fields: dict[str, Any], order: int) -> Contribution:
-    value = _read_value(fields["value"])
-    total = _read_value(fields["total"]) if "total" in fields else value
-    return Contribution(fields["to"], fields["from"], fields["formula"], value, total, order)
+def _read_source(parts: list[Any] | None) -> Source | None:
+    return Source(*parts) if parts else None
 
 
-def _read_value(fields: dict[str, Any]) -> Value:
-    shape, dtype = tuple(fields["shape"]), fields["dtype"]
-    array = fields.get("array")
-    if array is not None:
-        array = _array(array, dtype, shape)
-    stats = fields.get("stats")
-    read = None if stats is None else Stats(*(float(x) for x in stats))
-    return Value(shape, dtype, array, read)
+def _read_lines(lines: list[list[Any]]) -> tuple[Line, ...]:
+    return tuple(Line(name, said, _read_value(x), _read_source(at)) for name, said, x, at in lines)
+
+
+def _read_contribution(written: dict[str, Any], order: int) -> Contribution:
+    value = _read_value(written["value"])
+    total = _read_value(written["total"]) if "total" in written else value
+    return Contribution(written["to"], written["from"], written["formula"], value, total, order)
+
+
+def _read_value(written: dict[str, Any]) -> Value:
+    shape, dtype = tuple(written["shape"]), written["dtype"]
+    array, stats = written.get("array"), written.get("stats")
+    return Value(
+        shape,
+        dtype,
+        None if array is None else _array(array, dtype, shape),
+        None if stats is None else Stats(*map(float, stats)),
+    )
 
 
 def _array(numbers: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,8 +1,10 @@
 """A function as one of its arrays alone, which is what jaxprs are made of."""
 
 import contextlib
+import difflib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,12 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..jaxpr import jaxprs
-from ..types import require
+from ..jaxpr.passes import replaced
+from ..jaxpr.places import is_plumbing
+from ..nn.refusals import NOT_TRACEABLE
+from ..types import require, shown
 
 NO_FLOAT = "Nothing to differentiate: no argument has a floating dtype; write 1.0 in place of 1."
 NO_PATH = (
     "Nothing flows back: no floating path leads from an argument to the output. A conversion to an "
     "integer, a comparison and stop_gradient each end one."
+)
+
+NO_REVERSE = (
+    "{}: expected a gradient that JAX can send back, got one through a while_loop, or a fori_loop "
+    "of unknown length. Write jax.lax.scan, or fori_loop with fixed ends; or call "
+    "trace(f)(...), which opens the loop."
 )
 
 
@@ -62,9 +73,26 @@ class Program:
             )
 
     def of_arrays(self, *arrays: Any) -> Any:
-        """The function of its arrays. What is no array in its output is an `Other`."""
+        """The function of its arrays. What is no array in its output is an `Other`.
+
+        Raises:
+            TypeError: If it is one that asks for the numbers in an array, as `math.sin` does. Of a
+                function in Python, JAX's own error says where it does.
+        """
         leaves = replaced(self.leaves, self.places, arrays)
-        output = self.f(*self.tree.unflatten(leaves), **self.kwargs)
+        try:
+            output = self.f(*self.tree.unflatten(leaves), **self.kwargs)
+        except NOT_TRACEABLE as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            require(
+                not all(is_plumbing(frame.filename) for frame in frames),
+                self.where,
+                "a function of jax.numpy",
+                f"{shown(self.f)}, which asks for the numbers in an array",
+                "Write jnp for math and np.",
+                TypeError,
+            )
+            raise
         return jax.tree.map(lambda y: y if _is_data(y) or _is_truth(y) else Other(y), output)
 
     def output(self, tree: Any, leaves: Sequence[Any]) -> Any:
@@ -161,16 +189,29 @@ class Program:
         return found
 
 
-def replaced(values: Sequence[Any], places: Iterable[int], some: Iterable[Any]) -> list[Any]:
-    """Values, with some others in these places.
+def nearest(
+    where: str, path: str, names: Iterable[str], kinds: str, error: type[Exception] = ValueError
+) -> None:
+    """Nothing if `path` is among `names`; else an error that says which of them are near it."""
+    known = list(names)
+    near = difflib.get_close_matches(path, known, 3, 0.3)
+    remedy = f"The nearest are {', '.join(near)}." if near else "There is none."
+    require(path in known, where, kinds, repr(path), remedy, error)
 
-    >>> replaced("abc", [2, 0], ["z", "x"])
-    ['x', 'b', 'z']
+
+@contextlib.contextmanager
+def reversible(where: str) -> Iterator[None]:
+    """Says in one sentence that a gradient meets a loop whose length no one knows beforehand.
+
+    Raises:
+        ValueError: In the place of JAX's own.
     """
-    found = list(values)
-    for i, x in zip(places, some, strict=True):
-        found[i] = x
-    return found
+    try:
+        yield
+    except ValueError as error:
+        if "while_loop" not in str(error) or "Reverse-mode" not in str(error):
+            raise
+        raise ValueError(NO_REVERSE.format(where)) from error
 
 
 def seeds_of(

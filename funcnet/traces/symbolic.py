@@ -15,10 +15,11 @@ import numpy as np
 
 from ..jaxpr import jaxprs
 from ..jaxpr.equations import Equation
+from ..jaxpr.passes import passes_of
 from ..jaxpr.walk import At, Handler, bodies, walk
 from ..render import forms, text
 from .formula import Expr, constant, expression
-from .program import Program, pair_of, replaced
+from .program import Program, pair_of, reversible
 from .record.rows import Source
 from .source.names import source
 
@@ -108,29 +109,24 @@ class Symbolic:
 
 def symbolic(program: Program, wrt: int | Sequence[int] | None, has_aux: bool = False) -> Symbolic:
     """The traces of a program, of which only shapes and dtypes count."""
-    active = program.active(program.chosen(wrt))
-    some = [i for i, is_active in enumerate(active) if is_active]
+    some = [i for i, active in enumerate(program.active(program.chosen(wrt))) if active]
 
-    def ahead(*arrays: Any) -> tuple:
-        def of_some(*chosen: Any) -> tuple:
-            output = program.of_arrays(*replaced(arrays, some, chosen))
-            if has_aux:
-                pair_of(program.where, jax.tree.structure(output))
-            loss, aux = output if has_aux else (output, ())
-            flat = jax.tree.leaves(loss)
-            smooth = [y for y in flat if jaxprs.is_inexact(y)]
-            return smooth, [[y for y in flat if not jaxprs.is_inexact(y)], aux]
+    def apart(*arrays: Any) -> tuple[list, Any]:
+        output = program.of_arrays(*arrays)
+        if has_aux:
+            pair_of(program.where, jax.tree.structure(output))
+        loss, aux = output if has_aux else (output, ())
+        flat = jax.tree.leaves(loss)
+        smooth = [y for y in flat if jaxprs.is_inexact(y)]
+        return smooth, [[y for y in flat if not jaxprs.is_inexact(y)], aux]
 
-        outputs, pull, rest = jax.vjp(of_some, *(arrays[i] for i in some), has_aux=True)
-        return outputs, rest, pull
-
-    forward, shapes = jax.make_jaxpr(ahead, return_shape=True)(*program.arrays)
-    residuals, tree = jax.tree.flatten(shapes[2])
-    reverse = jax.make_jaxpr(lambda kept, cts: tree.unflatten(kept)(cts))(residuals, shapes[0])
+    with reversible(program.where):
+        forward, reverse, results, residuals = passes_of(apart, program.arrays, some)
     count = len(program.arrays)
     first, back = _Writer("v"), _Writer("b")
-    ends = walk(forward, [f"v{i + 1 - count}" for i in range(count)], first)
-    outputs, kept_names = ends[: len(shapes[0])], ends[len(ends) - len(residuals) :]
+    ends = iter(walk(forward, [f"v{i + 1 - count}" for i in range(count)], first))
+    outputs = [next(ends) for _ in results]
+    kept_names = [next(ends) for _ in residuals]
     walk(reverse, [*kept_names, *(f"{name}'" for name in outputs)], back)
     made = {e.text.partition(" = ")[0]: e.source for e in first.written}
     kept = tuple(

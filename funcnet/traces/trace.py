@@ -1,6 +1,5 @@
 """`trace`: any JAX function, opened: what it computes, and how its adjoints come about."""
 
-import difflib
 import functools
 import json
 import re
@@ -18,7 +17,7 @@ from ..render import dot, svg, text
 from ..render.html import frame, page
 from ..types import require
 from .document import SCHEMA, document, rows_of
-from .program import Program, seeds_of
+from .program import Program, nearest, seeds_of
 from .record.rows import Contribution, Row
 from .run.primal import Primal
 from .run.reverse import reverse
@@ -58,14 +57,9 @@ class Trace:
         return self._find(at)
 
     def _find(self, path: str) -> Row:
-        by_name = self._index.get(path)
-        if by_name is not None:
-            return by_name
-        near = difflib.get_close_matches(path, list(self._index), 3, 0.3)
-        raise KeyError(
-            f"trace: expected a row, a variable or a layer, got {path!r}. "
-            + (f"The nearest are {', '.join(near)}." if near else "It has none.")
-        )
+        kinds = "a row, a variable or a layer"
+        nearest("trace", path, self._index, kinds, KeyError)
+        return self._index[path]
 
     @functools.cached_property
     def _index(self) -> dict[str, Row]:
@@ -233,6 +227,9 @@ class Tracer:
 
     def abstract(self, *args: Any) -> Symbolic:
         """The equations alone, forward and reverse, from arrays or `jax.ShapeDtypeStruct`s.
+
+        Raises:
+            ValueError: If the gradient meets a loop of unknown length.
 
         >>> shape = jax.ShapeDtypeStruct((3,), "float32")
         >>> symbolic = trace(lambda x: jnp.sum(jnp.sin(x))).abstract(shape)

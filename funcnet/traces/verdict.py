@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .program import NO_FLOAT, NO_PATH, Program, replaced
+from ..jaxpr.passes import replaced
+from .program import NO_FLOAT, NO_PATH, Program
 from .record.values import number
 
 

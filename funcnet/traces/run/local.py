@@ -12,9 +12,9 @@ import jax
 
 from ...jaxpr import jaxprs
 from ...jaxpr.equations import Equation, without_rules
+from ...jaxpr.passes import passes_of, replaced
 from ...jaxpr.places import Place, places_of
 from ..formula import Expr, constant, expressions
-from ..program import replaced
 
 
 class Derivative(NamedTuple):
@@ -85,21 +85,11 @@ def _derive(e: Equation, operands: Sequence[Any], active: tuple[int, ...]) -> De
     inexact = tuple(i for i, v in enumerate(e.results) if jaxprs.is_inexact(v.aval))
     others = tuple(i for i in range(len(e.results)) if i not in inexact)
 
-    def ahead(*xs: Any) -> tuple:
-        def of_active(*some: Any) -> tuple:
-            results = jaxprs.evaluate(e.alone, *replaced(xs, active, some))
-            return tuple(results[i] for i in inexact), tuple(results[i] for i in others)
+    def apart(*xs: Any) -> tuple[tuple, tuple]:
+        results = jaxprs.evaluate(e.alone, *xs)
+        return tuple(results[i] for i in inexact), tuple(results[i] for i in others)
 
-        results, pull, rest = jax.vjp(of_active, *(xs[i] for i in active), has_aux=True)
-        return results, pull, rest
-
-    forward, shapes = jax.make_jaxpr(ahead, return_shape=True)(*operands)
-    residuals, tree = jax.tree.flatten(shapes[1])
-
-    def back(residuals: list, cotangents: tuple) -> tuple:
-        return tree.unflatten(residuals)(cotangents)
-
-    backward = jax.make_jaxpr(back)(residuals, shapes[0])
+    forward, backward, _, residuals = passes_of(apart, operands, active)
     texts = _formulas(e, forward, backward, inexact, others, active)
     places = _places(e, forward, backward)
     return Derivative(forward, backward, inexact, active, len(residuals), places, *texts)

@@ -1,6 +1,5 @@
 """`watch`: a function, compiled, that says at chosen places how its values and adjoints fare."""
 
-import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from ...jaxpr import jaxprs
+from ...jaxpr.passes import replaced
 from ...render import forms, text
 from ...types import Array, require
-from ..program import NO_FLOAT, Program, replaced, seeds_of
+from ..program import NO_FLOAT, Program, nearest, reversible, seeds_of
 from ..record.values import number
 from .sites import Site, layers_of, sites_of
 from .stats import STATISTICS, Statistic, dtype_of, figures
@@ -54,15 +54,7 @@ class Watched:
     places: tuple[str, ...]
 
     def __getitem__(self, place: str) -> Seen:
-        near = difflib.get_close_matches(place, self.seen, 3, 0.3)
-        require(
-            place in self.seen,
-            "watch",
-            "a place that was watched",
-            repr(place),
-            f"The nearest are {', '.join(near) or 'none'}.",
-            KeyError,
-        )
+        nearest("watch", place, self.seen, "a place that was watched", KeyError)
         return self.seen[place]
 
     def __str__(self) -> str:
@@ -135,8 +127,8 @@ def watch(
         A function of the arguments of `f` that gives a `Watched`.
 
     Raises:
-        ValueError: When called, if `select` names what is not there, or the output is not one
-            number and there is no seed.
+        ValueError: When called, if `select` names what is not there, the output is not one number
+            and there is no seed, or the gradient meets a loop of unknown length.
 
     >>> def f(w, x):
     ...     with jax.named_scope("layer"):
@@ -181,8 +173,9 @@ def watcher(
 
         probes = {site.name: blank(site, site.loops) for site in used}
         points = [program.arrays[i] for i in some]
-        _, pull, (outputs, values) = jax.vjp(of_some, probes, points, has_aux=True)
-        adjoints, gradients = pull([ct for ct in seeds if ct is not None])
+        with reversible(where):
+            _, pull, (outputs, values) = jax.vjp(of_some, probes, points, has_aux=True)
+            adjoints, gradients = pull([ct for ct in seeds if ct is not None])
         found = replaced([None] * len(program.arrays), some, gradients)
         seen = {
             place if len(some) == 1 else f"{place}.{site.result}": Seen(
@@ -213,16 +206,11 @@ def chosen_sites(where: str, sites: Sequence[Site], select: Select) -> dict[str,
         return layers
     places: dict[str, list[Site]] = {site.variable: [site] for site in sites if site.variable}
     places |= layers | {site.name: [site] for site in sites}
-    for path in [select] if isinstance(select, str) else select:
-        near = difflib.get_close_matches(path, places, 3, 0.3)
-        require(
-            path in places,
-            where,
-            "the path of a layer, a variable or a row that the gradient flows through",
-            repr(path),
-            f"The nearest are {', '.join(near)}." if near else "There is none.",
-        )
-    return {path: places[path] for path in ([select] if isinstance(select, str) else select)}
+    paths = [select] if isinstance(select, str) else select
+    for path in paths:
+        kinds = "the path of a layer, a variable or a row that the gradient flows through"
+        nearest(where, path, places, kinds)
+    return {path: places[path] for path in paths}
 
 
 def _statistics(stats: Sequence[str] | Mapping[str, Statistic]) -> dict[str, Statistic]:
