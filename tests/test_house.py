@@ -107,6 +107,11 @@ CONFINED = {
 }
 
 
+def test_ops_know_platforms_in_one_place():
+    knowing = {module_of(p) for p in MODULE_FILES if "platform_dependent" in p.read_text()}
+    assert all(name.startswith("ops.fast.") for name in knowing if name.startswith("ops."))
+
+
 @pytest.mark.parametrize("library", CONFINED)
 def test_third_parties_are_confined(library):
     pattern = re.compile(

@@ -11,6 +11,7 @@ from ..nn.layer import Layer, pure, stateless, take
 from ..ops.images import conv as conv_ops
 from ..ops.images import conv_transpose as transpose_ops
 from ..ops.images import pool
+from ..ops.images.checks import number_per_axis
 from ..ops.shared.windows import Padding, per_axis
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
@@ -188,7 +189,8 @@ def _kernel(where: str, kernel: int | Sequence[int], x: Array) -> tuple[int, ...
         "Give the kernel one length for each spatial axis, or x the axes it lacks: x[None] is a "
         "batch of one.",
     )
-    return per_axis(where, "kernel", kernel, rank - 2)
+    number_per_axis(where, "kernel", kernel, rank - 2)
+    return per_axis(kernel, rank - 2)
 
 
 def MaxPool(

@@ -5,9 +5,10 @@ its adjoint in the kernel. A convolution goes forward by the first and backward 
 transposed one forward by the second and backward by the first and the third.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -140,52 +141,66 @@ def _shifted(x: Array, w: Array, placed: Sequence[Axis]) -> Array:
 
 def slide(x: Array, w: Array, placed: Sequence[Axis], groups: int) -> Array:
     """The convolution in the dtype it is summed in."""
+    plain = functools.partial(plain_slide, placed=placed, groups=groups)
     if _pointwise(placed, groups):
-        rows, matrix = _rows(x), w.reshape(w.shape[-2:])
-        y = jnp.matmul(rows, matrix, preferred_element_type=wide(x))
-        return y.reshape(*x.shape[:-1], w.shape[-1])
+        return _product(x, w.reshape(w.shape[-2:]))
     if _depthwise(x.shape[-1], groups):
-        return jax.lax.platform_dependent(
-            x,
-            w,
-            cpu=lambda x, w: depthwise.slide(x, w, placed),
-            default=lambda x, w: plain_slide(x, w, placed, groups),
-        )
-    channels, terms = THIN
-    if groups == 1 and 0 < x.shape[-1] <= channels and w.size <= terms * w.shape[-1]:
-        return jax.lax.platform_dependent(
-            x,
-            w,
-            cpu=lambda x, w: _shifted(x, w, placed),
-            default=lambda x, w: plain_slide(x, w, placed, groups),
-        )
-    return plain_slide(x, w, placed, groups)
+        on_cpu = functools.partial(depthwise.slide, placed=placed)
+    elif _is_thin(x, w, groups):
+        on_cpu = functools.partial(_shifted, placed=placed)
+    else:
+        return plain(x, w)
+    return jax.lax.platform_dependent(x, w, cpu=on_cpu, default=plain)
 
 
 def slide_back(w: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Array:
     """The adjoint of `slide` in its input, in the dtype it is summed in."""
+    plain = functools.partial(plain_slide_back, placed=placed, groups=groups)
     if _pointwise(placed, groups):
-        rows, matrix = _rows(dy), w.reshape(w.shape[-2:])
-        dx = jnp.matmul(rows, matrix.T, preferred_element_type=wide(dy))
-        return dx.reshape(*dy.shape[:-1], w.shape[-2])
+        return _product(dy, w.reshape(w.shape[-2:]).T)
     if _depthwise(w.shape[-2] * groups, groups):
-        return jax.lax.platform_dependent(
-            w,
-            dy,
-            cpu=lambda w, dy: depthwise.slide_back(w, dy, placed, groups),
-            default=lambda w, dy: plain_slide_back(w, dy, placed, groups),
-        )
+        on_cpu = functools.partial(depthwise.slide_back, placed=placed, channels=groups)
+    elif _is_narrow(w, dy, groups):
+        on_cpu = functools.partial(_put_back, placed=placed)
+    else:
+        return plain(w, dy)
+    return jax.lax.platform_dependent(w, dy, cpu=on_cpu, default=plain)
+
+
+def slide_weights(x: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Array:
+    """The adjoint of `slide` in its kernel."""
+    plain = functools.partial(plain_slide_weights, placed=placed, groups=groups)
+    if _pointwise(placed, groups):
+        return _product_weights(x, dy, placed)
+    if _depthwise(x.shape[-1], groups):
+        on_cpu = functools.partial(depthwise.slide_weights, placed=placed)
+    elif groups > 1:
+        on_cpu = functools.partial(_weights_by_group, placed=placed, groups=groups)
+    elif all(a.window == 1 and a.low == a.high == 0 for a in placed):
+        on_cpu = functools.partial(_product_weights, placed=placed)
+    else:
+        return plain(x, dy)
+    return jax.lax.platform_dependent(x, dy, cpu=on_cpu, default=plain)
+
+
+def _product(x: Array, matrix: Array) -> Array:
+    """Each place's channels times a matrix."""
+    y = jnp.matmul(_rows(x), matrix, preferred_element_type=wide(x))
+    return y.reshape(*x.shape[:-1], matrix.shape[-1])
+
+
+def _is_thin(x: Array, w: Array, groups: int) -> bool:
+    """Whether shifted multiply-adds win."""
+    channels, terms = THIN
+    return groups == 1 and 0 < x.shape[-1] <= channels and w.size <= terms * w.shape[-1]
+
+
+def _is_narrow(w: Array, dy: Array, groups: int) -> bool:
+    """Whether one matrix product wins, whose columns are put back by taps."""
     channels, terms, most = NARROW
     taps = w.size // max(w.shape[-1], 1)
     few = taps <= terms and taps * math.prod(dy.shape[:-1]) <= most
-    if groups == 1 and 0 < w.shape[-2] <= channels and few:
-        return jax.lax.platform_dependent(
-            w,
-            dy,
-            cpu=lambda w, dy: _put_back(w, dy, placed),
-            default=lambda w, dy: plain_slide_back(w, dy, placed, groups),
-        )
-    return plain_slide_back(w, dy, placed, groups)
+    return groups == 1 and 0 < w.shape[-2] <= channels and few
 
 
 def _put_back(w: Array, dy: Array, placed: Sequence[Axis]) -> Array:
@@ -200,32 +215,6 @@ def _put_back(w: Array, dy: Array, placed: Sequence[Axis]) -> Array:
         taps = jnp.moveaxis(sent, dimension + len(placed), 0)
         sent = windows.untap(list(taps), placed[dimension - 1], dimension)
     return sent
-
-
-def slide_weights(x: Array, dy: Array, placed: Sequence[Axis], groups: int) -> Array:
-    """The adjoint of `slide` in its kernel."""
-    if _pointwise(placed, groups):
-        return _product_weights(x, dy, placed)
-    form = _weights_form(x, placed, groups)
-    if form is None:
-        return plain_slide_weights(x, dy, placed, groups)
-    return jax.lax.platform_dependent(
-        x,
-        dy,
-        cpu=lambda x, dy: form(x, dy).astype(x.dtype),
-        default=lambda x, dy: plain_slide_weights(x, dy, placed, groups),
-    )
-
-
-def _weights_form(x: Array, placed: Sequence[Axis], groups: int) -> Callable | None:
-    """What beats the convolution on the CPU, if anything does."""
-    if _depthwise(x.shape[-1], groups):
-        return lambda x, dy: depthwise.slide_weights(x, dy, placed)
-    if groups > 1:
-        return lambda x, dy: _weights_by_group(x, dy, placed, groups)
-    if all(a.window == 1 and a.low == a.high == 0 for a in placed):
-        return lambda x, dy: _product_weights(x, dy, placed)
-    return None
 
 
 def _product_weights(x: Array, dy: Array, placed: Sequence[Axis]) -> Array:

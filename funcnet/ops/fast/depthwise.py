@@ -78,7 +78,8 @@ def slide_weights(x: Array, dy: Array, placed: Sequence[Axis]) -> Array:
 
     totals, _ = jax.lax.scan(add, list(start), (around, widened(dy)))
     along = tuple(range(start.ndim - 2))
-    return jnp.stack([t.sum(along) for t in totals]).reshape(*kernel, 1, dy.shape[-1])
+    dw = jnp.stack([t.sum(along) for t in totals])
+    return dw.reshape(*kernel, 1, dy.shape[-1]).astype(x.dtype)
 
 
 def _rows_left(dy: Array) -> tuple[int, ...]:

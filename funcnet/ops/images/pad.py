@@ -4,65 +4,16 @@ Each way of padding copies entries of x beyond its ends; the backward pass folds
 the copies back onto what they were copied from. Nothing is kept.
 """
 
-import operator
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from ...rules.rule import Case, normal_case, rule
-from ...types import Array, require
+from ...rules.rule import rule
+from ...types import Array
 from ..shared.precision import widened
-
-MODES = ("constant", "reflect", "edge", "wrap")
-
-
-def _is_pair(pair: object) -> bool:
-    return isinstance(pair, tuple) and len(pair) == 2 and all(hasattr(n, "__index__") for n in pair)
-
-
-def _check_pad(x: Array, widths: Sequence, mode: str, value: float) -> list[tuple[int, int]]:
-    """The widths as Python integers."""
-    shape = jnp.shape(x)
-    require(
-        mode in MODES,
-        "pad",
-        f"a mode among {', '.join(MODES)}",
-        repr(mode),
-        "PyTorch's replicate is edge, and its circular is wrap.",
-    )
-    require(
-        value == 0 or mode == "constant",
-        "pad",
-        f"no value in mode {mode}",
-        value,
-        "Only mode constant fills in a value.",
-    )
-    require(
-        isinstance(widths, tuple) and len(widths) == len(shape) and all(map(_is_pair, widths)),
-        "pad",
-        "widths as pairs (low, high) of integers, one for each axis of x",
-        f"{widths} for shape {shape}",
-        "Write (0, 0) for an axis that stays as it is.",
-    )
-    pairs = [(operator.index(low), operator.index(high)) for low, high in widths]
-    for axis, (n, (low, high)) in enumerate(zip(shape, pairs, strict=True)):
-        require(
-            n + min(low, 0) + min(high, 0) >= 0,
-            "pad",
-            f"to crop at most {n} from axis {axis}, its length",
-            (low, high),
-            "Negative widths crop.",
-        )
-        most = {"reflect": max(n - 1, 0), "wrap": n, "edge": 0 if n == 0 else max(low, high)}
-        require(
-            max(low, high) <= most.get(mode, max(low, high)),
-            "pad",
-            f"widths of at most {most.get(mode)} along axis {axis} of length {n} in mode {mode}",
-            (low, high),
-            "There is nothing more to copy: pad twice, or use mode constant.",
-        )
-    return pairs
+from . import cases
+from .checks import widths_for
 
 
 def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
@@ -106,20 +57,18 @@ def _shift(x: Array, axis: int, low: int, high: int) -> Array:
     return jax.lax.pad(x, jnp.zeros((), x.dtype), widths)
 
 
-def _pad_forward(x: Array, *, widths: Sequence, mode: str, value: float) -> tuple[Array, tuple[()]]:
-    pairs = _check_pad(x, widths, mode, value)
-    y = jnp.asarray(x)
+def _pad_forward(x, *, widths, mode, value):
     if mode == "constant":
-        fill = jnp.asarray(value, y.dtype)
-        return jax.lax.pad(y, fill, [(low, high, 0) for low, high in pairs]), ()
-    for axis, (low, high) in enumerate(pairs):
+        return jax.lax.pad(x, jnp.asarray(value, x.dtype), [(*pair, 0) for pair in widths]), ()
+    y = x
+    for axis, (low, high) in enumerate(widths):
         before, after = _ends(y, axis, max(low, 0), max(high, 0), mode)
         y = jnp.concatenate([before, y, after], axis) if max(low, high) > 0 else y
         y = _shift(y, axis, min(low, 0), min(high, 0))
     return y, ()
 
 
-def _pad_backward(_: tuple[()], dy: Array, *, widths: Sequence, mode: str) -> tuple[Array]:
+def _pad_backward(_, dy, *, widths, mode):
     """Each entry of dx sums dy over its copies, and is 0 where it was cropped.
     constant: none, dx = pad(dy, −widths);  reflect: the ends, turned round, beside the borders
     edge: the ends' sums, on the borders;  wrap: the ends, at the opposite borders
@@ -139,21 +88,7 @@ def _pad_backward(_: tuple[()], dy: Array, *, widths: Sequence, mode: str) -> tu
     return (dx,)
 
 
-def _cases() -> dict[str, Case]:
-    both = ((2, 1), (0, 0), (1, 3))
-    cases = {mode: normal_case((3, 2, 4), widths=both, mode=mode) for mode in MODES}
-    for mode in MODES:
-        crop = ((-1, 2), (1, -2), (-1, -2))
-        cases[f"{mode}, cropped"] = normal_case((3, 4, 4), widths=crop, mode=mode)
-    cases["value"] = normal_case((3,), widths=((2, 1),), value=-1.5)
-    cases["one number"] = normal_case((), widths=())
-    cases["edge, wide"] = normal_case((2, 1), widths=((5, 0), (0, 4)), mode="edge")
-    cases["wrap, whole"] = normal_case((2, 3), widths=((2, 2), (3, 0)), mode="wrap")
-    cases["none"] = normal_case((0, 3), widths=((0, 0), (1, 1)), mode="reflect")
-    return cases
-
-
-@rule(_pad_forward, _pad_backward, cases=_cases())
+@rule(_pad_forward, _pad_backward, cases=cases.PAD, check=widths_for)
 def pad(
     x: Array,
     *,
@@ -185,13 +120,12 @@ def pad(
     Reference: Harris et al., "Array Programming with NumPy", 2020: `numpy.pad`, whose modes these
     are.
     """
-    pairs = _check_pad(x, widths, mode, value)
+    if not widths:
+        return x
     fill = {"constant_values": value} if mode == "constant" else {}
-    if not pairs:
-        return jnp.asarray(x)
-    y = jnp.pad(x, [(max(low, 0), max(high, 0)) for low, high in pairs], mode, **fill)
-    crops = [
+    y = jnp.pad(x, [(max(low, 0), max(high, 0)) for low, high in widths], mode, **fill)
+    crops = (
         slice(max(-low, 0), n - max(-high, 0))
-        for n, (low, high) in zip(y.shape, pairs, strict=True)
-    ]
+        for n, (low, high) in zip(y.shape, widths, strict=True)
+    )
     return y[tuple(crops)]

@@ -6,44 +6,18 @@ nothing is kept.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
-from ...rules.rule import normal_case, rule
-from ...types import Array, require
-from ..shared.precision import floating, widened
-from ..shared.windows import SPATIAL, per_axis
+from ...rules.rule import rule
+from ...types import Array
+from ..shared.windows import Numbers, per_axis
+from . import cases
+from .checks import channels_for_blocks, other_size, pixels_for_blocks
 
 Method: TypeAlias = Literal["nearest", "nearest-exact", "bilinear"]
-METHODS = ("nearest", "nearest-exact", "bilinear")
-
-
-def _check_image(where: str, x: Array) -> Array:
-    rank = jnp.ndim(x)
-    require(
-        rank - 2 in SPATIAL and all(n >= 1 for n in jnp.shape(x)[1:-1]),
-        where,
-        "x of rank 3, 4 or 5 (batch, *spatial, channels), with one pixel at least",
-        f"shape {jnp.shape(x)}",
-        "Batch comes first and channels last: x[None] is a batch of one.",
-    )
-    return floating(where, x)
-
-
-def _check_resize(x: Array, shape: int | Sequence[int], method: str) -> tuple[int, ...]:
-    """The lengths of the spatial axes of the output."""
-    _check_image("resize", x)
-    require(
-        method in METHODS,
-        "resize",
-        f"a method among {', '.join(METHODS)}",
-        repr(method),
-        "PyTorch's linear and trilinear are bilinear too: the number of axes is that of x.",
-    )
-    return per_axis("resize", "shape", shape, jnp.ndim(x) - 2)
 
 
 def _reads(size: int, length: int, method: str) -> tuple[np.ndarray, np.ndarray]:
@@ -62,10 +36,17 @@ def _reads(size: int, length: int, method: str) -> tuple[np.ndarray, np.ndarray]
     )
 
 
-def _readers(places: np.ndarray, weights: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _matrix(size: int, length: int, method: Method) -> np.ndarray:
+    """The same as a matrix, from inputs to outputs."""
+    places, weights = _reads(size, length, method)
+    matrix = np.zeros((length, size))
+    np.add.at(matrix, (np.arange(length), places), weights)
+    return matrix
+
+
+def _readers(size: int, length: int, method: Method) -> tuple[np.ndarray, np.ndarray]:
     """The same seen from the inputs: which outputs read each, with what weight, (readers, size)."""
-    matrix = np.zeros((places.shape[1], size))
-    np.add.at(matrix, (np.arange(places.shape[1]), places), weights)
+    matrix = _matrix(size, length, method)
     most = int((matrix != 0).sum(0).max())
     outputs = np.argsort(matrix == 0, axis=0, kind="stable")[:most]
     return outputs, np.take_along_axis(matrix, outputs, 0)
@@ -85,43 +66,32 @@ def _gather(x: Array, axis: int, places: np.ndarray, weights: np.ndarray) -> Arr
     return total
 
 
-def _resize(x: Array, shape: int | Sequence[int], method: Method) -> Array:
+def _resize_forward(x, *, shape, method):
     y = x
-    for axis, length in enumerate(_check_resize(x, shape, method), 1):
+    for axis, length in enumerate(per_axis(shape, x.ndim - 2), 1):
         if length != x.shape[axis]:
-            y = _gather(widened(y), axis, *_reads(x.shape[axis], length, method))
-    return jnp.asarray(y, jnp.result_type(x))
+            y = _gather(y, axis, *_reads(x.shape[axis], length, method))
+    return y, jnp.zeros((0, *x.shape[1:]), x.dtype)
 
 
-def _resize_forward(x: Array, *, shape: int | Sequence[int], method: Method) -> tuple[Array, Array]:
-    return _resize(x, shape, method), jnp.zeros((0, *x.shape[1:]), jnp.result_type(x))
-
-
-def _resize_backward(empty: Array, dy: Array, *, method: Method) -> tuple[Array]:
+def _resize_backward(empty, dy, *, method):
     """Along each axis, where output i is Σ weight[i, j] x[j]:  dx[j] = Σ weight[i, j] dy[i]"""
-    dx = widened(dy)
+    dx = dy
     for axis, size in enumerate(empty.shape[1:-1], 1):
-        length = dy.shape[axis]
-        if length != size:
-            dx = _gather(dx, axis, *_readers(*_reads(size, length, method), size))
+        if dy.shape[axis] != size:
+            dx = _gather(dx, axis, *_readers(size, dy.shape[axis], method))
     return (dx,)
 
 
 @rule(
     _resize_forward,
     _resize_backward,
-    cases={
-        "nearest, larger": normal_case((2, 3, 2, 2), shape=(7, 4), method="nearest"),
-        "nearest, smaller": normal_case((1, 5, 4, 2), shape=(3, 2), method="nearest"),
-        "nearest-exact, larger": normal_case((1, 3, 2, 2), shape=(7, 4), method="nearest-exact"),
-        "nearest-exact, smaller": normal_case((1, 7, 2), shape=3, method="nearest-exact"),
-        "bilinear, larger": normal_case((2, 3, 4, 2), shape=(6, 5), method="bilinear"),
-        "bilinear, smaller": normal_case((1, 7, 6, 2), shape=(3, 6), method="bilinear"),
-        "three axes": normal_case((1, 2, 3, 1, 2), shape=(3, 2, 4), method="bilinear"),
-        "no images": normal_case((0, 3, 2), shape=4, method="bilinear"),
-    },
+    cases=cases.RESIZE,
+    check=other_size,
+    wide=True,
+    fast=True,
 )
-def resize(x: Array, *, shape: int | Sequence[int], method: Method = "nearest") -> Array:
+def resize(x: Array, *, shape: Numbers, method: Method = "nearest") -> Array:
     """x with spatial axes of other lengths, from the nearest pixels or by lines between them.
 
     With n pixels in and m out, output i stands for the input at
@@ -153,73 +123,49 @@ def resize(x: Array, *, shape: int | Sequence[int], method: Method = "nearest") 
 
     Reference: Odena, Dumoulin & Olah, "Deconvolution and Checkerboard Artifacts", 2016.
     """
-    return _resize(x, shape, method)
+    y = x
+    for axis, length in enumerate(per_axis(shape, x.ndim - 2), 1):
+        matrix = _matrix(x.shape[axis], length, method).astype(x.dtype)
+        y = jnp.moveaxis(jnp.tensordot(y, matrix, (axis, 1)), -1, axis)
+    return y
 
 
-def _check_shuffle(where: str, x: Array, factor: int | Sequence[int]) -> tuple[int, ...]:
-    """The factor of each spatial axis."""
-    _check_image(where, x)
-    factors = per_axis(where, "factor", factor, jnp.ndim(x) - 2)
-    block = math.prod(factors)
-    if where == "pixel_shuffle":
-        require(
-            x.shape[-1] % block == 0,
-            where,
-            f"a number of channels that {block} divides, the pixels of a block",
-            f"shape {x.shape}",
-            "Each output channel takes one input channel for each pixel of its block.",
-        )
-    else:
-        require(
-            all(n % f == 0 for n, f in zip(x.shape[1:-1], factors, strict=True)),
-            where,
-            f"spatial axes that {factors} divide",
-            f"shape {x.shape}",
-            "Pad or crop first: the image is cut into whole blocks.",
-        )
-    return factors
-
-
-def _to_pixels(x: Array, factors: tuple[int, ...]) -> Array:
+def _to_pixels(x: Array, factor: Numbers) -> Array:
     batch, *sizes, channels = x.shape
     count = len(sizes)
+    factors = per_axis(factor, count)
     x = x.reshape(batch, *sizes, channels // math.prod(factors), *factors)
     interleaved = [axis for d in range(1, count + 1) for axis in (d, d + count + 1)]
     x = x.transpose(0, *interleaved, count + 1)
     return x.reshape(batch, *(n * f for n, f in zip(sizes, factors, strict=True)), x.shape[-1])
 
 
-def _to_channels(x: Array, factors: tuple[int, ...]) -> Array:
+def _to_channels(x: Array, factor: Numbers) -> Array:
     batch, *sizes, channels = x.shape
     count = len(sizes)
+    factors = per_axis(factor, count)
     blocks = [n for size, f in zip(sizes, factors, strict=True) for n in (size // f, f)]
     x = x.reshape(batch, *blocks, channels)
     x = x.transpose(0, *range(1, 2 * count, 2), 2 * count + 1, *range(2, 2 * count + 1, 2))
     return x.reshape(*x.shape[: count + 1], channels * math.prod(factors))
 
 
-def _pixel_shuffle_forward(x: Array, *, factor: int | Sequence[int]) -> tuple[Array, tuple[()]]:
-    return _to_pixels(jnp.asarray(x), _check_shuffle("pixel_shuffle", x, factor)), ()
+def _pixel_shuffle_forward(x, *, factor):
+    return _to_pixels(x, factor), ()
 
 
-def _pixel_shuffle_backward(
-    _: tuple[()], dy: Array, *, factor: int | Sequence[int]
-) -> tuple[Array]:
+def _pixel_shuffle_backward(_, dy, *, factor):
     """dx = pixel_unshuffle(dy)"""
-    return (_to_channels(dy, _check_shuffle("pixel_unshuffle", dy, factor)),)
+    return (_to_channels(dy, factor),)
 
 
 @rule(
     _pixel_shuffle_forward,
     _pixel_shuffle_backward,
-    cases={
-        "image": normal_case((2, 2, 3, 8), factor=2),
-        "two factors": normal_case((1, 2, 3, 12), factor=(3, 2)),
-        "line": normal_case((2, 3, 4), factor=2),
-        "none": normal_case((0, 2, 2, 4), factor=2),
-    },
+    cases=cases.PIXEL_SHUFFLE,
+    check=channels_for_blocks,
 )
-def pixel_shuffle(x: Array, *, factor: int | Sequence[int]) -> Array:
+def pixel_shuffle(x: Array, *, factor: Numbers) -> Array:
     """Each pixel's channels laid out as a block of pixels: larger images of fewer channels.
 
     Channel (c · f + i) · f + j of a pixel becomes channel c of the pixel in row i and column j of
@@ -242,31 +188,25 @@ def pixel_shuffle(x: Array, *, factor: int | Sequence[int]) -> Array:
     Reference: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient
     Sub-Pixel Convolutional Neural Network", 2016, equation 4.
     """
-    return _to_pixels(jnp.asarray(x), _check_shuffle("pixel_shuffle", x, factor))
+    return _to_pixels(x, factor)
 
 
-def _pixel_unshuffle_forward(x: Array, *, factor: int | Sequence[int]) -> tuple[Array, tuple[()]]:
-    return _to_channels(jnp.asarray(x), _check_shuffle("pixel_unshuffle", x, factor)), ()
+def _pixel_unshuffle_forward(x, *, factor):
+    return _to_channels(x, factor), ()
 
 
-def _pixel_unshuffle_backward(
-    _: tuple[()], dy: Array, *, factor: int | Sequence[int]
-) -> tuple[Array]:
+def _pixel_unshuffle_backward(_, dy, *, factor):
     """dx = pixel_shuffle(dy)"""
-    return (_to_pixels(dy, _check_shuffle("pixel_shuffle", dy, factor)),)
+    return (_to_pixels(dy, factor),)
 
 
 @rule(
     _pixel_unshuffle_forward,
     _pixel_unshuffle_backward,
-    cases={
-        "image": normal_case((2, 4, 6, 2), factor=2),
-        "two factors": normal_case((1, 6, 4, 2), factor=(3, 2)),
-        "line": normal_case((2, 6, 2), factor=2),
-        "none": normal_case((0, 4, 4, 1), factor=2),
-    },
+    cases=cases.PIXEL_UNSHUFFLE,
+    check=pixels_for_blocks,
 )
-def pixel_unshuffle(x: Array, *, factor: int | Sequence[int]) -> Array:
+def pixel_unshuffle(x: Array, *, factor: Numbers) -> Array:
     """Each block of pixels as the channels of one: the inverse of `pixel_shuffle`.
 
     Args:
@@ -286,4 +226,4 @@ def pixel_unshuffle(x: Array, *, factor: int | Sequence[int]) -> Array:
     Reference: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient
     Sub-Pixel Convolutional Neural Network", 2016, equation 4.
     """
-    return _to_channels(jnp.asarray(x), _check_shuffle("pixel_unshuffle", x, factor))
+    return _to_channels(x, factor)

@@ -1,18 +1,23 @@
 """Where the windows of a convolution or a pool lie: stride, dilation and padding of each axis."""
 
-import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...types import Array, require
+from ...types import Array
 
-Padding: TypeAlias = int | str | Sequence[int | Sequence[int]]
-"""An int, a word, or for each spatial axis an int or a pair (low, high)."""
+Numbers: TypeAlias = int | Sequence[int]
+"""One for all spatial axes, or one for each."""
+
+Pairs: TypeAlias = int | Sequence[int | Sequence[int]]
+"""A number for every side, or for each spatial axis a number or a pair (low, high)."""
+
+Padding: TypeAlias = str | Pairs
+"""A word among `WORDS`, or numbers."""
 
 SPATIAL = {
     1: ("width",),
@@ -49,9 +54,14 @@ class Axis(NamedTuple):
         return _reach(self.window, self.dilation)
 
     @property
+    def padded(self) -> int:
+        """Length of the input and its padding."""
+        return self.low + self.size + self.high
+
+    @property
     def windows(self) -> int:
         """Number of windows: the length of the output."""
-        return (self.low + self.size + self.high - self.reach) // self.stride + 1
+        return (self.padded - self.reach) // self.stride + 1
 
     @property
     def span(self) -> int:
@@ -65,65 +75,64 @@ class Axis(NamedTuple):
 
 
 def axes(
-    where: str,
     sizes: Sequence[int],
     window: Sequence[int],
     *,
-    stride: int | Sequence[int],
+    stride: Numbers,
     padding: Padding,
-    dilation: int | Sequence[int] = 1,
+    dilation: Numbers = 1,
 ) -> tuple[Axis, ...]:
     """The windows along each spatial axis.
 
     Args:
-        where: The op, for the messages.
         sizes: Lengths of the spatial axes.
         window: Length of the window on each.
         stride: One for all axes, or one for each.
-        padding: See `Padding`; the words are `WORDS`.
+        padding: See `Padding`.
         dilation: One for all axes, or one for each.
 
-    Raises:
-        ValueError: If a number does not fit, or a window is larger than the padded input.
-
-    >>> [(a.low, a.high, a.windows) for a in axes("conv", (5,), (3,), stride=2, padding="SAME")]
+    >>> [(a.low, a.high, a.windows) for a in axes((5,), (3,), stride=2, padding="SAME")]
     [(1, 1, 3)]
     """
-    strides = per_axis(where, "stride", stride, len(sizes))
-    dilations = per_axis(where, "dilation", dilation, len(sizes))
+    strides, dilations = per_axis(stride, len(sizes)), per_axis(dilation, len(sizes))
     geometry = list(zip(sizes, window, strides, dilations, strict=True))
-    pads = _pads(where, padding, geometry)
-    placed = tuple(Axis(*row, *pair) for row, pair in zip(geometry, pads, strict=True))
-    for axis in placed:
-        padded = axis.low + axis.size + axis.high
-        require(
-            axis.reach <= padded,
-            where,
-            f"windows no larger than the padded input {[a.low + a.size + a.high for a in placed]}",
-            f"windows that reach over {[a.reach for a in placed]}",
-            'Use a smaller window, a larger input, or padding="SAME".',
-        )
-    return placed
+    if isinstance(padding, str):
+        pairs = [_word(padding, *row) for row in geometry]
+    else:
+        pairs = _pairs(padding, len(sizes))
+    return tuple(Axis(*row, *pair) for row, pair in zip(geometry, pairs, strict=True))
 
 
-def per_axis(where: str, what: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
+def adjoint_axes(
+    sizes: Sequence[int],
+    window: Sequence[int],
+    *,
+    stride: Numbers,
+    padding: Pairs,
+    output_padding: Numbers,
+    dilation: Numbers,
+) -> tuple[Axis, ...]:
+    """The windows of the convolution that gives `sizes`, and of what it takes.
+
+    >>> (a,) = adjoint_axes((3,), (3,), stride=2, padding=1, output_padding=1, dilation=1)
+    >>> a.size, a.windows
+    (6, 3)
+    """
+    given = (per_axis(numbers, len(sizes)) for numbers in (stride, dilation, output_padding))
+    rows = zip(sizes, window, *given, _pairs(padding, len(sizes)), strict=True)
+    return tuple(
+        Axis((n - 1) * s + _reach(w, d) + more - low - high, w, s, d, low, high)
+        for n, w, s, d, more, (low, high) in rows
+    )
+
+
+def per_axis(value: Numbers, count: int) -> tuple[int, ...]:
     """A number for each of `count` axes, from one for all or one for each.
 
-    Raises:
-        ValueError: If there is another number of them, or one is below 1.
+    >>> per_axis(2, 3), per_axis((1, 2), 2)
+    ((2, 2, 2), (1, 2))
     """
-    numbers = _whole(value)
-    if numbers is not None and not isinstance(value, Sequence):
-        numbers *= count
-    require(
-        numbers is not None and len(numbers) == count and all(n >= 1 for n in numbers),
-        where,
-        f"a {what} of 1 or more: one whole number, or one for each spatial axis",
-        repr(value),
-        f"Write {what}=2, or {what}={(2,) * count}.",
-    )
-    assert numbers is not None
-    return numbers
+    return tuple(map(operator.index, value if isinstance(value, Sequence) else (value,) * count))
 
 
 def taps(x: Array, axis: Axis, dimension: int, fill: float = 0.0) -> Iterator[Array]:
@@ -160,30 +169,9 @@ def reduce(x: Array, placed: Sequence[Axis], start: float, combine: Callable) ->
     )
 
 
-def along_each(
-    x: Array, placed: Sequence[Axis], combine: Callable[[Array, Array], Array], fill: float
-) -> list[Array]:
-    """`x`, then `x` pooled along its last spatial axis, along that and the last but one, ..."""
-    stages = [x]
-    for dimension in range(len(placed), 0, -1):
-        seen = taps(stages[-1], placed[dimension - 1], dimension, fill)
-        stages.append(functools.reduce(combine, seen))
-    return stages
-
-
-def spread(dy: Array, placed: Sequence[Axis]) -> Array:
-    """The adjoint of the sum over each window, axis by axis."""
-    for dimension, axis in enumerate(placed, 1):
-        dy = untap([dy] * axis.window, axis, dimension)
-    return dy
-
-
-def spread_at_once(dy: Array, placed: Sequence[Axis]) -> Array:
-    """The same as windowed sums: for each input, of the windows that it belongs to."""
-    config = [(a.window - 1 - a.low, a.size + a.low - a.span, a.stride - 1) for a in placed]
-    wide = jax.lax.pad(dy, np.asarray(0, dy.dtype), [(0, 0, 0), *config, (0, 0, 0)])
-    steps = [Axis(n, a.window, 1, 1, 0, 0) for n, a in zip(wide.shape[1:-1], placed, strict=True)]
-    return reduce(wide, steps, 0.0, jax.lax.add)
+def lowest(x: Array) -> float:
+    """What never wins: the least value of the dtype."""
+    return -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else int(jnp.iinfo(x.dtype).min)
 
 
 def _fit(
@@ -197,34 +185,9 @@ def _fit(
     return jax.lax.pad(x, np.asarray(fill, x.dtype), config)
 
 
-def _pads(where: str, padding: Padding, geometry: list[tuple]) -> list[tuple[int, int]]:
-    if isinstance(padding, str):
-        require(
-            padding in WORDS,
-            where,
-            f"padding among {', '.join(WORDS)}, or numbers",
-            repr(padding),
-            "Words are in capitals; numbers are an int, or a pair (low, high) for each axis.",
-        )
-        require(
-            padding != "CAUSAL" or len(geometry) == 1,
-            where,
-            "one spatial axis for CAUSAL padding",
-            f"{len(geometry)} of them",
-            "Pad by hand the axis that is time: padding=((k - 1, 0), (0, 0)).",
-        )
-        return [_word(padding, *row) for row in geometry]
-    entries = padding if isinstance(padding, Sequence) else (padding,) * len(geometry)
-    pairs = [_pair(entry) for entry in entries]
-    require(
-        len(pairs) == len(geometry) and all(pair and min(pair) >= 0 for pair in pairs),
-        where,
-        "padding of 0 or more: one whole number, or for each spatial axis a number or a pair "
-        "(low, high)",
-        repr(padding),
-        f"Write padding=1, or padding={((1, 1),) * len(geometry)}.",
-    )
-    return [pair for pair in pairs if pair]
+def _pairs(padding: Pairs, count: int) -> list[tuple[int, ...]]:
+    entries = padding if isinstance(padding, Sequence) else (padding,) * count
+    return [per_axis(entry, 2) for entry in entries]
 
 
 def _word(word: str, size: int, window: int, stride: int, dilation: int) -> tuple[int, int]:
@@ -240,20 +203,3 @@ def _word(word: str, size: int, window: int, stride: int, dilation: int) -> tupl
 
 def _reach(window: int, dilation: int) -> int:
     return (window - 1) * dilation + 1
-
-
-def _pair(entry: int | Sequence[int]) -> tuple[int, int] | None:
-    numbers = _whole(entry)
-    if numbers is None or len(numbers) > 2 or not numbers:
-        return None
-    if isinstance(entry, Sequence) and len(numbers) == 1:
-        return None
-    return numbers[0], numbers[-1]
-
-
-def _whole(value: Any) -> tuple[int, ...] | None:
-    """The whole numbers in `value`, a number or a sequence of them; None if it holds others."""
-    try:
-        return tuple(operator.index(n) for n in (value if isinstance(value, Sequence) else [value]))
-    except TypeError:
-        return None

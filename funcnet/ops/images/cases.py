@@ -1,0 +1,135 @@
+"""What proves the ops over windows and edges."""
+
+from numpy.random import Generator
+
+from ...rules.rule import Case, normal_case
+
+
+def _thin(random: Generator) -> tuple:
+    return (
+        random.standard_normal((2, 7, 6, 1)),
+        random.standard_normal((3, 2, 1, 5)),
+        random.standard_normal((5,)),
+    )
+
+
+def _ties(*shape: int, **static: object) -> Case:
+    """Small whole numbers, so that most windows hold their maximum more than once."""
+
+    def make(random: Generator) -> tuple:
+        return (random.integers(0, 3, shape).astype(float),)
+
+    return Case(make, static)
+
+
+CONV = {
+    "two axes": normal_case((2, 6, 5, 4), (3, 2, 4, 3), (3,)),
+    "one axis": normal_case((2, 9, 4), (3, 4, 5), (5,)),
+    "three axes": normal_case((2, 4, 3, 5, 4), (2, 2, 3, 4, 3), (3,)),
+    "no bias": normal_case((2, 6, 5, 4), (3, 2, 4, 3), None),
+    "stride": normal_case((2, 8, 7, 4), (3, 2, 4, 3), (3,), stride=(3, 2)),
+    "stride over the kernel": normal_case((2, 9, 8, 4), (2, 1, 4, 3), (3,), stride=3),
+    "dilation": normal_case((2, 9, 8, 4), (3, 2, 4, 3), None, dilation=(2, 3), stride=2),
+    "same": normal_case((2, 7, 6, 4), (3, 4, 4, 3), None, padding="SAME", stride=2),
+    "same lower": normal_case((2, 7, 6, 4), (2, 4, 4, 3), None, padding="SAME_LOWER"),
+    "causal": normal_case((2, 7, 4), (3, 4, 3), (3,), padding="CAUSAL", dilation=2),
+    "pairs": normal_case((2, 5, 4, 4), (3, 3, 4, 3), None, padding=((0, 4), (5, 1)), stride=2),
+    "number": normal_case((2, 5, 4, 4), (2, 2, 4, 3), None, padding=3),
+    "groups": normal_case((2, 6, 5, 6), (3, 2, 2, 9), (9,), groups=3, stride=2, padding="SAME"),
+    "depthwise": normal_case((2, 6, 5, 4), (3, 3, 1, 8), None, groups=4),
+    "pointwise": normal_case((2, 3, 4, 5), (1, 1, 5, 6), (6,)),
+    "pointwise stride": normal_case((2, 5, 4, 5), (1, 1, 5, 6), (6,), stride=2),
+    "pointwise groups": normal_case((2, 3, 4, 6), (1, 1, 3, 4), None, groups=2),
+    "thin": Case(_thin),
+    "thin stride": Case(_thin, {"stride": 2, "padding": "SAME", "dilation": 2}),
+    "colour": normal_case((2, 5, 6, 3), (3, 3, 3, 4), None, padding=1),
+    "no images": normal_case((0, 6, 5, 4), (3, 2, 4, 3), (3,)),
+}
+CONV_TRANSPOSE = {
+    "two axes": normal_case((2, 4, 3, 4), (3, 2, 8, 4), (8,), stride=2),
+    "one axis": normal_case((2, 5, 4), (4, 3, 4), (3,), stride=2, padding=1),
+    "three axes": normal_case((2, 2, 3, 2, 4), (2, 2, 3, 3, 4), (3,), stride=(2, 1, 1)),
+    "no bias": normal_case((2, 4, 3, 4), (3, 3, 3, 4), None, padding=1),
+    "stride over the kernel": normal_case((2, 3, 2, 4), (2, 1, 3, 4), (3,), stride=3),
+    "output padding": normal_case(
+        (2, 3, 4, 4), (3, 3, 7, 4), (7,), stride=2, padding=1, output_padding=1
+    ),
+    "output padding by axis": normal_case(
+        (2, 3, 2, 4), (3, 2, 3, 4), None, stride=(2, 3), output_padding=(0, 2)
+    ),
+    "dilation": normal_case((2, 4, 3, 4), (3, 2, 3, 4), None, dilation=(2, 3), stride=2),
+    "pairs": normal_case((2, 4, 5, 4), (3, 3, 3, 4), (3,), padding=((2, 0), (3, 4)), stride=2),
+    "groups": normal_case((2, 3, 4, 6), (3, 2, 2, 6), (6,), groups=3, stride=2, padding=1),
+    "depthwise": normal_case((2, 3, 4, 4), (4, 4, 1, 4), None, groups=4, stride=2, padding=1),
+    "pointwise": normal_case((2, 3, 4, 5), (1, 1, 6, 5), (6,)),
+    "to few channels": normal_case((2, 3, 4, 5), (4, 4, 1, 5), (1,), stride=2, padding=1),
+    "no images": normal_case((0, 3, 4, 4), (3, 3, 3, 4), (3,), stride=2),
+}
+
+_POOL = {
+    "two axes": normal_case((2, 6, 4, 3), window=2),
+    "one axis": normal_case((2, 9, 3), window=3),
+    "three axes": normal_case((2, 4, 4, 6, 3), window=(2, 2, 3)),
+    "a rest": normal_case((2, 7, 5, 3), window=2),
+    "overlapping": normal_case((2, 7, 9, 3), window=3, stride=2),
+    "gaps": normal_case((2, 8, 9, 3), window=2, stride=3),
+    "padding": normal_case((2, 7, 6, 3), window=3, stride=2, padding=((1, 2), (2, 0))),
+    "causal": normal_case((2, 7, 3), window=3, stride=1, padding="CAUSAL"),
+    "no images": normal_case((0, 6, 4, 3), window=2),
+}
+MAX_POOL = _POOL | {
+    "same": normal_case((2, 7, 6, 3), window=(3, 2), stride=(2, 1), padding="SAME"),
+    "ties": _ties(2, 6, 4, 3, window=2),
+    "overlapping ties": _ties(2, 7, 9, 3, window=3, stride=2, padding="SAME"),
+}
+AVG_POOL = _POOL | {
+    "padding counted": normal_case(
+        (2, 7, 6, 3), window=3, stride=2, padding="SAME", count_include_pad=True
+    ),
+}
+GLOBAL_AVG_POOL = {
+    "two axes": normal_case((2, 3, 4, 3)),
+    "one axis": normal_case((2, 5, 3)),
+    "three axes": normal_case((2, 2, 3, 2, 3)),
+    "no images": normal_case((0, 3, 4, 3)),
+}
+GLOBAL_MAX_POOL = GLOBAL_AVG_POOL | {"ties": _ties(2, 3, 4, 3)}
+
+RESIZE = {
+    "nearest, larger": normal_case((2, 3, 2, 2), shape=(7, 4), method="nearest"),
+    "nearest, smaller": normal_case((1, 5, 4, 2), shape=(3, 2), method="nearest"),
+    "nearest-exact, larger": normal_case((1, 3, 2, 2), shape=(7, 4), method="nearest-exact"),
+    "nearest-exact, smaller": normal_case((1, 7, 2), shape=3, method="nearest-exact"),
+    "bilinear, larger": normal_case((2, 3, 4, 2), shape=(6, 5), method="bilinear"),
+    "bilinear, smaller": normal_case((1, 7, 6, 2), shape=(3, 6), method="bilinear"),
+    "three axes": normal_case((1, 2, 3, 1, 2), shape=(3, 2, 4), method="bilinear"),
+    "no images": normal_case((0, 3, 2), shape=4, method="bilinear"),
+}
+PIXEL_SHUFFLE = {
+    "image": normal_case((2, 2, 3, 8), factor=2),
+    "two factors": normal_case((1, 2, 3, 12), factor=(3, 2)),
+    "line": normal_case((2, 3, 4), factor=2),
+    "none": normal_case((0, 2, 2, 4), factor=2),
+}
+PIXEL_UNSHUFFLE = {
+    "image": normal_case((2, 4, 6, 2), factor=2),
+    "two factors": normal_case((1, 6, 4, 2), factor=(3, 2)),
+    "line": normal_case((2, 6, 2), factor=2),
+    "none": normal_case((0, 4, 4, 1), factor=2),
+}
+
+
+def _pads(widths: tuple, *shape: int, ending: str = "") -> dict[str, Case]:
+    modes = ("constant", "reflect", "edge", "wrap")
+    return {f"{mode}{ending}": normal_case(shape, widths=widths, mode=mode) for mode in modes}
+
+
+PAD = {
+    **_pads(((2, 1), (0, 0), (1, 3)), 3, 2, 4),
+    **_pads(((-1, 2), (1, -2), (-1, -2)), 3, 4, 4, ending=", cropped"),
+    "value": normal_case((3,), widths=((2, 1),), value=-1.5),
+    "one number": normal_case((), widths=()),
+    "edge, wide": normal_case((2, 1), widths=((5, 0), (0, 4)), mode="edge"),
+    "wrap, whole": normal_case((2, 3), widths=((2, 2), (3, 0)), mode="wrap"),
+    "none": normal_case((0, 3), widths=((0, 0), (1, 1)), mode="reflect"),
+}
