@@ -24,7 +24,7 @@ from .rule import RULES, Case, Rule
 
 LIMITS = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 2.0}
 """The worst error a rule may have: relative to the largest element of the truth; for bfloat16 in
-units in the last place of each element."""
+units in the last place of each element, or of the largest one where a rule rounds on the way."""
 
 
 QUICKLY = {"xla_backend_optimization_level": 0}
@@ -271,12 +271,13 @@ def _errors(
 def _compared(
     rule: Rule, dtype: str, args: tuple, shapes: Any, found: tuple, truth: tuple
 ) -> Iterator[tuple[str, float, str]]:
-    yield "value", *_compare(found[0], truth[0], shapes, dtype)
+    compare = functools.partial(_compare, dtype=dtype, each=not rule.rounds)
+    yield "value", *compare(found[0], truth[0], shapes)
     rows = zip(rule.arguments, found[1], truth[1], args, strict=True)
     for argument, got, right, arg in rows:
         if jax.tree.leaves(right) and argument not in rule.nodiff:
             like = jax.tree.map(lambda x: x if _floating(x) else None, arg)
-            yield argument, *_compare(got, right, like, dtype)
+            yield argument, *compare(got, right, like)
 
 
 def _all(f: Callable, cases: Sequence[Case], args: Sequence[tuple]) -> list[Any]:
@@ -307,26 +308,28 @@ def _value_and_pull_back(f: Callable, case: Case, args: tuple, dy: Any) -> tuple
     )
 
 
-def _compare(got: Any, truth: Any, like: Any, dtype: str) -> tuple[float, str]:
+def _compare(got: Any, truth: Any, like: Any, *, dtype: str, each: bool) -> tuple[float, str]:
     """The worst error over the leaves, and a note where it is not one of rounding."""
     worst, note = 0.0, ""
     for a, b, c in zip(*map(jax.tree.leaves, (got, truth, like)), strict=True):
         if a.shape != c.shape or a.dtype != c.dtype:
             return float("inf"), f"is {a.dtype}{list(a.shape)}, not {c.dtype}{list(c.shape)}"
-        error = _error(np.asarray(a, np.float64), np.asarray(b, np.float64), dtype)
+        error = _error(np.asarray(a, np.float64), np.asarray(b, np.float64), dtype, each)
         if error == float("inf"):
             note = "a NaN, an infinity or a zero does not match"
         worst = max(worst, error)
     return worst, note
 
 
-def _error(got: np.ndarray, truth: np.ndarray, dtype: str) -> float:
+def _error(got: np.ndarray, truth: np.ndarray, dtype: str, each: bool) -> float:
+    """The worst error, in units of each element or of the largest one; infinite if not finite."""
     rounded = np.asarray(jnp.asarray(truth, dtype), np.float64)
     finite = np.isfinite(rounded)
     if not np.array_equal(got[~finite], rounded[~finite], equal_nan=True):
         return float("inf")
     if dtype == "bfloat16":
-        distance, scale = np.abs(got[finite] - rounded[finite]), _ulp(rounded[finite])
+        distance, numbers = np.abs(got[finite] - rounded[finite]), np.abs(rounded[finite])
+        scale = _ulp(numbers if each else numbers.max(initial=0.0))
     else:
         distance = np.abs(got[finite] - truth[finite])
         scale = np.abs(truth[finite]).max(initial=0.0)

@@ -71,6 +71,7 @@ class Rule(NamedTuple):
     op: Callable
     count: Callable | None = None
     check: Callable | None = None
+    rounds: bool = False
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -117,6 +118,7 @@ def rule(
     check: Callable | None = None,
     wide: bool = False,
     recomputes: bool = False,
+    rounds: bool = False,
     fast: bool = False,
     count: Callable | None = None,
 ) -> Callable[[Callable], Callable]:
@@ -137,6 +139,8 @@ def rule(
             output is rounded to the dtype of the first floating argument.
         recomputes: Whether `backward` computes again what `forward` could have kept: then XLA must
             not keep it after all.
+        rounds: Whether what is made on the way is rounded to 16 bits if the arguments are so, as
+            operands of products are; see `prove` for what is asked of it then.
         fast: Whether `forward` is the faster way to the output: then a call that is not
             differentiated runs it too, and drops what it keeps, and `autodiff` has JAX
             differentiate it. Otherwise both take the primal.
@@ -181,7 +185,7 @@ def rule(
                 note(output, lambda: _mean(record, output, operands, static))
             return output
 
-        record = Rule(name, *passes, tuple(nodiff), cases, fast, op, count, check)
+        record = Rule(name, *passes, tuple(nodiff), cases, fast, op, count, check, rounds)
         build = functools.lru_cache(lambda static, kinds: _differentiable(record, static))
         local = "<locals>" in primal.__qualname__
         op.rule = record  # pyright: ignore[reportAttributeAccessIssue]  # a function takes attributes

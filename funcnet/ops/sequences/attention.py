@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.random import Generator
 
-from ...rules.rule import Case, rule
+from ...rules.rule import rule
 from ...types import Array, Key
 from ..activations.dropout import _kept
-from ..shared.precision import is_coarse, wide
-from .attention_checks import checked
+from ..shared.precision import is_coarse, product, wide
+from . import cases, checks
 
 
 class _Rows(NamedTuple):
@@ -69,13 +67,13 @@ class _Rows(NamedTuple):
     def times(self, rows: Array, matrix: Array) -> Array:
         """rows · matrix, one product for all the heads that share the matrix."""
         batch, heads, group, n, width = rows.shape
-        product = rows.reshape(batch, heads, group * n, width) @ matrix
-        return product.reshape(batch, heads, group, n, matrix.shape[-1])
+        y = product(rows.reshape(batch, heads, group * n, width), matrix, self.q.dtype)
+        return y.reshape(batch, heads, group, n, matrix.shape[-1])
 
     def over(self, left: Array, right: Array) -> Array:
         """leftᵀ · right, summed over queries and over the heads that share a key."""
         a, b = (x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], x.shape[4]) for x in (left, right))
-        return a.swapaxes(-1, -2) @ b  # the left one is small: it is copied
+        return product(a.swapaxes(-1, -2), b, self.q.dtype)  # the left one is small: it is copied
 
     def dropped(self, p: Array, start: Any) -> Array:
         """`p` with the entries that dropout hits set to 0; drawn row by row, whatever the chunk."""
@@ -92,7 +90,7 @@ class _Rows(NamedTuple):
 def _rows(args: tuple, options: dict[str, Any]) -> _Rows:
     q, k, v, mask, bias, key = args
     time, heads = q.shape[1:3]
-    groups, dtype = k.shape[2], wide(q, k, v)
+    groups, dtype = k.shape[2], jnp.result_type(q, k, v)
     chunk = min(options["chunk"] or time, time)
 
     def pairs(x: Array | None) -> Array | None:
@@ -108,7 +106,7 @@ def _rows(args: tuple, options: dict[str, Any]) -> _Rows:
         k.astype(dtype).transpose(0, 2, 3, 1),
         v.astype(dtype).transpose(0, 2, 3, 1),
         pairs(mask),
-        None if bias is None else pairs(bias.astype(dtype)),
+        None if bias is None else pairs(bias.astype(wide(dtype))),
         key,
         chunk,
         options,
@@ -151,7 +149,6 @@ def _chunked(body: Callable[[Any, Any], tuple], carry: Any, rows: _Rows) -> tupl
 
 def _attend(args: tuple, options: dict[str, Any]) -> tuple[Array, Array]:
     """The output, and ln Σ eˢ of each query: +∞ for one that may attend to nothing."""
-    args = checked(args, options["drop"], options["chunk"])
     rows = _rows(args, options)
     v = rows.v.swapaxes(-1, -2)
 
@@ -171,32 +168,18 @@ def _attend(args: tuple, options: dict[str, Any]) -> tuple[Array, Array]:
     return _by_time(o, time).astype(jnp.result_type(*args[:3])), lse[:, :, :, :time]
 
 
-def _attention_forward(
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array | None,
-    bias: Array | None,
-    key: Key | None,
-    *,
-    causal: bool,
-    scale: float | None,
-    drop: float,
-    chunk: int | None,
-) -> tuple[Array, tuple]:
+def _attention_forward(q, k, v, mask, bias, key, *, causal, scale, drop, chunk):
     args = (q, k, v, mask, bias, key)
     o, lse = _attend(args, {"causal": causal, "scale": scale, "drop": drop, "chunk": chunk})
     return o, (args, None if is_coarse(o) else o, lse)
 
 
-def _attention_backward(
-    res: tuple, do: Array, *, causal: bool, scale: float | None, drop: float, chunk: int | None
-) -> tuple[Array, Array, Array, None, Array | None, None]:
+def _attention_backward(res, do, *, causal, scale, drop, chunk):
     """With S = scale q kᵀ + bias, P = exp(S − lse), and M the dropout mask over 1 − drop:
     dv = (M P)ᵀ do;  dS = P (M (do vᵀ) − Σ o do);  dbias = dS
     dq = scale dS k;  dk = scale dSᵀ q
     """
-    (args, o, lse), do = jax.lax.optimization_barrier((res, do))
+    args, o, lse = res
     rows = _rows(args, {"causal": causal, "scale": scale, "drop": drop, "chunk": chunk})
     q, groups, bias = args[0], args[1].shape[2], rows.bias
     k = rows.k.swapaxes(-1, -2)
@@ -226,7 +209,7 @@ def _attention_backward(
             return (dk, dv, None), (dq, part)
         return (dk, dv, dbias + part), (dq, None)
 
-    start = (jnp.zeros_like(rows.k), jnp.zeros_like(rows.v), total)
+    start = (jnp.zeros_like(rows.k, lse.dtype), jnp.zeros_like(rows.v, lse.dtype), total)
     (dk, dv, total), (dq, part) = _chunked(body, start, rows)
     dbias = total if part is None else part[:, :, :, : q.shape[1]]
     dbias = None if dbias is None else dbias.reshape(jnp.shape(args[4]))
@@ -235,51 +218,13 @@ def _attention_backward(
     return dq, dk, dv, None, dbias, None
 
 
-def _case(
-    q: tuple[int, ...] = (2, 4, 2, 3),
-    k: tuple[int, ...] = (2, 4, 2, 3),
-    v: int | None = None,
-    bias: tuple[int, ...] | None = None,
-    mask: Callable[[], Any] | None = None,
-    **static: Any,
-) -> Case:
-    def make(random: Generator) -> tuple:
-        shapes = (q, k, (*k[:3], v or k[3]), bias)
-        floats = [None if shape is None else random.standard_normal(shape) for shape in shapes]
-        where = None if mask is None else mask()
-        bits: Any = random.integers(0, 2**32, 2, np.uint32)
-        key = jax.random.wrap_key_data(bits) if static.get("drop") else None
-        return *floats[:3], where, floats[3], key
-
-    return Case(make, static)
-
-
-def _one_row_of_nothing() -> Any:
-    return (np.arange(4)[:, None] != 1) & (np.arange(4) != 2)
-
-
 @rule(
     _attention_forward,
     _attention_backward,
-    cases={
-        "heads": _case(),
-        "causal, in groups": _case(k=(2, 4, 1, 3), causal=True),
-        "mask, a row of nothing": _case(mask=_one_row_of_nothing),
-        "bias": _case(bias=(2, 1, 4), scale=0.5),
-        "cross": _case(k=(2, 3, 1, 3), v=2, mask=lambda: np.arange(3) < 2),
-        "dropout": _case(drop=0.3),
-        "chunks": _case(chunk=2, causal=True),
-        "chunks, every option": _case(
-            (1, 5, 2, 2),
-            (1, 3, 1, 2),
-            bias=(1, 2, 5, 3),
-            mask=lambda: np.arange(5)[:, None] != 1,
-            drop=0.3,
-            chunk=2,
-        ),
-        "no queries": _case(q=(2, 0, 2, 3)),
-        "no keys": _case(k=(2, 0, 2, 3)),
-    },
+    cases=cases.ATTENTION,
+    check=checks.attention,
+    recomputes=True,
+    rounds=True,
 )
 def attention(
     q: Array,
@@ -315,7 +260,7 @@ def attention(
 
     Returns:
         `(batch, time, heads, any width)`, in the dtype that q, k and v promote to; 16-bit dtypes
-        are computed in float32 and rounded once.
+        are multiplied as they are, summed in float32, and rounded once.
 
     Raises:
         TypeError: If q, k, v or a bias is not floating, a mask not boolean, or the key no key.
@@ -330,6 +275,5 @@ def attention(
         "FlashAttention", 2022, appendix B.2 (the backward pass); Rabe & Staats, "Self-attention
         Does Not Need O(n²) Memory", 2021, section 2 (chunks).
     """
-    args = (q, k, v, mask, bias, key)
     options = {"causal": causal, "scale": scale, "drop": drop, "chunk": chunk}
-    return _attend(args, options)[0]
+    return _attend((q, k, v, mask, bias, key), options)[0]

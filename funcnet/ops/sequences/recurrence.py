@@ -1,4 +1,4 @@
-"""What every recurrent op shares: its checks, its mask, its loops, and its weight gradients.
+"""A cell through time: what every recurrent op shares.
 
 Arrays come as (batch, time, features) and are worked on with time first. A step beyond the length
 of its sequence carries the state on, gives 0, and its input may be anything, NaN included.
@@ -8,107 +8,136 @@ for a block at once, and the steps of a block are written out one after the othe
 that of a block, and no step of the loop has to find its place in an array by a computed index.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.random import Generator
 
-from ...jaxpr.jaxprs import is_traced
-from ...rules.rule import Case
-from ...types import Array, require
+from ...types import Array
 from ..fast.rows import folded
-from ..shared.precision import floating, wide
-from ..shared.varying import axes_of, varying
+from ..shared.precision import product, wide
+from ..shared.varying import axes_of, varying, zeros_of
 
 BLOCK = 8
 """The most steps that are written out one after the other."""
 
 
-def check_recurrent(
-    op: str,
-    gates: int,
-    x: Array,
-    w_in: Array,
-    w_hidden: Array,
-    lengths: Array | None,
-    biases: dict[str, tuple[Array | None, int]],
-    states: dict[str, Array | None],
-) -> None:
-    """Raise unless the shapes fit: `gates` maps to H units, each bias `n` H long, states H wide."""
-    floating(op, x)
-    columns = "units" if gates == 1 else f"{gates} units"
-    require(
-        jnp.ndim(x) == 3,
-        op,
-        "x of rank 3 (batch, time, features)",
-        f"shape {jnp.shape(x)}",
-        "One sequence is a batch of one: x[None].",
-    )
-    require(
-        jnp.ndim(w_hidden) == 2 and w_hidden.shape[1] == gates * w_hidden.shape[0],
-        op,
-        f"w_hidden of shape (units, {columns})",
-        f"shape {jnp.shape(w_hidden)}",
-        "A PyTorch weight is the transpose: pass weight_hh.T.",
-    )
-    (batch, _, features), units = x.shape, w_hidden.shape[0]
-    require(
-        jnp.shape(w_in) == (features, gates * units),
-        op,
-        f"w_in of shape {(features, gates * units)}, (features, {columns})",
-        f"shape {jnp.shape(w_in)}",
-        "Initialise the parameters with an input of this shape.",
-    )
-    for name, (bias, n) in biases.items():
-        require(
-            bias is None or jnp.shape(bias) == (n * units,),
-            op,
-            f"{name} of shape {(n * units,)}",
-            f"shape {bias is not None and jnp.shape(bias)}",
-            "Pass None for no bias.",
-        )
-    for name, state in states.items():
-        require(
-            state is None or jnp.shape(state) == (batch, units),
-            op,
-            f"{name} of shape {(batch, units)}, (batch, units)",
-            f"shape {state is not None and jnp.shape(state)}",
-            "Pass None to start from 0.",
-        )
-    _check_lengths(op, x, lengths)
+class Cell(NamedTuple):
+    """One step of a recurrent op, forward and back.
+
+    Attributes:
+        step: `(states, a, u, *biases)` with a = x w_in + b and u = h' w_hidden, to the new states,
+            of which h is the first, and what is kept of the step.
+        slopes: `(h', h, kept)` of a block of steps at once, to what `back` needs at each of them.
+        back: `(dstates, slopes, inside)` to `inside(du)`, which is 0 beyond the lengths; what of
+            the cotangents of the states before does not come through u, None for 0; and what
+            `into` needs besides, or None.
+        into: `(du, besides, slopes)` of a block to da; None where it is du.
+    """
+
+    step: Callable
+    slopes: Callable
+    back: Callable
+    into: Callable | None = None
 
 
-def _check_lengths(op: str, x: Array, lengths: Array | None) -> None:
-    if lengths is None:
-        return
-    batch, time, _ = x.shape
-    require(
-        jnp.issubdtype(jnp.result_type(lengths), jnp.integer),
-        op,
-        "lengths of an integer dtype",
-        f"{jnp.result_type(lengths)}",
-        "They count the steps of each sequence.",
-        TypeError,
-    )
-    require(
-        jnp.shape(lengths) == (batch,),
-        op,
-        f"lengths of shape {(batch,)}, one for each sequence",
-        f"shape {jnp.shape(lengths)}",
-        "Pass None where all sequences are as long as x.",
-    )
-    if not is_traced(lengths) and batch:
-        known = np.asarray(lengths)
-        require(
-            known.min() >= 0 and known.max() <= time,
-            op,
-            f"lengths from 0 to {time}, the steps of x",
-            f"lengths from {known.min()} to {known.max()}",
-            "Cut the longer sequences first.",
+class Given(NamedTuple):
+    """The floating arguments of a recurrent op; `biases` are those of the last gate's u."""
+
+    x: Array
+    w_in: Array
+    w_hidden: Array
+    b: Array | None
+    biases: tuple[Array | None, ...]
+    states: tuple[Array | None, ...]
+
+    @property
+    def dtype(self) -> Any:
+        """The model's dtype, that of what its products are of."""
+        return jnp.result_type(*jax.tree.leaves(tuple(self)))
+
+
+def through_time(
+    cell: Cell, given: Given, lengths: Array | None, *, reverse: bool
+) -> tuple[tuple[Array, ...], tuple]:
+    """The outputs and the last states; and what `back_through_time` needs."""
+    outputs, kept = _forward(cell, given, lengths, reverse=reverse)
+    return outputs, (given, lengths, *kept)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "reverse"))
+def _forward(
+    cell: Cell, given: Given, lengths: Array | None, *, reverse: bool
+) -> tuple[tuple[Array, ...], tuple]:
+    x, w_in, w_hidden, b, biases, _ = given
+    inside, dtype = steps_inside(x, lengths), given.dtype
+
+    def step(states: tuple, inputs: tuple) -> tuple[tuple, tuple]:
+        a, here = inputs
+        new, kept = cell.step(states, a, product(states[0], w_hidden, dtype), *biases)
+        states = chosen(here, new, states)
+        return states, (states[0], kept)
+
+    def block(states: tuple, part: tuple) -> tuple[tuple, tuple]:
+        steps, here = part
+        return step_by_step(step, states, (projected(steps, w_in, b, dtype), here), reverse=reverse)
+
+    steps = by_time(x, inside, dtype)
+    states, (hs, kept) = by_block(block, initial(given, lengths), (steps, inside), reverse=reverse)
+    outputs = chosen(inside, hs, jnp.zeros_like(hs)).swapaxes(0, 1)
+    return tuple(y.astype(x.dtype) for y in (outputs, *states)), (hs, kept)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "reverse"))
+def back_through_time(cell: Cell, res: tuple, dys: tuple[Array, ...], *, reverse: bool) -> tuple:
+    """The cotangents of all of `given`, one after the other, and None for the lengths."""
+    given, lengths, hs, kept = res
+    x, w_in, w_hidden, b, biases, _ = given
+    inside, dtype, units = steps_inside(x, lengths), given.dtype, len(w_hidden)
+    back = w_hidden.T  # laid out once: a product with a transposed matrix is slower in the loop
+
+    def step(dstates: tuple, inputs: tuple) -> tuple[tuple, tuple]:
+        dy, slopes, here = inputs
+        at = (dstates[0] + dy, *dstates[1:])
+        du, (direct, *others), besides = cell.back(
+            at, slopes, lambda x: chosen(here, x, jnp.zeros_like(x))
         )
+        through = product(du, back, dtype)
+        dh = through if direct is None else direct + through
+        return chosen(here, (dh, *others), dstates), (du, besides)
+
+    def block(carry: tuple, part: tuple) -> tuple[tuple, Array]:
+        (dstates, (dw_in, dw_hidden, db, dbiases)), (xs, started, h, kept, dy, here) = carry, part
+        slopes = cell.slopes(started, h, kept)
+        dstates, (du, besides) = step_by_step(
+            step, dstates, (dy, slopes, here), reverse=not reverse
+        )
+        da = du if cell.into is None else cell.into(du, besides, slopes)
+        sums = (
+            dw_in + product(rows_of(xs).T, rows_of(da), dtype),
+            dw_hidden + product(rows_of(started).T, rows_of(du), dtype),
+            None if db is None else db + folded(rows_of(da)),
+            jax.tree.map(lambda total: total + folded(rows_of(du[..., -units:])), dbiases),
+        )
+        return (dstates, sums), projected(da, w_in.T, None, dtype)
+
+    weights = jax.tree.map(lambda w: _like(w, hs.dtype), (w_in, w_hidden, b, biases))
+    started = previous(hs, initial(given, lengths)[0], reverse)
+    doutputs, *dstates = (dy.astype(hs.dtype) for dy in dys)
+    parts = (by_time(x, inside, dtype), started, hs, kept, by_time(doutputs, inside, hs.dtype))
+    (dstates, (*dweights, dbiases)), dx = by_block(
+        block,
+        (tuple(dstates), zeros_of(weights, res, dys)),
+        (*parts, inside),
+        reverse=not reverse,
+    )
+    return dx.swapaxes(0, 1), *dweights, *dbiases, *dstates, None
+
+
+def _like(x: Array, dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, dtype)
 
 
 def steps_inside(x: Array, lengths: Array | None) -> Array | None:
@@ -159,35 +188,22 @@ def by_time(x: Array, inside: Array | None, dtype: Any) -> Array:
     return chosen(inside, x.swapaxes(0, 1).astype(dtype), jnp.zeros((), dtype))
 
 
-def by_batch(x: Array, dtype: Any) -> Array:
-    """`(batch, time, features)` again."""
-    return x.swapaxes(0, 1).astype(dtype)
-
-
-def widened_all(*arrays: Array | None) -> tuple[Any, ...]:
-    """The arrays in the one dtype to compute in; None stays."""
-    dtype = wide(*(x for x in arrays if x is not None))
-    return tuple(None if x is None else jnp.asarray(x, dtype) for x in arrays)
-
-
-def initial(
-    given: tuple[Array | None, ...], x: Array, w_hidden: Array, *others: Array | None
-) -> tuple[Array, ...]:
+def initial(given: Given, lengths: Array | None) -> tuple[Array, ...]:
     """The first states, 0 where None is given, varying over devices as what they meet does.
 
     A `jax.lax.scan` inside `jax.shard_map` wants its carry to vary from the first step on.
     """
-    zero = jnp.zeros((x.shape[0], w_hidden.shape[0]), w_hidden.dtype)
-    states = tuple(zero if state is None else state for state in given)
-    axes = axes_of(states, x, w_hidden, others)
+    dtype, axes = wide(given.dtype), axes_of(tuple(given), lengths)
+    zero = jnp.zeros((given.x.shape[0], given.w_hidden.shape[0]), dtype)
+    states = (zero if state is None else state.astype(dtype) for state in given.states)
     return tuple(varying(state, axes) for state in states)
 
 
-def projected(steps: Array, w_in: Array, b: Array | None) -> Array:
+def projected(steps: Array, w_in: Array, b: Array | None, dtype: Any) -> Array:
     """x w_in + b of all steps, as one product of two matrices."""
-    time, batch, features = steps.shape
-    rows = steps.reshape(time * batch, features) @ w_in
-    return (rows if b is None else rows + b).reshape(time, batch, w_in.shape[1])
+    rows = product(rows_of(steps), w_in, dtype)
+    rows = rows if b is None else rows + b
+    return rows.reshape(*steps.shape[:2], w_in.shape[1])
 
 
 def previous(h: Array, h0: Array, reverse: bool) -> Array:
@@ -195,73 +211,20 @@ def previous(h: Array, h0: Array, reverse: bool) -> Array:
     return jnp.concatenate([h[1:], h0[None]] if reverse else [h0[None], h[:-1]])[: len(h)]
 
 
-def product(a: Array, b: Array) -> Array:
-    """aᵀ b over all steps and sequences: the gradient of a weight."""
-    return rows_of(a).T @ rows_of(b)
-
-
 def rows_of(steps: Array) -> Array:
     """`(time · batch, features)`."""
     return steps.reshape(steps.shape[0] * steps.shape[1], steps.shape[2])
 
 
-def summed(sums: tuple, xs: Array, started: Array, dz: Array) -> tuple:
-    """The gradients of w_in, w_hidden and b (or None), with what a block of dz adds to them."""
-    dw_in, dw_hidden, db = sums
-    return (
-        dw_in + product(xs, dz),
-        dw_hidden + product(started, dz),
-        None if db is None else db + folded(rows_of(dz)),
-    )
-
-
-def scan_cell(
-    cell: Callable, x: Array, states: tuple, lengths: Array | None, reverse: bool
-) -> tuple[Array, tuple]:
+def scan_cell(cell: Callable, given: Given, lengths: Array | None, reverse: bool) -> tuple:
     """`states = cell(x_t, *states)` over time, written down plainly: what the rules must equal."""
-    inside = steps_inside(x, lengths)
+    inside, dtype = steps_inside(given.x, lengths), wide(given.dtype)
 
     def step(states: tuple, inputs: tuple) -> tuple[tuple, Array]:
         x_t, here = inputs
         new = cell(x_t, *states)
         return chosen(here, new, states), chosen(here, new[0], jnp.zeros_like(new[0]))
 
-    steps = by_time(x, inside, x.dtype)
-    states, outputs = jax.lax.scan(step, states, (steps, inside), reverse=reverse)
-    return outputs.swapaxes(0, 1), states
-
-
-def drawn(
-    gates: int,
-    *,
-    batch: int = 2,
-    time: int = 3,
-    states: int = 1,
-    biases: tuple[int, ...],
-    given: bool = True,
-    lengths: tuple[int, ...] | None = None,
-    **static: Any,
-) -> Case:
-    """A case with 2 features and 3 units; without `given`, biases and states are None."""
-
-    def make(random: Generator) -> tuple:
-        shapes = [(batch, time, 2), (2, 3 * gates), (3, 3 * gates)]
-        rest = [(3 * n,) for n in biases] + [(batch, 3)] * states
-        draws = [random.standard_normal(shape) for shape in shapes + rest]
-        others = draws[3:] if given else [None] * len(rest)
-        return *draws[:3], *others, None if lengths is None else np.array(lengths, np.int32)
-
-    return Case(make, static)
-
-
-def cases_of(gates: int, biases: tuple[int, ...], states: int = 1) -> dict[str, Case]:
-    """The cases that every recurrent op has."""
-    shared: Any = {"states": states, "biases": biases}
-    return {
-        "steps": drawn(gates, **shared),
-        "plain": drawn(gates, given=False, **shared),
-        "lengths": drawn(gates, batch=3, lengths=(3, 0, 2), **shared),
-        "reverse, lengths": drawn(gates, batch=3, lengths=(3, 0, 2), reverse=True, **shared),
-        "no steps": drawn(gates, time=0, **shared),
-        "no sequences": drawn(gates, batch=0, **shared),
-    }
+    steps = by_time(given.x, inside, dtype)
+    states, outputs = jax.lax.scan(step, initial(given, lengths), (steps, inside), reverse=reverse)
+    return tuple(y.astype(given.x.dtype) for y in (outputs.swapaxes(0, 1), *states))

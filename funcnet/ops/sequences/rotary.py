@@ -2,83 +2,46 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.random import Generator
 
-from ...rules.rule import Case, normal_case, rule
-from ...types import Array, require
-from ..shared.precision import floating, widened
-
-
-def _check_rotary(x: Array, positions: Array | None, base: float) -> None:
-    floating("rotary", x)
-    require(
-        jnp.ndim(x) == 4 and x.shape[3] % 2 == 0,
-        "rotary",
-        "x of rank 4 (batch, time, heads, width) with an even width",
-        f"shape {jnp.shape(x)}",
-        "Its numbers are turned in pairs, head by head.",
-    )
-    batch, time = x.shape[:2]
-    require(
-        positions is None or jnp.shape(positions) in ((time,), (batch, time), (1, time)),
-        "rotary",
-        f"positions of shape ({time},) or ({batch}, {time})",
-        f"shape {positions is not None and jnp.shape(positions)}",
-        "Pass None for 0, 1, 2, and so on.",
-    )
-    require(base > 0, "rotary", "a base above 0", base, "The usual one is 10000.")
+from ...rules.rule import rule
+from ...types import Array
+from . import cases, checks
 
 
 def _turned(x: Array, positions: Array | None, interleaved: bool, base: float, sign: int) -> Array:
     """x with each pair turned by its angle: `sign` 1 forwards, −1 back."""
-    _check_rotary(x, positions, base)
-    rows = widened(x)
     half = x.shape[3] // 2
-    exponents = jnp.arange(half, dtype=rows.dtype) * (-1 / max(half, 1))
+    exponents = jnp.arange(half, dtype=x.dtype) * (-1 / max(half, 1))
     at = jnp.arange(x.shape[1]) if positions is None else positions
-    at = jax.lax.stop_gradient(jnp.asarray(at, rows.dtype))
-    angles = (at[..., None] * jnp.asarray(base, rows.dtype) ** exponents)[..., None, :]
+    at = jax.lax.stop_gradient(jnp.asarray(at, x.dtype))
+    angles = (at[..., None] * jnp.asarray(base, x.dtype) ** exponents)[..., None, :]
     cos, sin = jnp.cos(angles), sign * jnp.sin(angles)
     if interleaved:
-        a, b = rows[..., 0::2], rows[..., 1::2]
+        a, b = x[..., 0::2], x[..., 1::2]
     else:
-        a, b = rows[..., :half], rows[..., half:]
+        a, b = x[..., :half], x[..., half:]
     c, d = a * cos - b * sin, a * sin + b * cos
     if interleaved:
-        y = jnp.stack([c, d], axis=-1).reshape(x.shape)
-    else:
-        y = jnp.concatenate([c, d], axis=-1)
-    return y.astype(x.dtype)
+        return jnp.stack([c, d], axis=-1).reshape(x.shape)
+    return jnp.concatenate([c, d], axis=-1)
 
 
-def _rotary_forward(
-    x: Array, positions: Array | None, *, interleaved: bool, base: float
-) -> tuple[Array, Array | None]:
+def _rotary_forward(x, positions, *, interleaved, base):
     return _turned(x, positions, interleaved, base, 1), positions
 
 
-def _rotary_backward(
-    positions: Array | None, dy: Array, *, interleaved: bool, base: float
-) -> tuple[Array, None]:
+def _rotary_backward(positions, dy, *, interleaved, base):
     """dx = dy turned by −θ, the inverse and so the transpose of the turn by θ"""
     return _turned(dy, positions, interleaved, base, -1), None
-
-
-def _later(random: Generator) -> tuple:
-    return random.standard_normal((2, 3, 2, 4)), np.array([[0, 1, 2], [7, 8, 9]])
 
 
 @rule(
     _rotary_forward,
     _rotary_backward,
     nodiff=("positions",),
-    cases={
-        "halves": normal_case((2, 3, 2, 4), None),
-        "interleaved": normal_case((2, 3, 1, 6), None, interleaved=True),
-        "positions, base": Case(_later, {"base": 500.0}),
-        "none": normal_case((2, 0, 2, 4), None),
-    },
+    cases=cases.ROTARY,
+    check=checks.rotary,
+    wide=True,
 )
 def rotary(
     x: Array, positions: Array | None = None, *, interleaved: bool = False, base: float = 10000.0

@@ -1,0 +1,106 @@
+"""What proves the ops along time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.random import Generator
+
+from ...rules.rule import Case, normal_case
+
+
+def _drawn(
+    gates: int,
+    *,
+    batch: int = 2,
+    time: int = 3,
+    states: int = 1,
+    biases: tuple[int, ...],
+    given: bool = True,
+    lengths: tuple[int, ...] | None = None,
+    **static: Any,
+) -> Case:
+    """A case with 2 features and 3 units; without `given`, biases and states are None."""
+
+    def make(random: Generator) -> tuple:
+        shapes = [(batch, time, 2), (2, 3 * gates), (3, 3 * gates)]
+        rest = [(3 * n,) for n in biases] + [(batch, 3)] * states
+        draws = [random.standard_normal(shape) for shape in shapes + rest]
+        others = draws[3:] if given else [None] * len(rest)
+        return *draws[:3], *others, None if lengths is None else np.array(lengths, np.int32)
+
+    return Case(make, static)
+
+
+def _recurrent(gates: int, biases: tuple[int, ...], states: int = 1) -> dict[str, Case]:
+    shared: Any = {"states": states, "biases": biases}
+    return {
+        "steps": _drawn(gates, **shared),
+        "plain": _drawn(gates, given=False, **shared),
+        "lengths": _drawn(gates, batch=3, lengths=(3, 0, 2), **shared),
+        "reverse, lengths": _drawn(gates, batch=3, lengths=(3, 0, 2), reverse=True, **shared),
+        "no steps": _drawn(gates, time=0, **shared),
+        "no sequences": _drawn(gates, batch=0, **shared),
+    }
+
+
+ELMAN = _recurrent(1, (1,)) | {"relu": _drawn(1, biases=(1,), activation="relu")}
+GRU = _recurrent(3, (3, 1))
+LSTM = _recurrent(4, (4,), states=2)
+
+
+def _attended(
+    q: tuple[int, ...] = (2, 4, 2, 3),
+    k: tuple[int, ...] = (2, 4, 2, 3),
+    v: int | None = None,
+    bias: tuple[int, ...] | None = None,
+    mask: Callable[[], Any] | None = None,
+    **static: Any,
+) -> Case:
+    def make(random: Generator) -> tuple:
+        shapes = (q, k, (*k[:3], v or k[3]), bias)
+        floats = [None if shape is None else random.standard_normal(shape) for shape in shapes]
+        where = None if mask is None else mask()
+        bits: Any = random.integers(0, 2**32, 2, np.uint32)
+        key = jax.random.wrap_key_data(bits) if static.get("drop") else None
+        return *floats[:3], where, floats[3], key
+
+    return Case(make, static)
+
+
+def _one_row_of_nothing() -> Any:
+    return (np.arange(4)[:, None] != 1) & (np.arange(4) != 2)
+
+
+ATTENTION = {
+    "heads": _attended(),
+    "causal, in groups": _attended(k=(2, 4, 1, 3), causal=True),
+    "mask, a row of nothing": _attended(mask=_one_row_of_nothing),
+    "bias": _attended(bias=(2, 1, 4), scale=0.5),
+    "cross": _attended(k=(2, 3, 1, 3), v=2, mask=lambda: np.arange(3) < 2),
+    "dropout": _attended(drop=0.3),
+    "chunks": _attended(chunk=2, causal=True),
+    "chunks, every option": _attended(
+        (1, 5, 2, 2),
+        (1, 3, 1, 2),
+        bias=(1, 2, 5, 3),
+        mask=lambda: np.arange(5)[:, None] != 1,
+        drop=0.3,
+        chunk=2,
+    ),
+    "no queries": _attended(q=(2, 0, 2, 3)),
+    "no keys": _attended(k=(2, 0, 2, 3)),
+}
+
+
+def _later(random: Generator) -> tuple:
+    return random.standard_normal((2, 3, 2, 4)), np.array([[0, 1, 2], [7, 8, 9]])
+
+
+ROTARY = {
+    "halves": normal_case((2, 3, 2, 4), None),
+    "interleaved": normal_case((2, 3, 1, 6), None, interleaved=True),
+    "positions, base": Case(_later, {"base": 500.0}),
+    "none": normal_case((2, 0, 2, 4), None),
+}

@@ -1,0 +1,216 @@
+"""What the arguments of ops along time have to be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ...jaxpr.jaxprs import is_traced
+from ...types import Array, Key, is_whole, require
+from ..activations.dropout import _check_dropout
+from ..shared.precision import floating
+
+
+def recurrent(gates: int, biases: dict[str, int], states: tuple[str, ...]) -> Callable[..., None]:
+    """A check that shapes fit: `gates` maps to H units, each bias so many H long, states H wide."""
+
+    def _fits(
+        op: str, *, x: Array, w_in: Array, w_hidden: Array, lengths: Array | None, **given: Any
+    ) -> None:
+        floating(op, x)
+        _check_weights(op, gates, x, w_in, w_hidden)
+        (batch, _, _), units = x.shape, w_hidden.shape[0]
+        expected = {name: (n * units,) for name, n in biases.items()}
+        for name, shape in (expected | dict.fromkeys(states, (batch, units))).items():
+            require(
+                given[name] is None or jnp.shape(given[name]) == shape,
+                op,
+                f"{name} of shape {shape}" + (", (batch, units)" if name in states else ""),
+                f"shape {given[name] is not None and jnp.shape(given[name])}",
+                "Pass None to start from 0." if name in states else "Pass None for no bias.",
+            )
+        _check_lengths(op, x, lengths)
+
+    return _fits
+
+
+def _check_weights(op: str, gates: int, x: Array, w_in: Array, w_hidden: Array) -> None:
+    columns = "units" if gates == 1 else f"{gates} units"
+    require(
+        jnp.ndim(x) == 3,
+        op,
+        "x of rank 3 (batch, time, features)",
+        f"shape {jnp.shape(x)}",
+        "One sequence is a batch of one: x[None].",
+    )
+    require(
+        jnp.ndim(w_hidden) == 2 and w_hidden.shape[1] == gates * w_hidden.shape[0],
+        op,
+        f"w_hidden of shape (units, {columns})",
+        f"shape {jnp.shape(w_hidden)}",
+        "A PyTorch weight is the transpose: pass weight_hh.T.",
+    )
+    shape = x.shape[2], gates * w_hidden.shape[0]
+    require(
+        jnp.shape(w_in) == shape,
+        op,
+        f"w_in of shape {shape}, (features, {columns})",
+        f"shape {jnp.shape(w_in)}",
+        "Initialise the parameters with an input of this shape.",
+    )
+
+
+def _check_lengths(op: str, x: Array, lengths: Array | None) -> None:
+    if lengths is None:
+        return
+    batch, time, _ = x.shape
+    require(
+        jnp.issubdtype(jnp.result_type(lengths), jnp.integer),
+        op,
+        "lengths of an integer dtype",
+        f"{jnp.result_type(lengths)}",
+        "They count the steps of each sequence.",
+        TypeError,
+    )
+    require(
+        jnp.shape(lengths) == (batch,),
+        op,
+        f"lengths of shape {(batch,)}, one for each sequence",
+        f"shape {jnp.shape(lengths)}",
+        "Pass None where all sequences are as long as x.",
+    )
+    if not is_traced(lengths) and batch:
+        known = np.asarray(lengths)
+        require(
+            known.min() >= 0 and known.max() <= time,
+            op,
+            f"lengths from 0 to {time}, the steps of x",
+            f"lengths from {known.min()} to {known.max()}",
+            "Cut the longer sequences first.",
+        )
+
+
+def elman(op: str, *, activation: str, **given: Any) -> None:
+    """Raise unless the arguments of `elman` fit."""
+    recurrent(1, {"b": 1}, ("h0",))(op, **given)
+    require(
+        activation in ("tanh", "relu"),
+        op,
+        "the activation 'tanh' or 'relu'",
+        repr(activation),
+        "Choose one of the two.",
+    )
+
+
+def rotary(op: str, *, x: Array, positions: Array | None, base: float) -> None:
+    """Raise unless the arguments of `rotary` fit."""
+    floating(op, x)
+    require(
+        jnp.ndim(x) == 4 and x.shape[3] % 2 == 0,
+        op,
+        "x of rank 4 (batch, time, heads, width) with an even width",
+        f"shape {jnp.shape(x)}",
+        "Its numbers are turned in pairs, head by head.",
+    )
+    batch, time = x.shape[:2]
+    require(
+        positions is None or jnp.shape(positions) in ((time,), (batch, time), (1, time)),
+        op,
+        f"positions of shape ({time},) or ({batch}, {time})",
+        f"shape {positions is not None and jnp.shape(positions)}",
+        "Pass None for 0, 1, 2, and so on.",
+    )
+    require(base > 0, op, "a base above 0", base, "The usual one is 10000.")
+
+
+def attention(
+    op: str,
+    *,
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    bias: Array | None,
+    key: Key | None,
+    drop: float,
+    chunk: int | None,
+) -> None:
+    """Raise unless the arguments of `attention` fit."""
+    _check_qkv(op, q, k, v)
+    full = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
+    _check_pairs(op, "mask", mask, full, jnp.bool_, "boolean")
+    _check_pairs(op, "bias", bias, full, jnp.floating, "floating")
+    require(
+        0 <= drop < 1 and (drop == 0 or key is not None),
+        op,
+        "drop from 0 to less than 1, and a key with it",
+        f"drop={drop}, {'no key' if key is None else 'a key'}",
+        "Pass key=jax.random.key(0), another one for each step.",
+    )
+    if drop and key is not None:
+        _check_dropout(q, key, drop, ())
+    require(
+        chunk is None or (is_whole(chunk) and chunk >= 1),
+        op,
+        "a chunk of 1 query or more, or None for all at once",
+        repr(chunk),
+        "Try 256.",
+    )
+
+
+def _check_qkv(op: str, q: Array, k: Array, v: Array) -> None:
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        require(
+            x is not None and jnp.ndim(x) == 4,
+            op,
+            f"{name} of rank 4 (batch, time, heads, width)",
+            x if x is None else f"shape {jnp.shape(x)}",
+            "The heads come after the time: project to (batch, time, heads * width) and reshape.",
+        )
+        floating(op, x, name)
+    require(
+        k.shape[:3] == v.shape[:3],
+        op,
+        f"v of the batch, keys and heads of k, whose shape is {k.shape}",
+        f"shape {v.shape}",
+        "One value belongs to each key.",
+    )
+    require(
+        q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3],
+        op,
+        f"k of the batch and width of q, whose shape is {q.shape}",
+        f"shape {k.shape}",
+        "Queries and keys have the same batch and the same width.",
+    )
+    require(
+        k.shape[2] > 0 and q.shape[2] % k.shape[2] == 0,
+        op,
+        f"a number of key heads that divides the {q.shape[2]} heads of q",
+        k.shape[2],
+        "Each head of k and v serves a group of heads of q.",
+    )
+
+
+def _check_pairs(
+    op: str, name: str, x: Array | None, full: tuple[int, ...], kind: Any, word: str
+) -> None:
+    """Raise unless what is given for pairs of query and key has its dtype and can be broadcast."""
+    if x is None:
+        return
+    require(
+        jnp.issubdtype(jnp.result_type(x), kind),
+        op,
+        f"a {word} {name}",
+        f"{jnp.result_type(x)}",
+        "A mask is boolean, True where a query may attend; a bias is added to the scores.",
+        TypeError,
+    )
+    shape = (1,) * (4 - jnp.ndim(x)) + jnp.shape(x)
+    require(
+        len(shape) == 4 and all(n in (1, whole) for n, whole in zip(shape, full, strict=True)),
+        op,
+        f"a {name} that broadcasts to (batch, heads, queries, keys) = {full}",
+        f"shape {jnp.shape(x)}",
+        "Add axes of length 1: for the keys of each example, x[:, None, None, :].",
+    )
