@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
 
-from ...rules.rule import normal_case, rule
+from ...rules.rule import rule
 from ...types import Array, require
 from ..shared.precision import floating, wide
+from . import cases
 
 
 def terms_of(equation: str) -> tuple[str, str, str]:
@@ -52,9 +53,8 @@ def terms_of(equation: str) -> tuple[str, str, str]:
     return terms[0], terms[1], terms[2]
 
 
-def _check(x: Array, w: Array, equation: str) -> tuple[tuple[str, str, str], dict[str, int]]:
-    """The terms, and the length that each letter stands for."""
-    floating("einsum", x)
+def _fits(op: str, *, x: Array, w: Array, equation: str) -> None:
+    floating(op, x)
     terms = terms_of(equation)
     sizes: dict[str, int] = {}
     for name, array, term in (("x", x, terms[0]), ("w", w, terms[1])):
@@ -62,12 +62,17 @@ def _check(x: Array, w: Array, equation: str) -> tuple[tuple[str, str, str], dic
         fits = len(shape) == len(term)
         require(
             fits and all(sizes.setdefault(a, n) == n for a, n in zip(term, shape, strict=True)),
-            "einsum",
+            op,
             f"{name} with axes {term or '()'}, each letter of one length",
             f"shape {shape}" + (f" beside {sizes}" if name == "w" and fits else ""),
             f"The equation is {equation!r}.",
         )
-    return terms, sizes
+
+
+def _sizes(x: Array, w: Array, terms: Sequence[str]) -> dict[str, int]:
+    """The length that each letter stands for."""
+    pairs = ((x, terms[0]), (w, terms[1]))
+    return {a: n for array, term in pairs for a, n in zip(term, array.shape, strict=True)}
 
 
 def _runs(terms: Iterable[str]) -> list[str]:
@@ -93,17 +98,19 @@ def _product(a: Array, b: Array, terms: Sequence[str], sizes: dict[str, int]) ->
     return y.reshape([sizes[c] for c in terms[2]])
 
 
-def _einsum_forward(x: Array, w: Array, *, equation: str) -> tuple[Array, tuple[Array, Array]]:
-    terms, sizes = _check(x, w, equation)
-    return _product(x, w, terms, sizes).astype(jnp.result_type(x, w)), (x, w)
+def _einsum_forward(x, w, *, equation):
+    terms = terms_of(equation)
+    y = _product(x, w, terms, _sizes(x, w, terms))
+    return y.astype(jnp.result_type(x, w)), (x, w)
 
 
-def _einsum_backward(res: tuple[Array, Array], dy: Array, *, equation: str) -> tuple[Array, Array]:
+def _einsum_backward(res, dy, *, equation):
     """dx = einsum(output, w -> x);  dw = einsum(x, output -> w)
     with a letter that stands in one operand alone summed there, and so spread again here
     """
     x, w = res
-    (first, second, output), sizes = _check(x, w, equation)
+    first, second, output = terms = terms_of(equation)
+    sizes = _sizes(x, w, terms)
     return (
         _spread(dy, w, (output, second, first), sizes),
         _spread(x, dy, (first, output, second), sizes),
@@ -119,20 +126,7 @@ def _spread(a: Array, b: Array, terms: Sequence[str], sizes: dict[str, int]) -> 
     return jnp.broadcast_to(jnp.expand_dims(part, alone), [sizes[c] for c in output])
 
 
-@rule(
-    _einsum_forward,
-    _einsum_backward,
-    cases={
-        "heads": normal_case((2, 3, 4), (4, 2, 5), equation="btd,dhk->bthk"),
-        "merged heads": normal_case((2, 3, 2, 5), (2, 5, 4), equation="bthk,hkd->btd"),
-        "a weight for each group": normal_case((3, 2, 4), (2, 4, 5), equation="ngi,gio->ngo"),
-        "turned": normal_case((4, 3), (5, 4), equation="ij,ki->jk"),
-        "summed alone": normal_case((2, 3, 4), (4, 5), equation="abc,cd->a"),
-        "outer": normal_case((3,), (4,), equation="i,j->ij"),
-        "number": normal_case((3,), (3,), equation="i,i->"),
-        "no rows": normal_case((0, 3), (3, 4), equation="ni,io->no"),
-    },
-)
+@rule(_einsum_forward, _einsum_backward, cases=cases.EINSUM, check=_fits)
 def einsum(x: Array, w: Array, *, equation: str) -> Array:
     """The sum over the letters that the output lacks, of the product of x and w.
 
@@ -159,6 +153,5 @@ def einsum(x: Array, w: Array, *, equation: str) -> Array:
     Reference: Vaswani et al., "Attention Is All You Need", 2017, section 3.2.2, whose projections
     these are.
     """
-    _check(x, w, equation)
     y = jnp.einsum(equation, x, w, preferred_element_type=wide(x, w))
     return y.astype(jnp.result_type(x, w))

@@ -3,72 +3,33 @@
 import math
 
 import jax.numpy as jnp
-import numpy as np
-from numpy.random import Generator
 
-from ...jaxpr.jaxprs import is_traced
-from ...rules.rule import Case, normal_case, rule
-from ...types import Array, require
+from ...rules.rule import rule
+from ...types import Array
 from ..fast.rows import folded
-from ..shared.precision import one_array, wide, widened
+from ..shared.precision import wide, widened
+from . import cases, checks
 
 
-def _check_dense(x: Array, w: Array, b: Array | None) -> None:
-    one_array("dense", x)
-    require(
-        jnp.ndim(w) == 2,
-        "dense",
-        "w of rank 2 (inputs, outputs)",
-        f"shape {jnp.shape(w)}",
-        "A PyTorch weight is the transpose: pass w.T.",
-    )
-    require(
-        jnp.ndim(x) >= 1 and x.shape[-1] == w.shape[0],
-        "dense",
-        f"x whose last axis has length {w.shape[0]}, the number of rows of w",
-        f"shape {jnp.shape(x)}",
-        "Initialise the parameters with an input of this shape, or flatten x first.",
-    )
-    require(
-        b is None or b.shape == (w.shape[1],),
-        "dense",
-        f"b of shape ({w.shape[1]},), one for each output",
-        f"shape {b is not None and b.shape}",
-        "Pass None for no bias.",
-    )
+def _dense_forward(x, w, b):
+    return _dense(x, w, b), (x, w)
 
 
-def _dense_forward(x: Array, w: Array, b: Array | None) -> tuple[Array, tuple]:
-    return _dense(x, w, b), (x, w, b)
-
-
-def _dense_backward(res: tuple, dy: Array) -> tuple[Array, Array, Array | None]:
+def _dense_backward(res, dy):
     """dx = dy wᵀ;  dw = xᵀ dy;  db = Σ dy, over all axes but the last"""
-    x, w, b = res
+    x, w = res
     n = math.prod(x.shape[:-1])
     rows, drows = x.reshape(n, w.shape[0]), dy.reshape(n, w.shape[1])
-    return dy @ w.T, rows.T @ drows, None if b is None else folded(widened(drows))
+    return dy @ w.T, rows.T @ drows, folded(widened(drows))
 
 
 def _dense(x: Array, w: Array, b: Array | None) -> Array:
-    _check_dense(x, w, b)
     dtype = jnp.result_type(x, w)
     y = jnp.matmul(x, w, preferred_element_type=wide(x, w))
     return y.astype(dtype) if b is None else (y + b).astype(jnp.result_type(dtype, b))
 
 
-@rule(
-    _dense_forward,
-    _dense_backward,
-    cases={
-        "rows": normal_case((5, 3), (3, 4), (4,)),
-        "one row": normal_case((3,), (3, 4), (4,)),
-        "sequence": normal_case((2, 5, 3), (3, 4), (4,)),
-        "no bias": normal_case((5, 3), (3, 4), None),
-        "no rows": normal_case((0, 3), (3, 4), (4,)),
-        "no features": normal_case((2, 0), (0, 4), (4,)),
-    },
-)
+@rule(_dense_forward, _dense_backward, cases=cases.DENSE, check=checks.dense)
 def dense(x: Array, w: Array, b: Array | None = None) -> Array:
     """x w + b, over the last axis.
 
@@ -96,40 +57,11 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
     return _dense(x, w, b)
 
 
-def _check_embed(table: Array, ids: Array) -> None:
-    one_array("embed", ids, "ids")
-    require(
-        jnp.ndim(table) == 2,
-        "embed",
-        "a table of rank 2 (entries, width)",
-        f"shape {jnp.shape(table)}",
-        "One row belongs to each id.",
-    )
-    require(
-        jnp.issubdtype(jnp.result_type(ids), jnp.integer),
-        "embed",
-        "ids of an integer dtype",
-        f"{jnp.result_type(ids)}",
-        "Convert them: ids.astype(int).",
-        TypeError,
-    )
-    if not is_traced(ids) and np.size(ids):
-        known = np.asarray(ids)
-        low, high = known.min(), known.max()
-        require(
-            low >= 0 and high < table.shape[0],
-            "embed",
-            f"ids from 0 to {table.shape[0] - 1}",
-            f"ids from {low} to {high}",
-            "Check the vocabulary's size.",
-        )
-
-
-def _embed_forward(table: Array, ids: Array) -> tuple[Array, tuple]:
+def _embed_forward(table, ids):
     return _embed(table, ids), (table, ids)
 
 
-def _embed_backward(res: tuple, dy: Array) -> tuple[Array, None]:
+def _embed_backward(res, dy):
     """dtable[i] = Σ dy over the places where ids = i"""
     table, ids = res
     ids = jnp.clip(ids, 0, len(table) - 1)
@@ -138,22 +70,10 @@ def _embed_backward(res: tuple, dy: Array) -> tuple[Array, None]:
 
 
 def _embed(table: Array, ids: Array) -> Array:
-    _check_embed(table, ids)
     return jnp.take(table, ids, axis=0, mode="clip")
 
 
-def _ids(*shape: int) -> Case:
-    def make(random: Generator) -> tuple:
-        return random.standard_normal((7, 3)), random.integers(0, 7, shape)
-
-    return Case(make)
-
-
-@rule(
-    _embed_forward,
-    _embed_backward,
-    cases={"sequence": _ids(2, 9), "one": _ids(), "none": _ids(0)},
-)
+@rule(_embed_forward, _embed_backward, cases=cases.EMBED, check=checks.embed)
 def embed(table: Array, ids: Array) -> Array:
     """The rows of `table` at `ids`.
 
