@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from ..jaxpr.jaxprs import is_traced
 from ..nn.layer import Layer, need_key, take, take_state
-from ..ops.products import linear
-from ..ops.sequences import attention as attention_op
-from ..ops.sequences import rotary as rotary_op
+from ..ops.products.linear import dense
+from ..ops.sequences.attention import attention
+from ..ops.sequences.rotary import rotary as turned
 from ..types import Array, Key, Params, State, is_whole, require, shown
 from . import initializers
 from .dropout import check_probability
@@ -124,13 +124,13 @@ def Attention(
         start = take_state("attention", state, "k", "v", "index")[2] if cache else 0
         if rotary:
             at = start + jnp.arange(x.shape[1])
-            q, k = rotary_op.rotary(q, at), rotary_op.rotary(k, at)
+            q, k = turned(q, at), turned(k, at)
         full = None
         if cache:
             k, v, seen, full, state = _appended(state, k, v)
             mask = seen if mask is None else _cache_mask(mask, seen)
         random = need_key("attention", key) if train and drop else None
-        y = attention_op.attention(
+        y = attention(
             q, k, v, mask, None, random,
             causal=causal and not cache, drop=drop if train else 0.0, chunk=chunk,
         )  # fmt: skip
@@ -200,7 +200,7 @@ def _project(params: Params, x: Array) -> Array:
     (w,) = take("attention", params, "w")
     inputs, heads, each = w.shape
     b = params.get("b")
-    y = linear.dense(x, w.reshape(inputs, heads * each), None if b is None else b.reshape(-1))
+    y = dense(x, w.reshape(inputs, heads * each), None if b is None else b.reshape(-1))
     return y.reshape(*x.shape[:-1], heads, each)
 
 
@@ -208,7 +208,7 @@ def _merge(params: Params, y: Array) -> Array:
     (w,) = take("attention", params, "w")
     heads, each, outputs = w.shape
     rows = y.reshape(*y.shape[:-2], heads * each)
-    return linear.dense(rows, w.reshape(heads * each, outputs), params.get("b"))
+    return dense(rows, w.reshape(heads * each, outputs), params.get("b"))
 
 
 def _cache_mask(mask: Array, seen: Array) -> Array:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ..nn.layer import Layer, pure, stateless, take
-from ..ops.images import conv as conv_ops
-from ..ops.images import conv_transpose as transpose_ops
-from ..ops.images import pool
 from ..ops.images.checks import number_per_axis
+from ..ops.images.conv import conv
+from ..ops.images.conv_transpose import conv_transpose
+from ..ops.images.pool import avg_pool, global_avg_pool, global_max_pool, max_pool
 from ..ops.shared.windows import Padding, per_axis
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
@@ -33,7 +33,7 @@ def Conv(
     w_init: Callable = initializers.lecun_normal(),
     b_init: Callable = initializers.zeros,
 ) -> Layer:
-    """A convolution over 1, 2 or 3 spatial axes to `width` channels; see `ops.conv.conv`.
+    """A convolution over 1, 2 or 3 spatial axes to `width` channels; see `fn.conv`.
 
     Args:
         width: Number of output channels.
@@ -69,9 +69,9 @@ def Conv(
         params = {"w": drawn(w_init, w_key, (*lengths, x.shape[-1] // groups, width), dtype)}
         return {**params, "b": drawn(b_init, b_key, (width,), dtype)} if bias else params
 
-    def conv(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Array:
         (w,) = take("conv", params, "w")
-        return conv_ops.conv(
+        return conv(
             x,
             w,
             params.get("b"),
@@ -81,7 +81,7 @@ def Conv(
             groups=groups,
         )
 
-    return stateless(init, conv)
+    return stateless(init, apply, "conv")
 
 
 def ConvTranspose(
@@ -141,9 +141,9 @@ def ConvTranspose(
         params = {"w": drawn(w_init, w_key, (*lengths, width // groups, x.shape[-1]), dtype)}
         return {**params, "b": drawn(b_init, b_key, (width,), dtype)} if bias else params
 
-    def conv_transpose(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Array:
         (w,) = take("conv_transpose", params, "w")
-        return transpose_ops.conv_transpose(
+        return conv_transpose(
             x,
             w,
             params.get("b"),
@@ -154,7 +154,7 @@ def ConvTranspose(
             groups=groups,
         )
 
-    return stateless(init, conv_transpose)
+    return stateless(init, apply, "conv_transpose")
 
 
 def _check_width(where: str, width: int) -> None:
@@ -198,7 +198,7 @@ def MaxPool(
     stride: int | Sequence[int] | None = None,
     padding: Padding = "VALID",
 ) -> Layer:
-    """The largest of each window, channel by channel; see `ops.pool.max_pool`.
+    """The largest of each window, channel by channel; see `fn.max_pool`.
 
     Args:
         window: Length of the window, one for all spatial axes or one for each.
@@ -215,10 +215,10 @@ def MaxPool(
     (1, 4, 3, 3)
     """
 
-    def max_pool(x: Array) -> Array:
-        return pool.max_pool(x, window=window, stride=stride, padding=padding)
+    def apply(x: Array) -> Array:
+        return max_pool(x, window=window, stride=stride, padding=padding)
 
-    return pure(max_pool)
+    return pure(apply, "max_pool")
 
 
 def AvgPool(
@@ -228,7 +228,7 @@ def AvgPool(
     *,
     count_include_pad: bool = False,
 ) -> Layer:
-    """The mean of each window, channel by channel; see `ops.pool.avg_pool`.
+    """The mean of each window, channel by channel; see `fn.avg_pool`.
 
     Args:
         window: Length of the window, one for all spatial axes or one for each.
@@ -247,12 +247,12 @@ def AvgPool(
     (1, 4, 3, 3)
     """
 
-    def avg_pool(x: Array) -> Array:
-        return pool.avg_pool(
+    def apply(x: Array) -> Array:
+        return avg_pool(
             x, window=window, stride=stride, padding=padding, count_include_pad=count_include_pad
         )
 
-    return pure(avg_pool)
+    return pure(apply, "avg_pool")
 
 
 def GlobalPool(kind: Literal["avg", "max"] = "avg") -> Layer:
@@ -271,7 +271,7 @@ def GlobalPool(kind: Literal["avg", "max"] = "avg") -> Layer:
     >>> GlobalPool("max")({}, jnp.ones((2, 8, 6, 3))).shape
     (2, 3)
     """
-    kinds = {"avg": pool.global_avg_pool, "max": pool.global_max_pool}
+    kinds = {"avg": global_avg_pool, "max": global_max_pool}
     require(
         kind in kinds,
         "global_pool",
@@ -299,7 +299,7 @@ def Flatten() -> Layer:
     (2, 48)
     """
 
-    def flatten(x: Array) -> Array:
+    def apply(x: Array) -> Array:
         require(
             jnp.ndim(x) >= 1,
             "flatten",
@@ -309,4 +309,4 @@ def Flatten() -> Layer:
         )
         return jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
-    return pure(flatten)
+    return pure(apply, "flatten")

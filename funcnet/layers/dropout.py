@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from numbers import Real
 
 from ..nn.layer import Layer, need_key
-from ..ops.activations import dropout as dropout_ops
+from ..ops.activations.dropout import dropout
 from ..types import Array, Key, Params, State, require
 
 
@@ -80,6 +80,6 @@ def _dropping(name: str, drop: float, shared: Callable[[Array], Sequence[int]]) 
         if not train or drop == 0:
             return x, state
         key = need_key(name, key)
-        return dropout_ops.dropout(x, key, drop=drop, broadcast_dims=tuple(shared(x))), state
+        return dropout(x, key, drop=drop, broadcast_dims=tuple(shared(x))), state
 
     return Layer(lambda key, x: ({}, {}), apply, name)

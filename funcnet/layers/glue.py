@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from ..nn.layer import Layer, pure, stateless, take
 from ..ops.activations import rectifiers
-from ..ops.products.einsum import einsum as einsum_op
-from ..ops.products.einsum import terms_of
+from ..ops.products.einsum import einsum, terms_of
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn
@@ -25,10 +24,10 @@ def Identity() -> Layer:
     3
     """
 
-    def identity(x: Array) -> Array:
+    def apply(x: Array) -> Array:
         return x
 
-    return pure(identity)
+    return pure(apply, "identity")
 
 
 def Scale(*, init: Callable = initializers.ones) -> Layer:
@@ -53,11 +52,11 @@ def Scale(*, init: Callable = initializers.ones) -> Layer:
     def draw(key: Key, x: Array) -> Params:
         return {"scale": drawn(init, key, x.shape[-1:], initializers.float_dtype(x))}
 
-    def scale(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Array:
         (scale,) = take("scale", params, "scale")
         return x * scale
 
-    return stateless(draw, scale)
+    return stateless(draw, apply, "scale")
 
 
 def Bias(*, init: Callable = initializers.zeros) -> Layer:
@@ -79,11 +78,11 @@ def Bias(*, init: Callable = initializers.zeros) -> Layer:
     def draw(key: Key, x: Array) -> Params:
         return {"b": drawn(init, key, x.shape[-1:], initializers.float_dtype(x))}
 
-    def bias(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Array:
         (b,) = take("bias", params, "b")
         return x + b
 
-    return stateless(draw, bias)
+    return stateless(draw, apply, "bias")
 
 
 def Reshape(*shape: int) -> Layer:
@@ -111,7 +110,7 @@ def Reshape(*shape: int) -> Layer:
         "Write the axes after the batch one by one: Reshape(7, 7, -1).",
     )
 
-    def reshape(x: Array) -> Array:
+    def apply(x: Array) -> Array:
         total = math.prod(jnp.shape(x)[1:])
         known = math.prod(n for n in shape if n != -1)
         free = shape.count(-1)
@@ -125,7 +124,7 @@ def Reshape(*shape: int) -> Layer:
         )
         return jnp.reshape(x, (x.shape[0], *(total // known if n == -1 else n for n in shape)))
 
-    return pure(reshape)
+    return pure(apply, "reshape")
 
 
 def Einsum(
@@ -201,15 +200,15 @@ def Einsum(
             "b": drawn(b_init, b_key, tuple(sizes[c] for c in output if c in bias_axes), dtype),
         }
 
-    def einsum(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Array:
         (w,) = take("einsum", params, "w")
-        y = einsum_op(x, w, equation=equation)
+        y = einsum(x, w, equation=equation)
         if not bias_axes:
             return y
         (b,) = take("einsum", params, "b")
         return y + jnp.expand_dims(b, [i for i, c in enumerate(output) if c not in bias_axes])
 
-    return stateless(init, einsum)
+    return stateless(init, apply, "einsum")
 
 
 def _lecun(first: str, second: str, output: str) -> Callable:
@@ -247,8 +246,8 @@ def PReLU(*, init: Callable = initializers.constant(0.25), shared: bool = False)
         shape = () if shared else x.shape[-1:]
         return {"slope": drawn(init, key, shape, initializers.float_dtype(x))}
 
-    def prelu(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Array:
         (slope,) = take("prelu", params, "slope")
         return rectifiers.prelu(x, slope)
 
-    return stateless(draw, prelu)
+    return stateless(draw, apply, "prelu")

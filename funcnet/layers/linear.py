@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..nn.layer import Layer, stateless, take
-from ..ops.products import linear
+from ..ops.products.linear import dense, embed
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn
@@ -53,11 +53,11 @@ def Dense(
         params = {"w": drawn(w_init, w_key, (inputs, width), dtype)}
         return {**params, "b": drawn(b_init, b_key, (width,), dtype)} if bias else params
 
-    def dense(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Array:
         (w,) = take("dense", params, "w")
-        return linear.dense(x, w, params.get("b"))
+        return dense(x, w, params.get("b"))
 
-    return stateless(init, dense)
+    return stateless(init, apply, "dense")
 
 
 def Embed(entries: int, width: int, *, init: Callable = initializers.normal(1.0)) -> Layer:
@@ -92,8 +92,8 @@ def Embed(entries: int, width: int, *, init: Callable = initializers.normal(1.0)
     def draw(key: Key, ids: Array) -> Params:
         return {"table": drawn(init, key, (entries, width), jnp.float32)}
 
-    def embed(params: Params, ids: Array) -> Array:
+    def apply(params: Params, ids: Array) -> Array:
         (table,) = take("embed", params, "table")
-        return linear.embed(table, ids)
+        return embed(table, ids)
 
-    return stateless(draw, embed)
+    return stateless(draw, apply, "embed")

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from ..nn import refusals
 from ..nn.layer import Layer, stateless, take, take_state
-from ..ops.norms import batch_norm as norm
-from ..ops.norms import group_norm as group_ops
-from ..ops.norms import layer_norm as layer_ops
+from ..ops.norms.batch_norm import batch_norm, normalize
+from ..ops.norms.group_norm import group_norm, instance_norm
+from ..ops.norms.layer_norm import layer_norm, rms_norm
 from ..types import Array, Key, Params, State, require, shown
 from . import initializers
 
@@ -107,7 +107,7 @@ def BatchNorm(
             zip(("mean", "var"), take_state("batch_norm", state, "mean", "var"), strict=True)
         )
         if not train:
-            return norm.normalize(x, old["mean"], old["var"], *learned, eps=eps), state
+            return normalize(x, old["mean"], old["var"], *learned, eps=eps), state
         n = math.prod(jnp.shape(x)[:-1])
         require(
             n > 1,
@@ -116,7 +116,7 @@ def BatchNorm(
             f"shape {jnp.shape(x)}",
             "The variance of one value is 0: use a larger batch, or train=False.",
         )
-        y, mean, var = norm.batch_norm(x, *learned, eps=eps)
+        y, mean, var = batch_norm(x, *learned, eps=eps)
         _check_averages(old["mean"], old["var"], mean)
         batch = {"mean": mean, "var": var * (n / (n - 1)) if unbiased_running_var else var}
         return y, {name: _moved(old[name], batch[name], decay) for name in old}
@@ -173,7 +173,7 @@ def LayerNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -> L
 
     Reference: Ba, Kiros & Hinton, "Layer Normalization", 2016.
     """
-    op = functools.partial(layer_ops.layer_norm, eps=eps)
+    op = functools.partial(layer_norm, eps=eps)
     return _affine_layer("layer_norm", op, scale, shift)
 
 
@@ -196,7 +196,7 @@ def RMSNorm(*, eps: float = 1e-6, scale: bool = True) -> Layer:
     """
 
     def op(x: Array, scale: Array | None, shift: None) -> Array:
-        return layer_ops.rms_norm(x, scale, eps=eps)
+        return rms_norm(x, scale, eps=eps)
 
     return _affine_layer("rms_norm", op, scale, False)
 
@@ -224,7 +224,7 @@ def GroupNorm(groups: int, *, eps: float = 1e-5, scale: bool = True, shift: bool
 
     Reference: Wu & He, "Group Normalization", 2018.
     """
-    op = functools.partial(group_ops.group_norm, groups=groups, eps=eps)
+    op = functools.partial(group_norm, groups=groups, eps=eps)
     return _affine_layer("group_norm", op, scale, shift)
 
 
@@ -248,7 +248,7 @@ def InstanceNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -
     Reference: Ulyanov, Vedaldi & Lempitsky, "Instance Normalization: The Missing Ingredient for
     Fast Stylization", 2016.
     """
-    op = functools.partial(group_ops.instance_norm, eps=eps)
+    op = functools.partial(instance_norm, eps=eps)
     return _affine_layer("instance_norm", op, scale, shift)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..jaxpr.jaxprs import is_traced
 from ..nn.layer import Layer, pure, stateless, take
-from ..ops.products import linear
+from ..ops.products.linear import embed
 from ..ops.shared.precision import floating
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
@@ -58,7 +58,7 @@ def LearnedPositions(length: int, *, init: Callable = initializers.normal(0.02))
         _check_sequence("learned_positions", x)
         return {"table": drawn(init, key, (length, x.shape[-1]), initializers.float_dtype(x))}
 
-    def learned_positions(params: Params, x: Array, offset: Array | int = 0) -> Array:
+    def apply(params: Params, x: Array, offset: Array | int = 0) -> Array:
         (table,) = take("learned_positions", params, "table")
         _check_sequence("learned_positions", x)
         x = floating("learned_positions", x)
@@ -73,9 +73,9 @@ def LearnedPositions(length: int, *, init: Callable = initializers.normal(0.02))
         )
         if isinstance(offset, int):
             return x + table[offset : offset + time]
-        return x + linear.embed(table, _positions("learned_positions", x, offset))
+        return x + embed(table, _positions("learned_positions", x, offset))
 
-    return stateless(draw, learned_positions)
+    return stateless(draw, apply, "learned_positions")
 
 
 def SinusoidalPositions() -> Layer:
@@ -98,7 +98,7 @@ def SinusoidalPositions() -> Layer:
     Reference: Vaswani et al., "Attention Is All You Need", 2017, section 3.5.
     """
 
-    def sinusoidal_positions(x: Array, offset: Array | int = 0) -> Array:
+    def apply(x: Array, offset: Array | int = 0) -> Array:
         _check_sequence("sinusoidal_positions", x)
         x = floating("sinusoidal_positions", x)
         width = x.shape[-1]
@@ -108,7 +108,7 @@ def SinusoidalPositions() -> Layer:
         waves = waves.reshape(*angles.shape[:-1], 2 * angles.shape[-1])[..., :width]
         return x + waves.astype(x.dtype)
 
-    return pure(sinusoidal_positions)
+    return pure(apply, "sinusoidal_positions")
 
 
 def TimeEmbedding(width: int) -> Layer:
@@ -141,13 +141,13 @@ def TimeEmbedding(width: int) -> Layer:
         "One half are cosines, the other sines.",
     )
 
-    def time_embedding(t: Array) -> Array:
+    def apply(t: Array) -> Array:
         t = jnp.asarray(t)
         angles = _angles(t, width // 2, 2 / width)
         waves = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
         return waves.astype(initializers.float_dtype(t))
 
-    return pure(time_embedding)
+    return pure(apply, "time_embedding")
 
 
 def _check_sequence(where: str, x: Array) -> None:

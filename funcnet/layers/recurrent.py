@@ -17,7 +17,9 @@ import jax.numpy as jnp
 
 from ..nn.combine import network
 from ..nn.layer import Layer, lift, stateless, take
-from ..ops.sequences import elman, gru, lstm
+from ..ops.sequences.elman import elman
+from ..ops.sequences.gru import gru
+from ..ops.sequences.lstm import lstm
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn
@@ -80,9 +82,7 @@ def LSTM(
     def apply(params: Params, x: Array, lengths: Any = None, start: Any = None) -> Any:
         w_in, w_hidden = take("lstm", params, "w_in", "w_hidden")
         h0, c0 = (None, None) if start is None else start
-        outputs, h, c = lstm.lstm(
-            x, w_in, w_hidden, params.get("b"), h0, c0, lengths, reverse=reverse
-        )
+        outputs, h, c = lstm(x, w_in, w_hidden, params.get("b"), h0, c0, lengths, reverse=reverse)
         return (outputs, (h, c)) if return_final else outputs
 
     _check_width("lstm", width)
@@ -138,7 +138,7 @@ def GRU(
     def apply(params: Params, x: Array, lengths: Any = None, start: Any = None) -> Any:
         w_in, w_hidden = take("gru", params, "w_in", "w_hidden")
         biases = params.get("b"), params.get("b_hn")
-        outputs, h = gru.gru(x, w_in, w_hidden, *biases, start, lengths, reverse=reverse)
+        outputs, h = gru(x, w_in, w_hidden, *biases, start, lengths, reverse=reverse)
         return (outputs, h) if return_final else outputs
 
     _check_width("gru", width)
@@ -191,7 +191,7 @@ def RNN(
 
     def apply(params: Params, x: Array, lengths: Any = None, start: Any = None) -> Any:
         w_in, w_hidden = take("rnn", params, "w_in", "w_hidden")
-        outputs, h = elman.elman(
+        outputs, h = elman(
             *(x, w_in, w_hidden, params.get("b"), start, lengths),
             activation=activation,
             reverse=reverse,

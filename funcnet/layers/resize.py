@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from ..nn.layer import Layer, pure
-from ..ops.images import pad as pad_ops
-from ..ops.images import resize as resize_ops
-from ..ops.images.resize import Method
+from ..ops.images.pad import pad
+from ..ops.images.resize import Method, pixel_shuffle, resize
 from ..types import Array, require
 
 
@@ -17,7 +16,7 @@ def Resize(
     factor: float | Sequence[float] | None = None,
     method: Method = "nearest",
 ) -> Layer:
-    """Spatial axes of other lengths; see `ops.resize.resize`.
+    """Spatial axes of other lengths; see `fn.resize`.
 
     Args:
         shape: The new length of each spatial axis, or one for all.
@@ -43,12 +42,12 @@ def Resize(
         "Write Resize(64) or Resize(factor=2).",
     )
 
-    def resize(x: Array) -> Array:
+    def apply(x: Array) -> Array:
         lengths = shape if factor is None else _scaled(jnp.shape(x)[1:-1], factor)
         assert lengths is not None
-        return resize_ops.resize(x, shape=lengths, method=method)
+        return resize(x, shape=lengths, method=method)
 
-    return pure(resize)
+    return pure(apply, "resize")
 
 
 def _scaled(sizes: Sequence[int], factor: float | Sequence[float]) -> tuple[int, ...]:
@@ -64,7 +63,7 @@ def _scaled(sizes: Sequence[int], factor: float | Sequence[float]) -> tuple[int,
 
 
 def PixelShuffle(factor: int | Sequence[int]) -> Layer:
-    """Each pixel's channels laid out as a block of pixels; see `ops.resize.pixel_shuffle`.
+    """Each pixel's channels laid out as a block of pixels; see `fn.pixel_shuffle`.
 
     Args:
         factor: Pixels along each side of a block, one for all spatial axes or one for each.
@@ -80,10 +79,10 @@ def PixelShuffle(factor: int | Sequence[int]) -> Layer:
     (1, 16, 12, 3)
     """
 
-    def pixel_shuffle(x: Array) -> Array:
-        return resize_ops.pixel_shuffle(x, factor=factor)
+    def apply(x: Array) -> Array:
+        return pixel_shuffle(x, factor=factor)
 
-    return pure(pixel_shuffle)
+    return pure(apply, "pixel_shuffle")
 
 
 def Pad(
@@ -94,7 +93,7 @@ def Pad(
     Args:
         widths: One for both ends of all spatial axes, or for each axis a number or a pair
             (low, high).
-        mode: "constant", "reflect", "edge" or "wrap"; see `ops.images.pad.pad`.
+        mode: "constant", "reflect", "edge" or "wrap"; see `fn.pad`.
         value: What "constant" puts in.
 
     Returns:
@@ -102,14 +101,14 @@ def Pad(
 
     Raises:
         ValueError: When applied, if there is not one width for each spatial axis, or as
-            `ops.images.pad.pad` does.
+            `fn.pad` does.
 
     >>> x = jnp.ones((1, 8, 6, 3))
     >>> Pad(1)({}, x).shape, Pad([0, (2, -1)])({}, x).shape
     ((1, 10, 8, 3), (1, 8, 7, 3))
     """
 
-    def pad(x: Array) -> Array:
+    def apply(x: Array) -> Array:
         count = max(jnp.ndim(x) - 2, 0)
         entries = tuple(widths) if isinstance(widths, Sequence) else (widths,) * count
         require(
@@ -120,6 +119,6 @@ def Pad(
             "Write Pad(1), or a pair (low, high) for each axis.",
         )
         pairs = [tuple(e) if isinstance(e, Sequence) else (e, e) for e in entries]
-        return pad_ops.pad(x, widths=((0, 0), *pairs, (0, 0)), mode=mode, value=value)
+        return pad(x, widths=((0, 0), *pairs, (0, 0)), mode=mode, value=value)
 
-    return pure(pad)
+    return pure(apply, "pad")

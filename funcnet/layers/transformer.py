@@ -10,7 +10,7 @@ from ..nn.combine import network
 from ..nn.layer import Layer, stateless, take
 from ..ops.activations.rectifiers import relu, relu_squared
 from ..ops.activations.smooth import gelu, gelu_tanh, silu
-from ..ops.products import gated
+from ..ops.products.gated import geglu, swiglu
 from ..types import Array, Key, Params, State, is_whole, require, shown
 from . import initializers
 from .attention import Attention
@@ -26,7 +26,7 @@ PLAIN = {
     "relu_squared": relu_squared,
     "silu": silu,
 }
-GATED = {"swiglu": gated.swiglu, "geglu": gated.geglu}
+GATED = {"swiglu": swiglu, "geglu": geglu}
 
 
 def shaped(build: Callable[..., Layer], name: str) -> Layer:
@@ -128,13 +128,13 @@ def _gated(op: Callable, hidden: int | None, w_init: Callable, out_init: Callabl
         inits = {"gate": w_init, "up": w_init, "down": out_init}
         return {name: {"w": drawn(inits[name], k, shape, dtype)} for name, k, shape in draws}
 
-    def feed_forward(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Array:
         weights = (
             take("feed_forward", part, "w")[0] for part in take("feed_forward", params, *names)
         )
         return op(x, *weights)
 
-    return stateless(init, feed_forward)
+    return stateless(init, apply, "feed_forward")
 
 
 def TransformerBlock(

@@ -41,12 +41,12 @@ def ClassToken(*, init: Callable = initializers.normal(0.02)) -> Layer:
     def draw(key: Key, x: Array) -> Params:
         return {"token": drawn(init, key, x.shape[-1:], initializers.float_dtype(x))}
 
-    def class_token(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Array:
         (token,) = take("class_token", params, "token")
         first = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
         return jnp.concatenate([first, x], axis=1)
 
-    return stateless(draw, class_token)
+    return stateless(draw, apply, "class_token")
 
 
 def ViT(

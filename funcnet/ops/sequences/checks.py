@@ -91,9 +91,20 @@ def _check_lengths(op: str, x: Array, lengths: Array | None) -> None:
         )
 
 
-def elman(op: str, *, activation: str, **given: Any) -> None:
+def elman(
+    op: str,
+    *,
+    x: Array,
+    w_in: Array,
+    w_hidden: Array,
+    b: Array | None,
+    h0: Array | None,
+    lengths: Array | None,
+    activation: str,
+) -> None:
     """Raise unless the arguments of `elman` fit."""
-    recurrent(1, {"b": 1}, ("h0",))(op, **given)
+    fits = recurrent(1, {"b": 1}, ("h0",))
+    fits(op, x=x, w_in=w_in, w_hidden=w_hidden, lengths=lengths, b=b, h0=h0)
     require(
         activation in ("tanh", "relu"),
         op,
