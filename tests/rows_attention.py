@@ -202,8 +202,8 @@ OTHERS = rows(
     "sample: expected a length of 1 token or more, got 0. It is the number of tokens to draw "
     "after the prompt.",
     lambda: sample(fn.GPT(5, length=8, **SMALL), {}, IDS, 4, KEY, top_k=0),
-    "sample: expected a temperature of 0 or more and top_k of 1 or more, or None, got "
-    "temperature=1.0, top_k=0. Temperature 0 always takes the likeliest token.",
+    "sample: expected top_k of 1 or more, or None, got 0. It is among how many of the likeliest "
+    "tokens to draw.",
     lambda: sample(fn.GPT(5, length=8, **SMALL), {}, IDS, 4, KEY),
     "sample: expected a cache with room for 5 tokens: GPT(..., cache=True), got a net without a "
     "cache. Its `length` bounds the prompt and what is drawn together.",

@@ -114,9 +114,12 @@ OTHERS = rows(
     ),
     "sample_recurrent: expected a prompt of tokens from 0 to 4, got tokens from 0 to 5. The net "
     "knows no others: encode the prompt as its training text was.",
-    lambda: fn.sample_recurrent(RNN, {}, TOKENS, 3, KEY, temperature=0.0),
-    "sample_recurrent: expected a length of 1 or more and a temperature above 0, got length=3, "
-    "temperature=0.0. Lower the temperature towards 0 for the likeliest tokens.",
+    lambda: fn.sample_recurrent(RNN, {}, TOKENS, 0, KEY),
+    "sample_recurrent: expected a length of 1 token or more, got 0. It is the number of tokens to "
+    "draw after the prompt.",
+    lambda: fn.sample_recurrent(RNN, {}, TOKENS, 3, KEY, temperature=-1.0),
+    "sample_recurrent: expected a temperature of 0 or more, got -1.0. Temperature 0 always takes "
+    "the likeliest token.",
     lambda: fn.VAE(0, (3,)),
     "VAE: expected a latent that is a whole number of 1 or more, got 0. It is the length of a "
     "code.",

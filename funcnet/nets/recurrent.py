@@ -5,15 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ..jaxpr.jaxprs import is_traced
 from ..layers.dropout import Dropout
 from ..layers.linear import Dense, Embed
 from ..layers.recurrent import GRU, LSTM, RNN
 from ..nn.combine import network
 from ..nn.layer import Layer
 from ..types import Array, Key, Params, is_whole, require, shown
+from .sampling import check_draws, check_known, picked
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
@@ -103,46 +102,23 @@ def sample_recurrent(
         prompt: Integers `(batch, time)`, a token or more.
         length: How many tokens to draw for each prompt.
         key: For the draws.
-        temperature: What the logits are divided by: below 1 for the likelier tokens.
+        temperature: What the logits are divided by: below 1 for the likelier tokens, 0 for the
+            likeliest always.
 
     Returns:
         The drawn tokens, `(batch, length)`.
 
     Raises:
-        ValueError: If the prompt is no integers `(batch, time)`, or `length` or `temperature` is
-            not above 0, or the prompt has a token that the net does not know.
+        ValueError: If the prompt is no integers `(batch, time)`, or `length` is not 1
+            or more, `temperature` is below 0, or the prompt has a token that the net does not know.
 
     >>> net, prompt = CharRNN(50, width=16, return_final=True), jnp.zeros((2, 3), jnp.int32)
     >>> params, _ = net.init(jax.random.key(0), prompt)
     >>> sample_recurrent(net, params, prompt, 5, jax.random.key(1)).shape
     (2, 5)
     """
-    require(
-        hasattr(prompt, "shape")
-        and jnp.ndim(prompt) == 2
-        and prompt.shape[1] > 0
-        and jnp.issubdtype(jnp.result_type(prompt), jnp.integer),
-        "sample_recurrent",
-        "a prompt of integers (batch, time), a token or more",
-        f"{getattr(prompt, 'dtype', type(prompt).__name__)} of shape {np.shape(prompt)}",
-        "Write prompt[None] for a batch of one.",
-    )
-    require(
-        length >= 1 and temperature > 0,
-        "sample_recurrent",
-        "a length of 1 or more and a temperature above 0",
-        f"length={length}, temperature={temperature}",
-        "Lower the temperature towards 0 for the likeliest tokens.",
-    )
-    alphabet = len(params["embed"]["table"])
-    tokens = np.zeros(1, int) if is_traced(prompt) or not prompt.size else np.asarray(prompt)
-    require(
-        tokens.min() >= 0 and tokens.max() < alphabet,
-        "sample_recurrent",
-        f"a prompt of tokens from 0 to {alphabet - 1}",
-        f"tokens from {tokens.min()} to {tokens.max()}",
-        "The net knows no others: encode the prompt as its training text was.",
-    )
+    check_draws("sample_recurrent", prompt, length, temperature)
+    check_known("sample_recurrent", prompt, len(params["embed"]["table"]))
     return _sample(net, length, params, prompt, key, jnp.float32(temperature))
 
 
@@ -152,7 +128,7 @@ def _sample(
 ) -> Array:
     def step(carry: tuple, key: Key) -> tuple[tuple, Array]:
         logits, state = carry
-        token = jax.random.categorical(key, logits / temperature).astype(prompt.dtype)
+        token = picked(key, logits, temperature).astype(prompt.dtype)
         logits, state = net(params, token[:, None], state)
         return (logits[:, -1], state), token
 

@@ -78,8 +78,7 @@ def _sample(
         if top_k is not None:
             least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][:, -1:]
             logits = jnp.where(logits < least, -jnp.inf, logits)
-        drawn = jax.random.categorical(key, logits / jnp.where(temperature == 0, 1, temperature))
-        return jnp.where(temperature == 0, logits.argmax(-1), drawn).astype(prompt.dtype)
+        return picked(key, logits, temperature).astype(prompt.dtype)
 
     def step(carry: tuple[Array, State], key: Key) -> tuple[tuple[Array, State], Array]:
         token, state = carry
@@ -104,42 +103,65 @@ def _start(net: Layer, key: Key, prompt: Array) -> tuple[Array, State]:
     return output[1][:, 0] if isinstance(output, tuple) else output.sum((0, 1)), state
 
 
-def _check_sample(
-    net: Layer, prompt: Array, length: int, temperature: float, top_k: int | None
-) -> None:
+def picked(key: Key, logits: Array, temperature: Array) -> Array:
+    """A token for each row of logits, the likeliest at temperature 0."""
+    drawn = jax.random.categorical(key, logits / jnp.where(temperature == 0, 1, temperature))
+    return jnp.where(temperature == 0, logits.argmax(-1), drawn)
+
+
+def check_draws(op: str, prompt: Array, length: int, temperature: float) -> None:
+    """Raise unless this is a prompt, and so many tokens can be drawn at this temperature."""
     require(
         hasattr(prompt, "shape")
         and jnp.ndim(prompt) == 2
         and prompt.shape[1] > 0
         and jnp.issubdtype(jnp.result_type(prompt), jnp.integer),
-        "sample",
+        op,
         "a prompt of integers (batch, time), a token or more",
         f"{getattr(prompt, 'dtype', type(prompt).__name__)} of shape {np.shape(prompt)}",
         "Write prompt[None] for a batch of one.",
     )
     require(
         is_whole(length),
-        "sample",
+        op,
         "a length of 1 token or more",
         shown(length),
         "It is the number of tokens to draw after the prompt.",
     )
     require(
-        temperature >= 0 and (top_k is None or is_whole(top_k)),
-        "sample",
-        "a temperature of 0 or more and top_k of 1 or more, or None",
-        f"temperature={temperature}, top_k={top_k}",
+        temperature >= 0,
+        op,
+        "a temperature of 0 or more",
+        shown(temperature),
         "Temperature 0 always takes the likeliest token.",
     )
-    vocabulary, state = _start.eval_shape(net, jax.random.key(0), prompt[:, :1])
+
+
+def check_known(op: str, prompt: Array, vocabulary: int) -> None:
+    """Raise if the prompt has a token that the net does not know; a traced one cannot be read."""
     known = np.zeros(1, int) if is_traced(prompt) or not prompt.size else np.asarray(prompt)
     require(
-        known.min() >= 0 and known.max() < vocabulary.size,
-        "sample",
-        f"a prompt of tokens from 0 to {vocabulary.size - 1}",
+        known.min() >= 0 and known.max() < vocabulary,
+        op,
+        f"a prompt of tokens from 0 to {vocabulary - 1}",
         f"tokens from {known.min()} to {known.max()}",
         "The net knows no others: encode the prompt as its training text was.",
     )
+
+
+def _check_sample(
+    net: Layer, prompt: Array, length: int, temperature: float, top_k: int | None
+) -> None:
+    check_draws("sample", prompt, length, temperature)
+    require(
+        top_k is None or is_whole(top_k),
+        "sample",
+        "top_k of 1 or more, or None",
+        shown(top_k),
+        "It is among how many of the likeliest tokens to draw.",
+    )
+    vocabulary, state = _start.eval_shape(net, jax.random.key(0), prompt[:, :1])
+    check_known("sample", prompt, vocabulary.size)
     lengths = [
         leaf.shape[-3]
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
