@@ -133,14 +133,18 @@ def _check_labels(op: str, thetas: Sequence[Array], x: Array, y: Array, output: 
     )
 
 
-def _check_decay(decay: float) -> None:
+def _fits(
+    op: str, *, thetas: Sequence[Array], x: Array, y: Array, hidden: str, output: str, decay: float
+) -> None:
     require(
         0 <= decay < float("inf"),
-        "backprop_loss",
+        op,
         "decay to be 0 or a positive number",
         decay,
         "It is the factor λ of the penalty.",
     )
+    _check_network(op, thetas, x, hidden, output)
+    _check_labels(op, thetas, x, y, output)
 
 
 def _widened(*arrays: Any) -> list[Array]:
@@ -252,21 +256,14 @@ def _regularised(thetas: Sequence[Array], z: Array, y: Array, output: str, decay
     return _LOSSES[output](z, y).sum() / max(y.shape[0], 1) + decay / 2 * penalty
 
 
-def _backprop_forward(
-    thetas: Sequence[Array], x: Array, y: Array, *, hidden: str, output: str, decay: float
-) -> tuple[Array, tuple]:
-    _check_decay(decay)
-    _check_network("backprop_loss", thetas, x, hidden, output)
-    _check_labels("backprop_loss", thetas, x, y, output)
+def _backprop_forward(thetas, x, y, *, hidden, output, decay):
     wide_x, *wide = _widened(x, *thetas)
     a, z = _forward_pass(wide, wide_x, hidden)
     loss = _regularised(wide, z, y.astype(z.dtype), output, decay)
     return loss.astype(jnp.result_type(x, *thetas)), (thetas, x, a[1:], _OUTPUTS[output](z), y)
 
 
-def _backprop_backward(
-    res: tuple, dy: Array, *, hidden: str, decay: float
-) -> tuple[tuple[Array, ...], Array, None]:
+def _backprop_backward(res, dy, *, hidden, decay):
     """δ_{L+1} = a_{L+1} - y;  δ_l = g'(z_l) ∘ Θ_lᵀ δ_{l+1};  Δ_l = Σ δ_{l+1} a_lᵀ;
     dΘ_l = D_l dy with D_l = Δ_l / n + λ Θ_l, the bias column without λ;  dx = Θ_1ᵀ δ_2 dy / n
     """
@@ -298,6 +295,7 @@ def _network(*sizes: int, n: int = 4) -> Callable[[Generator], tuple]:
     _backprop_forward,
     _backprop_backward,
     nodiff=("y",),
+    check=_fits,
     cases={
         "3-3-1": Case(_network(3, 3, 1)),
         "single node": Case(_network(3, 1)),
@@ -353,9 +351,6 @@ def backprop_loss(
     Reference: Rumelhart, Hinton & Williams, "Learning representations by back-propagating
         errors", 1986, equations 4 to 7.
     """
-    _check_decay(decay)
-    _check_network("backprop_loss", thetas, x, hidden, output)
-    _check_labels("backprop_loss", thetas, x, y, output)
     dtype = jnp.result_type(x, *thetas)
     x, *thetas = _widened(x, *thetas)
     _, z = _forward_pass(thetas, x, hidden)
