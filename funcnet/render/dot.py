@@ -25,7 +25,7 @@ def graph(form: Graph) -> str:
 
 def cluster(nodes: tuple[Node, ...], depth: int, indent: str, count: list[int]) -> list[str]:
     """Nodes, those that share an outer scope in a box."""
-    lines = []
+    lines: list[str] = []
     groups: dict[str, list[Node]] = {}
     for node in nodes:
         if len(node.within) <= depth:

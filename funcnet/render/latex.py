@@ -54,13 +54,13 @@ def _raised(written: str) -> str:
     return f"{before}^{{({_raised(rest[:end])}}}{_raised(rest[end:])}"
 
 
-def _token(match: re.Match) -> str:
+def _token(match: re.Match[str]) -> str:
     written = _written(match)
     above = match.string[: match.start()].endswith("^")
     return f"{{{written}}}" if above else written
 
 
-def _written(match: re.Match) -> str:
+def _written(match: re.Match[str]) -> str:
     if match["power"]:
         return match["power"]
     if match["row"]:

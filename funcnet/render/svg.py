@@ -64,7 +64,7 @@ def placed(form: Graph) -> dict[str, Spot]:
         levels.setdefault(rank[node.name], []).append(node.name)
     order = ordered(levels, above, below)
     widest = max((len(level) for level in order.values()), default=1)
-    spots = {}
+    spots: dict[str, Spot] = {}
     for level, names in order.items():
         start = (widest - len(names)) / 2
         for i, name in enumerate(names):
@@ -97,7 +97,7 @@ def boxes(form: Graph, spots: dict[str, Spot]) -> list[str]:
     for node in form.nodes:
         for depth in range(1, len(node.within) + 1):
             groups.setdefault(node.within[:depth], []).append(spots[node.name])
-    parts = []
+    parts: list[str] = []
     for path in sorted(groups, key=len):
         inside = groups[path]
         left, top = min(s.x for s in inside) - 8, min(s.y for s in inside) - 16
