@@ -21,7 +21,11 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 
 import jax  # noqa: E402  # after the flags, which it reads once
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+import funcnet as fn  # noqa: E402
 
 
 def pytest_configure(config):
@@ -50,6 +54,20 @@ def key():
 def x64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def networks_compile_whole(monkeypatch):
+    """Examples call networks without `jax.jit`, where JAX would compile each op by itself."""
+    call = fn.Layer.__call__
+
+    def compiled(net, *args, **options):
+        kinds = {type(leaf) for leaf in jax.tree.leaves(args)}
+        if options or not kinds <= {type(jnp.ones(())), np.ndarray}:  # of a tracer it is another
+            return call(net, *args, **options)
+        return jax.jit(lambda *args: call(net, *args))(*args)
+
+    monkeypatch.setattr(fn.Layer, "__call__", compiled)
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,7 @@ def rules():
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
-def test_blocks_run_in_order(page, rules, tmp_path, monkeypatch):
+def test_blocks_run_in_order(page, rules, networks_compile_whole, tmp_path, monkeypatch):
     module = types.ModuleType(f"page_{page.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.chdir(tmp_path)

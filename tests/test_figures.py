@@ -78,10 +78,12 @@ def test_a_loss_over_what_counts(name):
     criterion = (OF_LABELS | OF_NUMBERS)[name]
     target = LABELS if name in OF_LABELS else NUMBERS
     row, output = still(criterion, target)
+    criterion = jax.jit(criterion)
     truth = value(criterion, output, target)
     assert row["val_loss"] == pytest.approx(truth, rel=1e-5)
     assert row["loss"] == pytest.approx(truth, rel=1e-5)
-    parts = [value(criterion, *part) for part in zip(*(np.split(a, 12) for a in (output, target)))]  # noqa: B905  # of equal lengths
+    batches = zip(np.split(np.asarray(output), 12), np.split(target, 12), strict=True)
+    parts = [value(criterion, *batch) for batch in batches]
     assert abs(np.mean(parts) / truth - 1) > 0.005, "a mean of the batches' means is another number"
 
 

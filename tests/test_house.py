@@ -107,11 +107,6 @@ CONFINED = {
 }
 
 
-def test_ops_know_platforms_in_one_place():
-    knowing = {module_of(p) for p in MODULE_FILES if "platform_dependent" in p.read_text()}
-    assert all(name.startswith("ops.fast.") for name in knowing if name.startswith("ops."))
-
-
 @pytest.mark.parametrize("library", CONFINED)
 def test_third_parties_are_confined(library):
     pattern = re.compile(
@@ -146,7 +141,7 @@ def public(module) -> list[tuple[str, object]]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_docstrings_and_their_examples(name):
+def test_docstrings_and_their_examples(name, networks_compile_whole):
     module = importlib.import_module(name)
     assert module.__doc__
     for member_name, member in public(module):
