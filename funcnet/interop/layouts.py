@@ -92,8 +92,7 @@ class _Stacked(Handler):
         return None
 
     def scan(self, e: Equation, operands: list[str | None], at: At) -> list[None]:
-        scan: Any = e.inside
-        self.found.update(filter(None, scan.groups(operands)[2]))
+        self.found.update(filter(None, e.inside.groups(operands)[2]))
         for body in bodies(e, operands, at):
             walk(body.jaxpr, body.values, self, body.at)
         return [None] * len(e.results)

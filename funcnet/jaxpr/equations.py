@@ -59,8 +59,8 @@ class Equation:
         return len(self.eqns) > 1
 
     @functools.cached_property
-    def inside(self) -> "jaxprs.Call | jaxprs.Cond | jaxprs.Scan | Loop | None":
-        """What it runs inside, or None if it is to be taken as a whole."""
+    def inside(self) -> Any:
+        """What it runs inside: a `Call`, `Cond`, `Scan` or `Loop`, as its kind says, or None."""
         return None if self.is_fused else structure(self.eqn)
 
     @functools.cached_property

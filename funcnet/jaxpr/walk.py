@@ -138,8 +138,7 @@ class Handler:
 
     def call(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
         """A jitted function, a remat."""
-        inside: Any = e.inside
-        return walk(inside.body, operands, self, at.called(inside))
+        return walk(e.inside.body, operands, self, at.called(e.inside))
 
     def cond(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
         """Branches, of which operand 0 says which runs."""

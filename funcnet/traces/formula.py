@@ -43,9 +43,8 @@ INFIX = {
 NAMES = {
     "reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "prod",
     "custom_jvp_call": "call", "custom_vjp_call": "call", "logistic": "sigmoid",
-    "transpose": "transpose", "broadcast_in_dim": "broadcast", "select_n": "where",
-    "squeeze": "squeeze", "concatenate": "concatenate", "stop_gradient": "stop_gradient",
-    "cumsum": "cumsum", "dynamic_slice": "slice", "dynamic_update_slice": "update",
+    "broadcast_in_dim": "broadcast", "select_n": "where", "dynamic_slice": "slice",
+    "dynamic_update_slice": "update",
     "select_and_scatter_add": "unpool", "scatter-add": "scatter_add",
 }  # fmt: skip
 

@@ -77,8 +77,8 @@ def _rows(
         )
         for i, (x, title) in enumerate(zip(results, titles, strict=True))
     ]  # fmt: skip
-    if cells:
-        tape.wrote(cells[-1], at)
+    for cell in cells[-1:]:
+        cell.draft.at = at  # pyright: ignore[reportOptionalMemberAccess]  # of a cell just made
     return cells
 
 

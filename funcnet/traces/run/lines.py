@@ -51,14 +51,13 @@ class _Lines(Handler):
         return super().equation(e, operands, at.written(self.places.get(id(e.eqn), ())))
 
     def call(self, e: Equation, operands: list[Said], at: At) -> Sequence[Said]:
-        return self._opened(e.inside.body, operands, at)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]  # a call
+        return self._opened(e.inside.body, operands, at)
 
     def cond(self, e: Equation, operands: list[Said], at: At) -> Sequence[Said]:
-        inside: Any = e.inside
-        taken = inside.taken(operands[0][0])
+        taken = e.inside.taken(operands[0][0])
         if taken is None:
             return self.plain(e, operands, at)
-        return self._opened(inside.branches[taken], operands[1:], at)
+        return self._opened(e.inside.branches[taken], operands[1:], at)
 
     def rule(self, e: Equation, operands: list[Said], at: At) -> Sequence[Said]:
         return self._opened(e.primal, operands, at)

@@ -42,37 +42,35 @@ class Primal(Handler):
 
     def cond(self, e: Equation, operands: list[Cell], at: At) -> Sequence[Cell]:
         """The branch that is taken."""
-        inside: Any = e.inside
-        taken = inside.taken(operands[0].value)
+        taken = e.inside.taken(operands[0].value)
         if taken is None:
             return self.plain(e, operands, at)
-        label = f"branch {taken} of {len(inside.branches)}"
-        return walk(inside.branches[taken], operands[1:], self, at.down(taken, label))
+        label = f"branch {taken} of {len(e.inside.branches)}"
+        return walk(e.inside.branches[taken], operands[1:], self, at.down(taken, label))
 
     def scan(self, e: Equation, operands: list[Cell], at: At) -> Sequence[Cell]:
         """Each iteration, or some of them and what lies between compiled."""
-        inside: Any = e.inside
-        return self._scan(inside, operands, at, e.results[inside.carry :])
+        return self._scan(e.inside, operands, at, e.results[e.inside.carry :])
 
     def loop(self, e: Equation, operands: list[Cell], at: At) -> Sequence[Cell]:
         """Each iteration until the condition fails, unless a transformation hides when that is."""
-        inside: Any = e.inside
-        tests, consts, carry = map(list, inside.groups(operands))
+        loop = e.inside
+        tests, consts, carry = map(list, loop.groups(operands))
         if any(jaxprs.is_traced(cell.value) for cell in operands):
             return self.plain(e, operands, at)
 
         def goes_on(carry: Sequence[Any]) -> Any:
-            return jaxprs.evaluate(inside.cond, *(cell.value for cell in tests), *carry)[0]
+            return jaxprs.evaluate(loop.cond, *(cell.value for cell in tests), *carry)[0]
 
         if self.tape.sample is not None:
-            count = _count(inside.body, consts, carry, goes_on)
-            known = jaxprs.Scan(inside.body, len(consts), len(carry), count, False, 1)
+            count = _count(loop.body, consts, carry, goes_on)
+            known = jaxprs.Scan(loop.body, len(consts), len(carry), count, False, 1)
             return self._scan(known, [*consts, *carry], at, (), "while")
         for i in itertools.count():
             if not bool(goes_on([cell.value for cell in carry])):
                 break
             _hold(self.tape, i + 1, "while", at)
-            carry = walk(inside.body, [*consts, *carry], self, _iteration(at, "while", i))
+            carry = walk(loop.body, [*consts, *carry], self, _iteration(at, "while", i))
         return carry
 
     def _scan(

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ...jaxpr.places import Place
 from ...jaxpr.walk import At
 from ..record.rows import Contribution, Row
 from ..record.values import Value, value_of
@@ -16,9 +15,10 @@ from ..source import names
 
 @dataclass(eq=False)
 class Draft:
-    """A row while it is being made."""
+    """A row while it is being made; `at` is a place that may give it a variable of the source."""
 
     fields: dict[str, Any]
+    at: At | None = None
     contributions: list[Contribution] = field(default_factory=list)
 
     def finished(self) -> Row:
@@ -81,7 +81,6 @@ class Tape:
     known: dict[Any, Any] = field(default_factory=dict)
     _drafts: list[Draft] = field(default_factory=list)
     _constants: dict[int, Cell] = field(default_factory=dict)
-    _written: list[tuple[Draft, tuple, tuple[Place, ...]]] = field(default_factory=list)
 
     def record(self, x: Any) -> Value:
         """The record of an array."""
@@ -122,15 +121,11 @@ class Tape:
         where = ",".join(map(str, (*at.iterations, *more)))
         return f"v{self.numbers[at.path]}" + (f"[{where}]" if where else "")
 
-    def wrote(self, cell: Cell, at: At) -> None:
-        """Note that the last result of an equation may be a variable of the source."""
-        assert cell.draft is not None
-        self._written.append((cell.draft, at.iterations, at.calls))
-
     def rows(self) -> tuple[Row, ...]:
         """All rows, finished."""
-        named = names.variables([(iterations, calls) for _, iterations, calls in self._written])
-        for (draft, _, _), variable in zip(self._written, named, strict=True):
+        placed = [(draft, draft.at) for draft in self._drafts if draft.at is not None]
+        named = names.variables([(at.iterations, at.calls) for _, at in placed])
+        for (draft, _), variable in zip(placed, named, strict=True):
             draft.fields["variable"] = variable
         return tuple(draft.finished() for draft in self._drafts)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ...jaxpr import jaxprs
 from ...jaxpr.equations import Equation
-from ...jaxpr.walk import At, Handler, bodies, walk
+from ...jaxpr.walk import At, Handler, Turn, bodies, walk
 from ..source.names import numbered, variables
 
 
@@ -22,10 +22,9 @@ class Site(NamedTuple):
         variable: The Python variable, where the source says so.
         shape: Its shape, without the axes of the loops around.
         dtype: Its dtype.
-        loops: The lengths of the loops around it, from the outermost in.
         path: The place of the equation in the program.
         result: Which of its results it is.
-        entered: How far along the path each loop begins.
+        turns: The loops around it, from the outermost in.
     """
 
     name: str
@@ -34,15 +33,18 @@ class Site(NamedTuple):
     variable: str
     shape: tuple[int, ...]
     dtype: Any
-    loops: tuple[int, ...]
     path: tuple[int, ...]
     result: int
-    entered: tuple[int, ...]
+    turns: tuple[Turn, ...]
+
+    @property
+    def loops(self) -> tuple[int, ...]:
+        """The lengths of the loops around it."""
+        return self.loops_inside(0)
 
     def loops_inside(self, depth: int) -> tuple[int, ...]:
         """The lengths of the loops around it that begin at this depth of the path or later."""
-        pairs = zip(self.loops, self.entered, strict=True)
-        return tuple(length for length, start in pairs if start >= depth)
+        return tuple(turn.length or 0 for turn in self.turns if turn.depth >= depth)
 
 
 def sites_of(closed: Any, active: Sequence[bool], wanted: Sequence[bool]) -> list[Site]:
@@ -88,13 +90,8 @@ class Node:
         assert at is not None
         name = f"v{numbers[at.path]}" + (f".{self.result}" if len(e.results) > 1 else "")
         aval: Any = e.results[self.result].aval
-        lengths = tuple(turn.length or 0 for turn in at.turns)
-        depths = tuple(turn.depth for turn in at.turns)
-        shape = tuple(aval.shape)
-        return Site(
-            name, e.label, at.scope, variable, shape, aval.dtype, lengths, at.path, self.result,
-            depths,
-        )  # fmt: skip
+        at_result = at.path, self.result, at.turns
+        return Site(name, e.label, at.scope, variable, tuple(aval.shape), aval.dtype, *at_result)
 
 
 class _Dependence(Handler):
@@ -126,11 +123,10 @@ class _Dependence(Handler):
     def scan(self, e: Equation, operands: list[Node], at: At) -> list[Node]:
         (body,) = bodies(e, operands, at, carried=lambda node: self.node([node]))
         results = walk(body.jaxpr, body.values, self, body.at)
-        scan: Any = e.inside
-        _, carry, _ = scan.groups(body.values)
+        _, carry, _ = e.inside.groups(body.values)
         for before, after in zip(carry, results, strict=False):
             before.operands.append(after)
-        return [*carry, *results[scan.carry :]]
+        return [*carry, *results[e.inside.carry :]]
 
 
 def _reached(starts: Iterable[Node], onward: Callable[[Node], Iterable[Node]]) -> set[Node]:

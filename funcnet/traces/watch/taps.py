@@ -81,11 +81,11 @@ class _Taps(Handler):
         return super().equation(e, operands, at) if at.path in self.under else e.run(operands)
 
     def call(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
-        inside: Any = e.inside
-        if not inside.remat:
+        call = e.inside
+        if not call.remat:
             return super().call(e, operands, at)
-        body = self.body(inside.body, at.called(inside))
-        body = jax.checkpoint(body, policy=inside.policy, prevent_cse=inside.prevent_cse)
+        body = self.body(call.body, at.called(call))
+        body = jax.checkpoint(body, policy=call.policy, prevent_cse=call.prevent_cse)
         results, seen = body(self._own(at), *operands)
         self.seen |= seen
         return results
@@ -110,7 +110,7 @@ class _Taps(Handler):
         return run
 
     def scan(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
-        scan: Any = e.inside
+        scan = e.inside
         consts, carry, inputs = scan.groups(operands)
         run = self.body(scan.body, at.turn(length=scan.length))
 
