@@ -27,14 +27,14 @@ def document(trace: Any) -> dict[str, Any]:
         "schema": SCHEMA,
         "function": trace.function,
         "header": dict(trace.header),
-        "check": None if check is None else _figures(check),
+        "check": None if check is None else _compared(check),
         **({"verdict": said} if said != str(check or "") else {}),
         "rows": [_row(row) for row in trace.rows],
         "contributions": [_contribution(c) for c in trace.contributions],
     }
 
 
-def _figures(check: Check) -> dict[str, Any]:
+def _compared(check: Check) -> dict[str, Any]:
     found = check._asdict()
     found |= {name: _finite(found[name]) for name in ("difference", "scale")}
     return {name: x for name, x in found.items() if x or name not in ("nonfinite", "refused")}

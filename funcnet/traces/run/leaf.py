@@ -67,7 +67,7 @@ def _rows(
     many = len(results) > 1
     titles = [f"{name}.{i}" if many else name for i in range(len(results))]
     kind = "rule" if e.kind == "rule" else "whole" if e.is_whole or e.is_fused else "equation"
-    said = fill(expression(e, tokens(e)), [cell.name for cell in operands], titles)
+    said = fill(e.once(_said), [cell.name for cell in operands], titles)
     cells = [
         tape.cell(
             x, title, kind, e.label, at,
@@ -80,6 +80,10 @@ def _rows(
     for cell in cells[-1:]:
         cell.draft.at = at  # pyright: ignore[reportOptionalMemberAccess]  # of a cell just made
     return cells
+
+
+def _said(e: Equation) -> str:
+    return expression(e, tokens(e))
 
 
 def _memory(e: Equation, at: At) -> str:
