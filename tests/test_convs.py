@@ -124,6 +124,19 @@ def test_conv_transpose_promotes_its_arguments():
     assert fn.conv_transpose(x.astype("bfloat16"), w.astype("bfloat16")).dtype == jnp.bfloat16
 
 
+def test_numbers_of_numpy_are_whole_too():
+    two = np.int64(2)
+    x, w = jnp.asarray(draw(2, 6, 6, 4)), jnp.asarray(draw(3, 3, 2, 4, seed=1))
+    for op in (fn.conv, fn.conv_transpose):
+        for options in ({"groups": two}, {"groups": two, "stride": two, "padding": ((two, 1), 1)}):
+            plain = jax.tree.map(int, options)
+            slopes = [
+                jax.grad(lambda w, op=op, given=given: (op(x, w, **given) ** 2).sum())(w)
+                for given in (options, plain)
+            ]
+            np.testing.assert_array_equal(*slopes)
+
+
 # What runs on the CPU
 
 

@@ -68,7 +68,8 @@ def conv(
             as there are channels make it depthwise.
 
     Returns:
-        `(batch, *windows, outputs)`, in the dtype that JAX promotes the arguments to.
+        `(batch, *windows, outputs)`, in the dtype that JAX promotes the arguments to;
+        16-bit products are summed in float32 and rounded once.
 
     Raises:
         TypeError: If x is no array.

@@ -84,7 +84,8 @@ def conv_transpose(
 
     Returns:
         `(batch, *lengths, outputs)`, each length (n - 1) stride + dilation (k - 1) + 1 - low - high
-        + output_padding, in the dtype that JAX promotes the arguments to.
+        + output_padding, in the dtype that JAX promotes the arguments to; 16-bit products are
+        summed in float32 and rounded once.
 
     Raises:
         ValueError: If the shapes do not fit each other, or an option does not fit the shapes.

@@ -27,7 +27,7 @@ def _placed(
 
 
 def _largest(x: Array, placed: Sequence[Axis]) -> Array:
-    """Not by slices: jnp.maximum shares the gradient among ties, which grad of grad would see."""
+    """The largest of each window; `jnp.maximum` of slices would share the gradient among ties."""
     return windows.reduce(x, placed, windows.lowest(x), jax.lax.max)
 
 
@@ -121,7 +121,8 @@ def avg_pool(
             do by default in PyTorch.
 
     Returns:
-        `(batch, *windows, channels)`, in the dtype of x.
+        `(batch, *windows, channels)`, in the dtype of x; 16-bit dtypes are computed in float32 and
+        rounded once.
 
     Raises:
         ValueError: If the window, stride or padding does not fit x.
@@ -134,11 +135,11 @@ def avg_pool(
     section II.
     """
     placed = _placed(x, window, stride, padding)
-    held = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
-    count = math.prod(a.window for a in placed)
-    if not count_include_pad:
-        count = windows.reduce(held, placed, 0.0, jax.lax.add)
-    return windows.reduce(x, placed, 0.0, jax.lax.add) / count
+    total = windows.reduce(x, placed, 0.0, jax.lax.add)
+    if count_include_pad:
+        return total / math.prod(a.window for a in placed)
+    ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
+    return total / windows.reduce(ones, placed, 0.0, jax.lax.add)
 
 
 def _global_max_pool_forward(x):
@@ -204,7 +205,8 @@ def global_avg_pool(x: Array) -> Array:
         x: `(batch, *spatial, channels)`, floating.
 
     Returns:
-        `(batch, channels)`, in the dtype of x.
+        `(batch, channels)`, in the dtype of x; 16-bit dtypes are computed in float32 and rounded
+        once.
 
     Raises:
         ValueError: If x has no spatial axis, or an empty one.

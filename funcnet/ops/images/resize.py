@@ -20,20 +20,16 @@ from .checks import channels_for_blocks, other_size, pixels_for_blocks
 Method: TypeAlias = Literal["nearest", "nearest-exact", "bilinear"]
 
 
-def _reads(size: int, length: int, method: str) -> tuple[np.ndarray, np.ndarray]:
+def _reads(size: int, length: int, method: Method) -> tuple[np.ndarray, np.ndarray]:
     """What each of `length` outputs reads of `size` inputs: places and weights, (taps, length)."""
     out = np.arange(length)
-    if method == "nearest":
-        place, weight = out * size // length, np.ones(length)
-        return place[None], weight[None]
-    if method == "nearest-exact":
-        place, weight = (2 * out + 1) * size // (2 * length), np.ones(length)
-        return place[None], weight[None]
+    if method != "bilinear":
+        halves = 2 * out + (method == "nearest-exact")
+        return (halves * size // (2 * length))[None], np.ones((1, length))
     centre = np.maximum((out + 0.5) * size / length - 0.5, 0)
     low = np.floor(centre).astype(int)
-    return np.stack([low, np.minimum(low + 1, size - 1)]), np.stack(
-        [1 - centre + low, centre - low]
-    )
+    beyond = centre - low
+    return np.stack([low, np.minimum(low + 1, size - 1)]), np.stack([1 - beyond, beyond])
 
 
 def _matrix(size: int, length: int, method: Method) -> np.ndarray:
@@ -109,7 +105,8 @@ def resize(x: Array, *, shape: Numbers, method: Method = "nearest") -> Array:
         method: "nearest", "nearest-exact" or "bilinear".
 
     Returns:
-        `(batch, *shape, channels)`, in the dtype of `x`.
+        `(batch, *shape, channels)`, in the dtype of `x`; 16-bit dtypes are computed in float32 and
+        rounded once.
 
     Raises:
         TypeError: If `x` is not floating.
@@ -126,7 +123,7 @@ def resize(x: Array, *, shape: Numbers, method: Method = "nearest") -> Array:
     y = x
     for axis, length in enumerate(per_axis(shape, x.ndim - 2), 1):
         matrix = _matrix(x.shape[axis], length, method).astype(x.dtype)
-        y = jnp.moveaxis(jnp.tensordot(y, matrix, (axis, 1)), -1, axis)
+        y = jnp.moveaxis(jnp.tensordot(y, matrix, (axis, 1), precision="highest"), -1, axis)
     return y
 
 
