@@ -198,6 +198,18 @@ def test_forms_for_the_cpu_stay_there(kernel, options, on_the_cpu):
         assert lowered(platform, image, kernel, **options) == 3
 
 
+@pytest.mark.parametrize("op", [fn.conv, fn.conv_transpose])
+def test_a_call_without_gradient_takes_the_form_for_the_cpu(op):
+    shapes = (
+        jax.ShapeDtypeStruct((2, 6, 6, 8), "float32"),
+        jax.ShapeDtypeStruct((3, 3, 1, 8), "float32"),
+    )
+    depthwise = jax.jit(functools.partial(op, groups=8))
+    for platform, convolutions in (("cpu", 0), ("cuda", 1)):
+        exported = jax.export.export(depthwise, platforms=[platform])(*shapes)
+        assert exported.mlir_module().count("stablehlo.convolution") == convolutions
+
+
 # Layers
 
 

@@ -83,8 +83,7 @@ def plain_slide_back(w: Array, dy: Array, placed: Sequence[Axis], groups: int) -
     """The convolution of the cotangent, spread out by the stride, with the kernel turned round."""
     spatial, (channels, outputs) = range(len(placed)), w.shape[-2:]
     parted = jnp.flip(w, spatial).reshape(*w.shape[:-1], groups, outputs // groups)
-    swapped = jnp.moveaxis(parted, -3, -1)
-    back = jnp.moveaxis(swapped, -3, -2)
+    back = jnp.swapaxes(parted, -3, -1)
     kernel = back.reshape(*w.shape[:-2], outputs // groups, groups * channels)
     before = [a.reach - 1 - a.low for a in placed]
     images = _images(len(placed))

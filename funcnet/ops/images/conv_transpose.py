@@ -51,6 +51,7 @@ def _conv_transpose_backward(res, dy, *, stride, padding, output_padding, dilati
     _conv_transpose_backward,
     cases=cases.CONV_TRANSPOSE,
     check=kernel_under,
+    fast=True,
 )
 def conv_transpose(
     x: Array,
