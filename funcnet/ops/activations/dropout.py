@@ -5,59 +5,15 @@ what `jax.random.bernoulli` does on a CPU, so that drawing it twice is cheaper t
 each device of a mesh draws its own part. It is no generator for anything else.
 """
 
-import math
 from collections.abc import Sequence
-from numbers import Real
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.random import Generator
 
-from ...rules.rule import Case, rule
-from ...types import Array, Key, require
-from ..shared.precision import floating, widened
-
-
-def _check_dropout(x: Array, key: Key, drop: float, broadcast_dims: Sequence[int]) -> None:
-    floating("dropout", x)
-    require(
-        isinstance(drop, Real) and 0 <= drop < 1,
-        "dropout",
-        "a probability to drop, from 0 to less than 1",
-        repr(drop),
-        "It is the part that is set to zero, not the part that is kept.",
-    )
-    rank = jnp.ndim(x)
-    require(
-        all(-rank <= d < rank for d in broadcast_dims),
-        "dropout",
-        f"broadcast_dims from {-rank} to {rank - 1}" if rank else "no broadcast_dims for a scalar",
-        tuple(broadcast_dims),
-        "They are the axes of x along which one mask is shared.",
-    )
-    typed = _is_typed(key)
-    words = getattr(key, "dtype", None) == jnp.uint32
-    require(
-        typed or words,
-        "dropout",
-        "a random key",
-        f"{getattr(key, 'dtype', type(key).__name__)}",
-        "Make one with jax.random.key(0).",
-        TypeError,
-    )
-    require(
-        jnp.ndim(key) == (0 if typed else 1),
-        "dropout",
-        "one key",
-        f"keys of shape {jnp.shape(key)}",
-        "Use jax.vmap for one key to each example.",
-    )
-
-
-def _is_typed(key: Key) -> bool:
-    return hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+from ...rules.rule import rule
+from ...types import Array, Key
+from . import cases
+from .checks import droppable_along, is_typed, mask_shape
 
 
 def _mix(h: Array, middle: Array | int) -> Array:
@@ -68,18 +24,16 @@ def _mix(h: Array, middle: Array | int) -> Array:
     return h ^ (h >> 16)
 
 
-def _kept(key: Key, shape: tuple[int, ...], drop: float, broadcast_dims: Sequence[int]) -> Array:
-    """The mask, of length 1 along the axes that share it."""
-    shared = {d % len(shape) for d in broadcast_dims}
-    sizes = tuple(1 if d in shared else n for d, n in enumerate(shape))
-    require(
-        math.prod(sizes) <= 2**32,
-        "dropout",
-        "a mask of at most 2^32 numbers",
-        f"shape {sizes}",
-        "Apply it to slices, each with its own key.",
-    )
-    words = jax.random.key_data(key) if _is_typed(key) else key
+def keep_mask(
+    key: Key, shape: Sequence[int], drop: float, broadcast_dims: Sequence[int] = ()
+) -> Array:
+    """The booleans of one key, True with probability 1 − drop: of length 1 along shared axes.
+
+    >>> keep_mask(jax.random.key(0), (2, 3), 0.5, (1,)).shape
+    (2, 1)
+    """
+    sizes = mask_shape(shape, broadcast_dims)
+    words = jax.random.key_data(key) if is_typed(key) else key
     first = second = jnp.uint32(0x9E3779B9)
     for word in words:  # hashed, since keys that follow one another differ in a single bit
         first, second = _mix(second ^ word, first), _mix(first, word)
@@ -92,46 +46,26 @@ def _kept(key: Key, shape: tuple[int, ...], drop: float, broadcast_dims: Sequenc
 
 def _dropped(x: Array, key: Key, drop: float, broadcast_dims: Sequence[int]) -> Array:
     if drop == 0:
-        return jnp.asarray(x)
-    numbers = widened(x)
-    kept = _kept(key, numbers.shape, drop, broadcast_dims)
-    return jnp.where(kept, numbers * (1 / (1 - drop)), 0).astype(jnp.result_type(x))
+        return x
+    return jnp.where(keep_mask(key, x.shape, drop, broadcast_dims), x * (1 / (1 - drop)), 0)
 
 
-def _dropout_forward(
-    x: Array, key: Key, *, drop: float, broadcast_dims: Sequence[int]
-) -> tuple[Array, Key]:
-    _check_dropout(x, key, drop, broadcast_dims)
+def _dropout_forward(x, key, *, drop, broadcast_dims):
     return _dropped(x, key, drop, broadcast_dims), key
 
 
-def _dropout_backward(
-    key: Key, dy: Array, *, drop: float, broadcast_dims: Sequence[int]
-) -> tuple[Array, None]:
+def _dropout_backward(key, dy, *, drop, broadcast_dims):
     """dx = dy / (1 − drop) where kept, else 0"""
-    key, dy = jax.lax.optimization_barrier((key, dy))
     return _dropped(dy, key, drop, broadcast_dims), None
-
-
-def _case(shape: Sequence[int], *, raw: bool = False, **static: object) -> Case:
-    def make(random: Generator) -> tuple:
-        bits: Any = random.integers(0, 2**32, 2, np.uint32)
-        return random.standard_normal(shape), bits if raw else jax.random.wrap_key_data(bits)
-
-    return Case(make, static)
 
 
 @rule(
     _dropout_forward,
     _dropout_backward,
-    cases={
-        "rows": _case((5, 4), drop=0.3),
-        "raw key": _case((5, 4), raw=True, drop=0.3),
-        "one number": _case((), drop=0.5),
-        "channels": _case((2, 3, 3, 4), drop=0.5, broadcast_dims=(1, -2)),
-        "nothing dropped": _case((5, 4), drop=0.0),
-        "none": _case((0, 4), drop=0.5),
-    },
+    cases=cases.DROPOUT,
+    check=droppable_along,
+    wide=True,
+    recomputes=True,
 )
 def dropout(x: Array, key: Key, *, drop: float, broadcast_dims: Sequence[int] = ()) -> Array:
     """x / (1 − drop) where a coin keeps it, else 0: the expectation is x.
@@ -161,5 +95,4 @@ def dropout(x: Array, key: Key, *, drop: float, broadcast_dims: Sequence[int] = 
     Reference: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from
     Overfitting", 2014, section 4 (here scaled in training, as section 10 has it).
     """
-    _check_dropout(x, key, drop, broadcast_dims)
     return _dropped(x, key, drop, broadcast_dims)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ...rules.rule import rule
 from ...types import Array, Key
-from ..activations.dropout import _kept
+from ..activations.dropout import keep_mask
 from ..shared.precision import is_coarse, product, wide
 from . import cases, checks
 
@@ -83,7 +83,7 @@ class _Rows(NamedTuple):
         shape, key = (*p.shape[:3], p.shape[4]), self.key
         assert key is not None
         rows = start + jnp.arange(self.chunk)
-        kept = jax.vmap(lambda row: _kept(jax.random.fold_in(key, row), shape, drop, ()))(rows)
+        kept = jax.vmap(lambda row: keep_mask(jax.random.fold_in(key, row), shape, drop))(rows)
         return jnp.where(jnp.moveaxis(kept, 0, 3), p * (1 / (1 - drop)), 0)
 
 

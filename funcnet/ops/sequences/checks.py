@@ -8,7 +8,7 @@ import numpy as np
 
 from ...jaxpr.jaxprs import is_traced
 from ...types import Array, Key, is_whole, require
-from ..activations.dropout import _check_dropout
+from ..activations.checks import droppable
 from ..shared.precision import floating
 
 
@@ -160,7 +160,7 @@ def attention(
         "Pass key=jax.random.key(0), another one for each step.",
     )
     if drop and key is not None:
-        _check_dropout(q, key, drop, ())
+        droppable("dropout", x=q, key=key, drop=drop)
     require(
         chunk is None or (is_whole(chunk) and chunk >= 1),
         op,
