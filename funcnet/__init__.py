@@ -123,7 +123,7 @@ from .ops.losses.likelihood import bernoulli_nll as bernoulli_nll
 from .ops.losses.likelihood import gaussian_nll as gaussian_nll
 from .ops.losses.likelihood import nll as nll
 from .ops.losses.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
-from .ops.losses.robust import smooth_l1 as smooth_l1
+from .ops.losses.distances import smooth_l1 as smooth_l1
 from .ops.norms.batch_norm import batch_norm as batch_norm
 from .ops.norms.batch_norm import normalize as normalize
 from .ops.norms.group_norm import group_norm as group_norm

@@ -4,21 +4,18 @@ For each token a language model has as many logits as its vocabulary has words. 
 used and forgotten for `chunk` tokens at a time, and the gradient is made in the same go.
 """
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.random import Generator
 
-from ...jaxpr.jaxprs import is_traced
-from ...rules.rule import Case, rule
-from ...types import Array, require
-from ..shared.precision import floating, wide
-from .reduction import check_reduction, count_of, each, masked, reduce
-
-NAME = "linear_cross_entropy"
+from ...rules.rule import rule
+from ...types import Array
+from ..shared.precision import wide
+from . import cases
+from .checks import check_range, linear_head
+from .labels import counts_of, label_losses, label_slopes, mean_over_labels, within_classes
+from .reduction import count_of, each, masked, reduce
 
 
 class _Options(NamedTuple):
@@ -30,78 +27,6 @@ class _Options(NamedTuple):
     transposed: bool
 
 
-def _check(x: Array, w: Array, labels: Array, options: _Options) -> None:
-    floating(NAME, x)
-    axis, inputs = 1 if options.transposed else 0, jnp.shape(x)[-1] if jnp.ndim(x) else "width"
-    require(
-        jnp.ndim(w) == 2 and jnp.ndim(x) >= 1 and w.shape[axis] == inputs and w.shape[1 - axis] > 0,
-        NAME,
-        f"w of shape {f'(vocabulary, {inputs})' if axis else f'({inputs}, vocabulary)'}",
-        f"shape {jnp.shape(w)}",
-        "A table of embeddings is (vocabulary, width): it needs transposed=True.",
-    )
-    require(
-        jnp.shape(labels) == x.shape[:-1],
-        NAME,
-        f"labels of shape {x.shape[:-1]}, as x has shape {x.shape}",
-        f"shape {jnp.shape(labels)}",
-        "One class belongs to each row of x.",
-    )
-    for name, given, kind, word in (
-        ("w", w, jnp.floating, "a floating"),
-        ("labels", labels, jnp.integer, "an integer"),
-    ):
-        require(
-            jnp.issubdtype(jnp.result_type(given), kind),
-            NAME,
-            f"{name} of {word} dtype",
-            f"{jnp.result_type(given)}",
-            "The weights are numbers, the labels are classes.",
-            TypeError,
-        )
-    require(
-        isinstance(options.chunk, int) and options.chunk >= 1,
-        NAME,
-        "a chunk of 1 token or more",
-        repr(options.chunk),
-        "Try 256.",
-    )
-    require(
-        0 <= options.label_smoothing < 1 and options.z_loss >= 0,
-        NAME,
-        "label_smoothing from 0 to below 1 and z_loss of 0 or more",
-        f"label_smoothing={options.label_smoothing}, z_loss={options.z_loss}",
-        "Smoothing is the share of each label that is spread over all classes.",
-    )
-    check_reduction(NAME, None, x.shape[:-1], options.reduction)
-    _check_range(labels, w.shape[1 - axis], options.ignore_index)
-
-
-def _check_range(labels: Array, vocabulary: int, ignore_index: int | None) -> None:
-    if is_traced(labels):
-        return
-    known = np.asarray(labels)
-    known = known[known != ignore_index] if ignore_index is not None else known
-    least, most = (known.min(), known.max()) if known.size else (0, 0)
-    require(
-        least >= 0 and most < vocabulary,
-        NAME,
-        f"labels from 0 to {vocabulary - 1}",
-        f"labels from {least} to {most}",
-        "Leave out tokens by a label of their own: ignore_index=-1.",
-    )
-
-
-def _counts(labels: Array, options: _Options) -> Array | None:
-    return None if options.ignore_index is None else labels != options.ignore_index
-
-
-def _mean_over(*, labels: Array, ignore_index: int | None, reduction: str) -> Array | None:
-    if ignore_index is None or reduction != "mean":
-        return None
-    return (jnp.asarray(labels) != ignore_index).sum()
-
-
 class _Head(NamedTuple):
     """The arguments as chunks of rows.
 
@@ -111,32 +36,28 @@ class _Head(NamedTuple):
         weight: (chunks, tokens), 1 for a token that counts, else 0; NaN for one whose label is out
             of range, since a compiled program cannot raise.
         w: (width, vocabulary).
-        count: How many tokens count.
+        counts: Which tokens count; None for all.
     """
 
     rows: Array
     labels: Array
     weight: Array
     w: Array
-    count: Array
+    counts: Array | None
 
 
 def _head(x: Array, w: Array, labels: Array, options: _Options) -> _Head:
-    _check(x, w, labels, options)
-    dtype, labels = wide(x, w), jnp.asarray(labels).reshape(-1)
+    dtype, labels = wide(x, w), labels.reshape(-1)
     w = (w.T if options.transposed else w).astype(dtype)
-    counts = _counts(labels, options)
-    within = (labels >= 0) & (labels < w.shape[1])
+    counts = counts_of(labels, None, options.ignore_index)
+    remedy = "Leave out tokens by a label of their own: ignore_index=-1."
+    check_range("linear_cross_entropy", "labels", labels, counts, 0, w.shape[1] - 1, remedy)
+    safe, within = within_classes(labels, w.shape[1])
     weight = masked(jnp.where(within, 1, jnp.asarray(jnp.nan, dtype)), counts)
     rows = x.reshape(-1, x.shape[-1]).astype(dtype)
     rows = masked(rows, None if counts is None else counts[:, None])
-    return _Head(
-        _in_chunks(rows, options),
-        _in_chunks(jnp.where(within, labels, 0), options),
-        _in_chunks(weight, options),
-        w,
-        count_of(counts, labels.shape, dtype),
-    )
+    rows, safe, weight = (_in_chunks(part, options) for part in (rows, safe, weight))
+    return _Head(rows, safe, weight, w, counts)
 
 
 def _in_chunks(x: Array, options: _Options) -> Array:
@@ -146,134 +67,77 @@ def _in_chunks(x: Array, options: _Options) -> Array:
     return jnp.pad(x, widths).reshape(-1, n, *x.shape[1:])
 
 
-def _out_of_chunks(parts: Array, shape: tuple[int, ...]) -> Array:
-    rows = parts.reshape(-1, *parts.shape[2:])
-    return rows[: math.prod(shape[: len(shape) + 1 - rows.ndim])].reshape(shape)
-
-
-def _token_losses(
-    logits: Array, labels: Array, weight: Array, options: _Options
-) -> tuple[Array, Array, Array]:
-    """The loss of each token; and what its gradient is made of: ln p, and ln Σ exp."""
-    eps = options.label_smoothing
-    # ln Σ exp in two parts: one number would lose the digits of ln where the logits are large.
-    top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-    z = logits - top
-    small = jnp.log(jnp.exp(z).sum(-1, keepdims=True))
-    loss = small - jnp.take_along_axis(z, labels[:, None], axis=-1)
-    if eps:
-        loss = (1 - eps) * loss + eps * (small - z.mean(-1, keepdims=True))
-    lse = top + small
-    return weight * (loss + options.z_loss * lse**2)[:, 0], z - small, lse
+def _of_tokens(parts: Array, labels: Array, head: _Head) -> tuple[Array, Array]:
+    """The losses in the shape of the labels; how many count."""
+    losses = parts.reshape(-1)[: labels.size]
+    count = jnp.asarray(count_of(head.counts, labels.shape), losses.dtype)
+    return losses.reshape(labels.shape), count
 
 
 def _losses(x: Array, w: Array, labels: Array, options: _Options) -> tuple[Array, Array]:
-    """The loss of each token, in the shape of the labels, and how many count."""
-    head = _head(x, w, labels, options)
+    """The loss of each token, and how many count."""
+    head, eps, zeta = _head(x, w, labels, options), options.label_smoothing, options.z_loss
 
     def body(part: tuple[Array, Array, Array]) -> Array:
         rows, labels, weight = part
-        return _token_losses(rows @ head.w, labels, weight, options)[0]
+        return label_losses(rows @ head.w, labels, weight, None, eps, zeta)[0]
 
     losses = jax.lax.map(body, (head.rows, head.labels, head.weight))
-    return _out_of_chunks(losses, jnp.shape(labels)), head.count
+    return _of_tokens(losses, labels, head)
 
 
 def _gradients(
     x: Array, w: Array, labels: Array, dlosses: Array | None, options: _Options
 ) -> tuple[Array, Array, Array, Array]:
-    """The losses; dx and dw of their sum, or of that weighted by `dlosses`; how many count."""
-    head, zeta, eps = _head(x, w, labels, options), options.z_loss, options.label_smoothing
+    """The losses and how many count; dx and dw of their sum, or of that weighted by `dlosses`."""
+    head, eps, zeta = _head(x, w, labels, options), options.label_smoothing, options.z_loss
     weight = head.weight
     if dlosses is not None:
-        dlosses = masked(dlosses.astype(weight.dtype), _counts(labels, options))
-        weight = weight * _in_chunks(dlosses.reshape(-1), options)
-    vocabulary = head.w.shape[1]
+        dlosses = masked(dlosses.astype(weight.dtype).reshape(-1), head.counts)
+        weight = weight * _in_chunks(dlosses, options)
     back = head.w.T
 
     def body(dw: Array, part: tuple) -> tuple[Array, tuple[Array, Array]]:
-        rows, labels, counted, weight = part
-        loss, log_p, lse = _token_losses(rows @ head.w, labels, counted, options)
-        p = jnp.exp(log_p)
-        q = jnp.where(labels[:, None] == jnp.arange(vocabulary), 1 - eps, 0) + eps / vocabulary
-        dz = ((p * (1 + 2 * zeta * lse) if zeta else p) - q) * weight[:, None]
-        return dw + rows.T @ dz, (loss, dz @ back)
+        rows, labels, w_y, weight = part
+        logits = rows @ head.w
+        losses, top, rest = label_losses(logits, labels, w_y, None, eps, zeta)
+        log_p = logits - top - rest
+        dz = label_slopes(log_p, top + rest, labels, 1, None, eps, zeta) * weight[:, None]
+        return dw + rows.T @ dz, (losses, dz @ back)
 
     parts = (head.rows, head.labels, head.weight, weight)
     dw, (losses, dx) = jax.lax.scan(body, jnp.zeros_like(head.w), parts)
-    dw = dw.T if options.transposed else dw
-    losses = _out_of_chunks(losses, jnp.shape(labels))
-    return losses, _out_of_chunks(dx, x.shape), dw, head.count
+    dx = dx.reshape(-1, x.shape[-1])[: labels.size].reshape(x.shape)
+    return *_of_tokens(losses, labels, head), dx, dw.T if options.transposed else dw
 
 
-def _linear_cross_entropy_forward(
-    x: Array,
-    w: Array,
-    labels: Array,
-    *,
-    chunk: int,
-    ignore_index: int | None,
-    label_smoothing: float,
-    z_loss: float,
-    reduction: str,
-    transposed: bool,
-) -> tuple[Array, tuple]:
-    options = _Options(chunk, ignore_index, label_smoothing, z_loss, reduction, transposed)
-    if reduction == "none":
-        losses, _ = _losses(x, w, labels, options)
-        return losses.astype(jnp.result_type(x, w)), (x, w, labels)
-    losses, dx, dw, count = _gradients(x, w, labels, None, options)
-    return reduce(losses, count, reduction).astype(jnp.result_type(x, w)), (dx, dw, count)
+def _linear_cross_entropy_forward(x, w, labels, **static):
+    options, dtype = _Options(**static), jnp.result_type(x, w)
+    if options.reduction == "none":
+        return _losses(x, w, labels, options)[0].astype(dtype), (x, w, labels)
+    losses, count, dx, dw = _gradients(x, w, labels, None, options)
+    return reduce(losses, count, options.reduction).astype(dtype), (dx, dw, count)
 
 
-def _linear_cross_entropy_backward(
-    res: tuple,
-    dy: Array,
-    *,
-    chunk: int,
-    ignore_index: int | None,
-    label_smoothing: float,
-    z_loss: float,
-    reduction: str,
-    transposed: bool,
-) -> tuple[Array, Array, None]:
+def _linear_cross_entropy_backward(res, dy, **static):
     """With p = softmax(x w), lse = ln Σ exp(x w), q = (1 − ε) y + ε / V:
     dz = ((1 + 2 ζ lse) p − q) dy;  dx = dz wᵀ;  dw = xᵀ dz;  the mean divides dy by the count
     """
-    if reduction == "none":
-        options = _Options(chunk, ignore_index, label_smoothing, z_loss, reduction, transposed)
+    options = _Options(**static)
+    if options.reduction == "none":
         (x, w, labels), dy = jax.lax.optimization_barrier((res, dy))
-        _, dx, dw, _ = _gradients(x, w, labels, dy, options)
-        return dx, dw, None
+        return *_gradients(x, w, labels, dy, options)[2:], None
     dx, dw, count = res
-    dy = each(dy.astype(dx.dtype), count, reduction)
+    dy = each(dy.astype(dx.dtype), count, options.reduction)
     return dx * dy, dw * dy, None
-
-
-def _tokens(*tokens: int, transposed: bool = False, **static: Any) -> Case:
-    def make(random: Generator) -> tuple:
-        w = random.standard_normal((5, 3) if transposed else (3, 5))
-        return random.standard_normal((*tokens, 3)), w, random.integers(0, 5, tokens)
-
-    return Case(make, {**static, **({"transposed": True} if transposed else {})})
 
 
 @rule(
     _linear_cross_entropy_forward,
     _linear_cross_entropy_backward,
-    count=_mean_over,
-    cases={
-        "mean, chunks": _tokens(5, chunk=2),
-        "sum, transposed": _tokens(4, transposed=True, reduction="sum"),
-        "none, every option": _tokens(
-            2, 3, chunk=4, ignore_index=2, label_smoothing=0.2, z_loss=0.1, reduction="none"
-        ),
-        "mean, every option": _tokens(
-            9, transposed=True, chunk=3, ignore_index=0, label_smoothing=0.1, z_loss=0.1
-        ),
-        "one token": _tokens(),
-        "no tokens": _tokens(0),
-    },
+    cases=cases.LINEAR_CROSS_ENTROPY,
+    check=linear_head,
+    count=mean_over_labels,
 )
 def linear_cross_entropy(
     x: Array,

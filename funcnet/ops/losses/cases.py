@@ -1,0 +1,214 @@
+"""What proves the losses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from ...rules.rule import Case
+
+
+def _mask(random: Generator, shape: tuple[int, ...], masked: bool) -> np.ndarray | None:
+    return (random.random(shape) < 0.6) if masked else None
+
+
+def _normals(
+    *shape: int, arrays: int = 2, mask: bool = False, rows: bool = False, **static: Any
+) -> Case:
+    def make(random: Generator) -> tuple:
+        where = _mask(random, shape[:-1] if rows else shape, mask)
+        return *(random.standard_normal(shape) for _ in range(arrays)), where
+
+    return Case(make, static)
+
+
+def _tie(random: Generator) -> tuple:
+    predictions, targets, _ = _normals(4).make(random)
+    targets[1] = predictions[1]
+    return predictions, targets, None
+
+
+DISTANCE = {
+    "mean": _normals(6),
+    "sum": _normals(4, 3, reduction="sum"),
+    "none": _normals(4, 3, reduction="none"),
+    "one number": _normals(),
+    "where": _normals(4, 3, mask=True),
+    "where, none": _normals(9, mask=True, reduction="none"),
+    "equal": Case(_tie),
+    "no examples": _normals(0, 3),
+}
+HUBER = DISTANCE | {
+    "narrow": _normals(9, delta=0.1),
+    "wide": _normals(9, delta=3.0),
+    "infinite": Case(lambda random: (np.array([np.inf, -np.inf, 1.0]), np.zeros(3), None)),
+}
+SMOOTH_L1 = {
+    "mean": _normals(9),
+    "narrow, sum": _normals(4, 3, beta=0.1, reduction="sum"),
+    "where, none": _normals(9, mask=True, beta=3.0, reduction="none"),
+    "no examples": _normals(0, 3),
+}
+
+
+def _binary(*shape: int, weight: tuple | None = None, mask: bool = False, **static: Any) -> Case:
+    def make(random: Generator) -> tuple:
+        w = None if weight is None else random.uniform(0.5, 3.0, weight)
+        where = _mask(random, shape, mask)
+        return random.standard_normal(shape), random.random(shape), where, w
+
+    return Case(make, static)
+
+
+BINARY_CROSS_ENTROPY = {
+    "mean": _binary(6),
+    "sum": _binary(4, 3, reduction="sum"),
+    "none": _binary(4, 3, reduction="none"),
+    "one number": _binary(),
+    "one weight": _binary(4, 3, weight=()),
+    "weights, where": _binary(4, 3, weight=(3,), mask=True),
+    "no examples": _binary(0, 3),
+}
+
+
+def _coins(*shape: int, mask: bool = False, **static: Any) -> Case:
+    def make(random: Generator) -> tuple:
+        where = _mask(random, shape, mask)
+        return random.uniform(0.1, 0.9, shape), random.random(shape), where
+
+    return Case(make, static)
+
+
+def _sure(random: Generator) -> tuple:
+    return np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.5, 0.5, 1.0]), None
+
+
+BERNOULLI_NLL = {
+    "mean": _coins(6),
+    "sum": _coins(4, 3, reduction="sum"),
+    "where, none": _coins(9, mask=True, reduction="none"),
+    "0 and 1": Case(_sure),
+    "no examples": _coins(0, 3),
+}
+GAUSSIAN_NLL = {
+    "mean": _normals(6, arrays=3),
+    "sum, full": _normals(4, 3, arrays=3, reduction="sum", full=True),
+    "where, none": _normals(9, arrays=3, mask=True, reduction="none"),
+    "no examples": _normals(0, 3, arrays=3),
+}
+
+
+def _distributions(*shape: int, mask: bool = False, **static: Any) -> Case:
+    def make(random: Generator) -> tuple:
+        log_q, p = (random.dirichlet(np.ones(shape[-1]), shape[:-1]) for _ in range(2))
+        return np.log(log_q), p, _mask(random, shape[:-1], mask)
+
+    return Case(make, static)
+
+
+def _impossible(random: Generator) -> tuple:
+    log_q, p, _ = _distributions(3, 4).make(random)
+    log_q[0, 1], p[0, 1] = -np.inf, 0.0
+    return log_q, p, None
+
+
+KL_DIVERGENCE = {
+    "mean": _distributions(6, 5),
+    "sum": _distributions(2, 3, 4, reduction="sum"),
+    "where, none": _distributions(6, 5, mask=True, reduction="none"),
+    "p = 0": Case(_impossible),
+    "no examples": _distributions(0, 5),
+}
+GAUSSIAN_KL = {
+    "mean": _normals(6, 5, rows=True),
+    "sum": _normals(2, 3, 4, rows=True, reduction="sum"),
+    "where, none": _normals(6, 5, rows=True, mask=True, reduction="none"),
+    "no examples": _normals(0, 5, rows=True),
+}
+
+
+def _logits(random: Generator, examples: tuple[int, ...]) -> np.ndarray:
+    return random.standard_normal((*examples, 5))
+
+
+def _log_probs(random: Generator, examples: tuple[int, ...]) -> np.ndarray:
+    return np.log(random.dirichlet(np.ones(5), examples))
+
+
+def _classes(
+    *examples: int,
+    outputs: Callable[[Generator, tuple[int, ...]], np.ndarray] = _logits,
+    soft: bool = False,
+    weighted: bool = False,
+    mask: bool = False,
+    **static: Any,
+) -> Case:
+    def make(random: Generator) -> tuple:
+        hard = random.integers(0, 5, examples)
+        labels = random.dirichlet(np.ones(5), examples) if soft else hard
+        weights = random.uniform(0.5, 2.0, (5,)) if weighted else None
+        return outputs(random, examples), labels, weights, _mask(random, examples, mask)
+
+    return Case(make, static)
+
+
+def _ruled_out(random: Generator) -> tuple:
+    logits, labels, _, _ = _classes(6).make(random)
+    logits[::2, 1] = -np.inf
+    return logits, labels, np.array([1.0, 0.0, 2.0, 1.0, 0.5]), None
+
+
+def _none_counts(random: Generator) -> tuple:
+    return *_classes(4).make(random)[:3], np.zeros(4, bool)
+
+
+NLL = {
+    "mean": _classes(6, outputs=_log_probs),
+    "sum": _classes(2, 3, outputs=_log_probs, reduction="sum"),
+    "every option": _classes(9, outputs=_log_probs, weighted=True, mask=True, ignore_index=2),
+    "none": _classes(6, outputs=_log_probs, mask=True, reduction="none"),
+    "no examples": _classes(0, outputs=_log_probs),
+}
+CROSS_ENTROPY = {
+    "mean": _classes(6),
+    "sum": _classes(6, reduction="sum"),
+    "none": _classes(6, reduction="none"),
+    "one example": _classes(),
+    "sequence": _classes(2, 3),
+    "ignored": _classes(9, ignore_index=2),
+    "weights": _classes(6, weighted=True),
+    "smoothing": _classes(6, label_smoothing=0.1),
+    "every option": _classes(9, weighted=True, mask=True, ignore_index=0, label_smoothing=0.2),
+    "where, none": _classes(9, mask=True, reduction="none"),
+    "soft": _classes(6, soft=True),
+    "soft, none": _classes(6, soft=True, reduction="none"),
+    "soft, every option": _classes(2, 4, soft=True, weighted=True, mask=True, label_smoothing=0.2),
+    "z loss": _classes(6, weighted=True, mask=True, z_loss=0.1),
+    "z loss, soft": _classes(6, soft=True, z_loss=0.1),
+    "ruled out": Case(_ruled_out, {"label_smoothing": 0.1}),
+    "none counts": Case(_none_counts),
+    "no examples": _classes(0),
+}
+
+
+def _tokens(*tokens: int, transposed: bool = False, **static: Any) -> Case:
+    def make(random: Generator) -> tuple:
+        w = random.standard_normal((5, 3) if transposed else (3, 5))
+        return random.standard_normal((*tokens, 3)), w, random.integers(0, 5, tokens)
+
+    return Case(make, {**static, **({"transposed": True} if transposed else {})})
+
+
+LINEAR_CROSS_ENTROPY = {
+    "mean, chunks": _tokens(5, chunk=2),
+    "sum, transposed": _tokens(4, transposed=True, reduction="sum"),
+    "none, every option": _tokens(
+        2, 3, chunk=4, ignore_index=2, label_smoothing=0.2, z_loss=0.1, reduction="none"
+    ),
+    "mean, every option": _tokens(
+        9, transposed=True, chunk=3, ignore_index=0, label_smoothing=0.1, z_loss=0.1
+    ),
+    "one token": _tokens(),
+    "no tokens": _tokens(0),
+}

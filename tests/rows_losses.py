@@ -1,0 +1,103 @@
+"""Messages of the losses."""
+
+# pyright: reportArgumentType=false
+# Wrong arguments are the matter here.
+
+from functools import partial
+
+import jax.numpy as jnp
+
+import funcnet as fn
+
+from .forms import LayerCase, rows
+
+Z, Y = jnp.zeros((2, 3)), jnp.array([0, 2])
+N, COLUMN = jnp.zeros(4), jnp.zeros((4, 1))
+DISTANCES = (fn.squared_error, fn.absolute_error, fn.huber, fn.smooth_l1)
+
+LAYERS: dict[str, LayerCase] = {}
+
+OPS = rows(
+    ValueError,
+    partial(fn.cross_entropy, jnp.zeros((2, 0)), Y),
+    "cross_entropy: expected logits of shape (..., classes), got shape (2, 0). They come first, "
+    "before any softmax; the labels come second.",
+    partial(fn.cross_entropy, Z, Z[:, :2]),
+    "cross_entropy: expected soft labels of the logits' shape (2, 3), got shape (2, 2). Integer "
+    "labels have that shape without its last axis.",
+    partial(fn.cross_entropy, Z, Y[:1]),
+    "cross_entropy: expected labels of shape (2,), or (2, 3) for soft ones, as logits have shape "
+    "(2, 3), got shape (1,). The classes lie on the last axis of the logits.",
+    partial(fn.cross_entropy, Z, Y, jnp.ones(2)),
+    "cross_entropy: expected weights of shape (3,), one for each class, got shape (2,). To leave "
+    "out examples, use where.",
+    partial(fn.cross_entropy, Z, Y, label_smoothing=1.0),
+    "cross_entropy: expected label_smoothing from 0 to below 1, got 1.0. It is the share of each "
+    "label that is spread over all classes.",
+    partial(fn.cross_entropy, Z, Y, label_smoothing="0.1"),
+    "cross_entropy: expected label_smoothing from 0 to below 1, got '0.1'. It is the share of each "
+    "label that is spread over all classes.",
+    partial(fn.cross_entropy, Z, Y, z_loss="1e-4"),
+    "cross_entropy: expected z_loss of 0 or more, got '1e-4'. It is the weight of the square of "
+    "logsumexp(logits), such as 1e-4.",
+    partial(fn.cross_entropy, Z, Z, ignore_index=0),
+    "cross_entropy: expected integer labels, since ignore_index is given, got soft labels. Leave "
+    "out examples with where.",
+    partial(fn.cross_entropy, Z, Y + 1),
+    "cross_entropy: expected labels from 0 to 2, got labels from 1 to 3. Leave out what must not "
+    "count with where.",
+    partial(fn.cross_entropy, Z, Y - 1, reduction="none"),
+    "cross_entropy: expected labels from 0 to 2, got labels from -1 to 1. Leave out what must not "
+    "count with where.",
+    partial(fn.cross_entropy, Z, Y, reduction="average"),
+    "cross_entropy: expected reduction to be 'mean', 'sum' or 'none', got 'average'. Choose one of "
+    "the three.",
+    partial(fn.cross_entropy, Z, Y, None, Z == 0),
+    "cross_entropy: expected where of shape (2,), one entry for each loss, got shape (2, 3). "
+    "Broadcast it first: jnp.broadcast_to(where, shape).",
+    partial(fn.binary_cross_entropy, COLUMN, N),
+    "binary_cross_entropy: expected targets of shape (4, 1), as logits has, got shape (4,). "
+    "Reshape it first: targets.reshape(logits.shape).",
+    partial(fn.binary_cross_entropy, Z, Z, None, jnp.ones(2)),
+    "binary_cross_entropy: expected pos_weight that broadcasts to the logits' shape (2, 3), got "
+    "shape (2,). Pass one number, or one for each output on the last axis.",
+    partial(fn.binary_cross_entropy, N, N - 1),
+    "binary_cross_entropy: expected targets from 0 to 1, got targets from -1.0 to -1.0. Leave out "
+    "what must not count with where.",
+    partial(fn.bernoulli_nll, N, N - 1),
+    "bernoulli_nll: expected targets from 0 to 1, got targets from -1.0 to -1.0. Leave out what "
+    "must not count with where.",
+    partial(fn.kl_divergence, Z, Z - 1),
+    "kl_divergence: expected p from 0 to inf, got p from -1.0 to -1.0. Leave out what must not "
+    "count with where.",
+    partial(fn.huber, N, N, delta=0.0),
+    "huber: expected delta above 0, got 0.0. It is the error at which the parabola becomes a line.",
+) + rows(
+    TypeError,
+    partial(fn.cross_entropy, Z, Y[:, None]),
+    "cross_entropy: expected soft labels of a floating dtype, as these have the rank of the "
+    "logits, got int32 of shape (2, 1). Pass one class for each example, without the last axis, or "
+    "one_hot.astype(float).",
+    partial(fn.cross_entropy, Z, Y.astype("float32")),
+    "cross_entropy: expected labels of an integer dtype, one class for each example, got float32. "
+    "Convert them: labels.astype(int).",
+    partial(fn.cross_entropy, Z, Y, None, jnp.ones(2)),
+    "cross_entropy: expected where of dtype bool, got float32. Write the mask as a comparison, "
+    "such as positions < length.",
+)
+
+for op in DISTANCES:
+    OPS += rows(
+        ValueError,
+        partial(op, N, COLUMN),
+        f"{op.__name__}: expected targets of shape (4,), as predictions has, got shape (4, 1). "
+        "Reshape it first: targets.reshape(predictions.shape).",
+        partial(op, N, N, reduction=None),
+        f"{op.__name__}: expected reduction to be 'mean', 'sum' or 'none', got None. Choose one of "
+        "the three.",
+        partial(op, N, N, COLUMN == 0),
+        f"{op.__name__}: expected where of shape (4,), one entry for each loss, got shape (4, 1). "
+        "Broadcast it first: jnp.broadcast_to(where, shape).",
+    )
+
+OTHERS = []
