@@ -9,15 +9,11 @@ from .checks import floats
 
 
 def keeps_output(
-    backward: Callable,
-    *,
-    cases: Mapping[str, Case],
-    check: Callable = floats,
-    wide: bool = True,
+    backward: Callable, *, cases: Mapping[str, Case], check: Callable = floats, wide: bool = True
 ) -> Callable[[Callable], Callable]:
     """Give an op `backward(y, dy)`: it keeps its output, which the op that follows keeps too.
 
-    The options are those of `rule`, for x as the only floating argument.
+    The options are those of `rule`.
 
     >>> @keeps_output(lambda y, dy: (y * dy,), cases={})
     ... def exponential(x):
@@ -28,12 +24,8 @@ def keeps_output(
     """
 
     def decorate(primal: Callable) -> Callable:
-        @functools.wraps(primal)
-        def _forward(*operands: Any, **static: Any) -> tuple[Any, Any]:
-            y = primal(*operands, **static)
-            return y, y
-
-        return rule(_forward, backward, cases=cases, check=check, wide=wide)(primal)
+        forward = _forward_of(primal, lambda x, y: y)
+        return rule(forward, backward, cases=cases, check=check, wide=wide)(primal)
 
     return decorate
 
@@ -46,7 +38,7 @@ def keeps_input(
     wide: bool = True,
     recomputes: bool = False,
 ) -> Callable[[Callable], Callable]:
-    """Give an op of one argument `backward(x, dy)`: it keeps x.
+    """Give an op `backward(x, dy)`: it keeps its first argument.
 
     The options are those of `rule`.
 
@@ -59,13 +51,17 @@ def keeps_input(
     """
 
     def decorate(primal: Callable) -> Callable:
-        @functools.wraps(primal)
-        def _forward(x: Any, **static: Any) -> tuple[Any, Any]:
-            return primal(x, **static), x
-
-        attach = rule(
-            _forward, backward, cases=cases, check=check, wide=wide, recomputes=recomputes
-        )
-        return attach(primal)
+        forward = _forward_of(primal, lambda x, y: x)
+        options = {"check": check, "wide": wide, "recomputes": recomputes}
+        return rule(forward, backward, cases=cases, **options)(primal)
 
     return decorate
+
+
+def _forward_of(primal: Callable, kept: Callable[[Any, Any], Any]) -> Callable:
+    @functools.wraps(primal)
+    def _forward(x: Any, *others: Any, **static: Any) -> tuple[Any, Any]:
+        y = primal(x, *others, **static)
+        return y, kept(x, y)
+
+    return _forward

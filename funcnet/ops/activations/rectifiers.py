@@ -2,9 +2,9 @@
 
 Most of them keep their output for the backward pass: the op that follows keeps it too, so it
 costs nothing, and it tells the piece as well as the input does. At a kink the slope is the one
-PyTorch takes: relu'(0) = 0, leaky_relu'(0) = slope, and 0 at every end of a clipped range. NaN in
-gives NaN out. The pieces of relu, relu6, hard_tanh and leaky_relu can be told from a 16-bit output
-as well: these keep it where the others compute it again in float32.
+PyTorch takes: relu'(0) = 0, where `jnp.maximum` has a half, leaky_relu'(0) = slope, and 0 at every
+end of a clipped range. NaN in gives NaN out. The pieces of relu, relu6, hard_tanh and leaky_relu
+show in a 16-bit output as well, so these need no float32.
 """
 
 import jax.numpy as jnp
