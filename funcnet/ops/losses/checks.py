@@ -100,9 +100,18 @@ def bent(name: str, remedy: str) -> Callable[..., None]:
     return _is_bent
 
 
-def binary(op: str, *, logits: Array, pos_weight: Array | None, **given: Any) -> None:
+def binary(
+    op: str,
+    *,
+    logits: Array,
+    targets: Array,
+    where: Array | None,
+    pos_weight: Array | None,
+    reduction: str,
+) -> None:
     """Raise unless the targets have the shape of the logits, to which the weight broadcasts."""
-    alike("logits", "targets")(op, logits=logits, **given)
+    pair = alike("logits", "targets")
+    pair(op, logits=logits, targets=targets, where=where, reduction=reduction)
     shape, sizes = jnp.shape(logits), () if pos_weight is None else jnp.shape(pos_weight)
     fits = zip(sizes[::-1], shape[::-1], strict=False)
     require(
