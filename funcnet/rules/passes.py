@@ -46,9 +46,9 @@ def in_float32(passes: Passes) -> Passes:
     def _forward(*operands: Any, **static: Any) -> tuple[Any, Any]:
         wide = widened(operands)
         output, res = passes.forward(*wide, **static)
-        if not any(map(_is_narrow, jax.tree.leaves(operands))):
-            return output, res
         rounded = _rounded(output, operands)
+        if not any(map(_is_narrow, jax.tree.leaves(operands))):
+            return rounded, res
         outputs = {id(y) for y in jax.tree.leaves(output)}
         if any(id(leaf) in outputs for leaf in jax.tree.leaves(res)):
             return rounded, Again(operands, tuple(static.items()))
@@ -111,8 +111,9 @@ def _is_narrow(x: Any) -> bool:
 def _rounded(output: Any, operands: Sequence[Any]) -> Any:
     floats = [x for x in jax.tree.leaves(operands) if jnp.issubdtype(x.dtype, jnp.floating)]
     first, *others = jax.tree.leaves(output)
-    rounded = first.astype(floats[0].dtype)
-    return jax.tree.structure(output).unflatten([rounded, *others])
+    if first.dtype == floats[0].dtype:
+        return output
+    return jax.tree.structure(output).unflatten([first.astype(floats[0].dtype), *others])
 
 
 def _narrowed(res: Any, wide: Any, operands: Any) -> Kept:

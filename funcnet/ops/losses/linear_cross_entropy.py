@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ...rules.rule import rule
 from ...types import Array
-from ..shared.precision import wide
+from ..shared.precision import product, wide
 from . import cases
 from .checks import check_range, linear_head
 from .labels import counts_of, label_losses, label_slopes, mean_over_labels, within_classes
@@ -47,13 +47,13 @@ class _Head(NamedTuple):
 
 
 def _head(x: Array, w: Array, labels: Array, options: _Options) -> _Head:
-    dtype, labels = wide(x, w), labels.reshape(-1)
+    dtype, labels = jnp.result_type(x, w), labels.reshape(-1)
     w = (w.T if options.transposed else w).astype(dtype)
     counts = counts_of(labels, None, options.ignore_index)
     remedy = "Leave out tokens by a label of their own: ignore_index=-1."
     check_range("linear_cross_entropy", "labels", labels, counts, 0, w.shape[1] - 1, remedy)
     safe, within = within_classes(labels, w.shape[1])
-    weight = masked(jnp.where(within, 1, jnp.asarray(jnp.nan, dtype)), counts)
+    weight = masked(jnp.where(within, 1, jnp.asarray(jnp.nan, wide(dtype))), counts)
     rows = x.reshape(-1, x.shape[-1]).astype(dtype)
     rows = masked(rows, None if counts is None else counts[:, None])
     rows, safe, weight = (_in_chunks(part, options) for part in (rows, safe, weight))
@@ -80,7 +80,7 @@ def _losses(x: Array, w: Array, labels: Array, options: _Options) -> tuple[Array
 
     def body(part: tuple[Array, Array, Array]) -> Array:
         rows, labels, weight = part
-        return label_losses(rows @ head.w, labels, weight, None, eps, zeta)[0]
+        return label_losses(product(rows, head.w, head.w.dtype), labels, weight, None, eps, zeta)[0]
 
     losses = jax.lax.map(body, (head.rows, head.labels, head.weight))
     return _of_tokens(losses, labels, head)
@@ -95,18 +95,18 @@ def _gradients(
     if dlosses is not None:
         dlosses = masked(dlosses.astype(weight.dtype).reshape(-1), head.counts)
         weight = weight * _in_chunks(dlosses, options)
-    back = head.w.T
+    back, dtype = head.w.T, head.w.dtype
 
     def body(dw: Array, part: tuple) -> tuple[Array, tuple[Array, Array]]:
         rows, labels, w_y, weight = part
-        logits = rows @ head.w
+        logits = product(rows, head.w, dtype)
         losses, top, rest = label_losses(logits, labels, w_y, None, eps, zeta)
         log_p = logits - top - rest
         dz = label_slopes(log_p, top + rest, labels, 1, None, eps, zeta) * weight[:, None]
-        return dw + rows.T @ dz, (losses, dz @ back)
+        return dw + product(rows.T, dz, dtype), (losses, product(dz, back, dtype))
 
     parts = (head.rows, head.labels, head.weight, weight)
-    dw, (losses, dx) = jax.lax.scan(body, jnp.zeros_like(head.w), parts)
+    dw, (losses, dx) = jax.lax.scan(body, jnp.zeros_like(head.w, wide(dtype)), parts)
     dx = dx.reshape(-1, x.shape[-1])[: labels.size].reshape(x.shape)
     return *_of_tokens(losses, labels, head), dx, dw.T if options.transposed else dw
 
@@ -137,6 +137,7 @@ def _linear_cross_entropy_backward(res, dy, **static):
     _linear_cross_entropy_backward,
     cases=cases.LINEAR_CROSS_ENTROPY,
     check=linear_head,
+    rounds=True,
     count=mean_over_labels,
 )
 def linear_cross_entropy(
