@@ -16,7 +16,7 @@ import optax
 
 import funcnet as fn
 
-data = fn.load_data("breast_cancer")
+data = fn.data.load_data("breast_cancer")
 (x, labels), (x_test, labels_test) = data.train, data.test
 y = labels.astype("float32")
 print(f"{len(x)} tumours to learn from, {len(x_test)} held out, {x.shape[1]} measurements each")

@@ -64,7 +64,7 @@ a, delta = fn.activations(*arrays[:2]), fn.deltas(*arrays)
 column = jax.grad(fn.backprop_loss)(*arrays, decay=decay)
 
 # 3. The bias apart: a network of dense layers, the same loss, and jax.grad.
-net = fn.MLP((3, 1), activation=fn.sigmoid)
+net = fn.nets.MLP((3, 1), activation=fn.sigmoid)
 names = ("dense", "dense_1")
 params = {
     name: {"w": theta[:, 1:].T, "b": theta[:, 0]} for name, theta in zip(names, thetas, strict=True)

@@ -22,8 +22,8 @@ train, test = (x[:700], y[:700]), (x[700:], y[700:])
 
 networks = {
     "one unit": fn.Dense(1),
-    "sigmoid hidden units": fn.MLP((12, 12, 1), activation=fn.sigmoid),
-    "ReLU hidden units": fn.MLP((12, 12, 1), activation=fn.relu),
+    "sigmoid hidden units": fn.nets.MLP((12, 12, 1), activation=fn.sigmoid),
+    "ReLU hidden units": fn.nets.MLP((12, 12, 1), activation=fn.relu),
 }
 
 params, right = {}, {}

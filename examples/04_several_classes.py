@@ -17,10 +17,10 @@ import optax
 
 import funcnet as fn
 
-data = fn.load_data("digits")
+data = fn.data.load_data("digits")
 (x, y), (x_test, y_test) = data.train, data.test
 classes = len(data.classes or ())
-net = fn.serial(fn.Flatten(), fn.MLP((128, classes)))
+net = fn.serial(fn.Flatten(), fn.nets.MLP((128, classes)))
 epochs, batch, smoothing = 25, 64, 0.1
 
 

@@ -14,10 +14,10 @@ from sklearn.linear_model import Ridge
 
 import funcnet as fn
 
-data = fn.load_data("diabetes")
+data = fn.data.load_data("diabetes")
 (x, y), (x_test, y_test) = data.train, data.test
 copies = 8
-net = fn.MLP((16, 1), activation=fn.relu)
+net = fn.nets.MLP((16, 1), activation=fn.relu)
 several = fn.ensemble(net, copies)
 
 

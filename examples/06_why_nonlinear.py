@@ -23,7 +23,7 @@ def identity(z):
 
 def deep(activation):
     """Three layers of 8, 8 and 1 units."""
-    return fn.MLP((8, 8, 1), activation=activation)
+    return fn.nets.MLP((8, 8, 1), activation=activation)
 
 
 def collapse(params):

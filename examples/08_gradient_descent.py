@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import funcnet as fn
 
-data = fn.load_data("diabetes")
+data = fn.data.load_data("diabetes")
 x, y = data.train[0][:, 2:3], data.train[1]  # body-mass index; the disease a year later
 line = fn.Dense(1)
 start = {"w": jnp.array([[-0.8]]), "b": jnp.array([0.9])}

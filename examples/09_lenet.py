@@ -24,11 +24,11 @@ def framed(images):
     return np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
 
 
-data = fn.load_data("mnist5k")
+data = fn.data.load_data("mnist5k")
 x, x_test = framed(data.train[0]), framed(data.test[0])
 y, y_test = data.train[1], data.test[1]
 
-net = fn.LeNet()
+net = fn.nets.LeNet()
 print(net.summary(x[:1]))
 
 

@@ -23,16 +23,16 @@ import optax
 import funcnet as fn
 
 try:
-    data = fn.load_data("fashion-mnist")
+    data = fn.data.load_data("fashion-mnist")
 except ValueError as missing:
     print(f"{missing}\nUsing mnist5k instead.")
-    data = fn.load_data("mnist5k")
+    data = fn.data.load_data("mnist5k")
 SHOWN, HELD, BATCH, EPOCHS = 3072, 1000, 64, 3
 x, y = data.train[0][:SHOWN], data.train[1][:SHOWN]
 x_test, y_test = data.test[0][:HELD], data.test[1][:HELD]
 print(f"{data.name}: {len(x)} images to learn from, {len(x_test)} held out")
 
-net = fn.ResNet(20, 10)
+net = fn.nets.ResNet(20, 10)
 total = net.summary(x[:1]).total
 print(f"{total.parameters:,} parameters in 20 layers")
 

@@ -19,10 +19,10 @@ import funcnet as fn
 
 EPOCHS, BATCH = 12, 64
 
-data = fn.load_data("mnist5k")
+data = fn.data.load_data("mnist5k")
 (x, y), (x_test, y_test) = data.train, data.test
 
-net = fn.ViT(10, patch=4, width=48, depth=3, heads=4, hidden=96, drop=0.05, pool="token")
+net = fn.nets.ViT(10, patch=4, width=48, depth=3, heads=4, hidden=96, drop=0.05, pool="token")
 print(net.summary(x[:1]))
 
 steps = EPOCHS * (len(x) // BATCH)

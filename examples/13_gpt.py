@@ -27,7 +27,7 @@ letters = len(text.alphabet)
 print(f"{len(text.tokens):,} characters, {letters} different ones")
 
 sizes = {"width": 96, "depth": 3, "heads": 4, "length": 2 * LENGTH, "rotary": True}
-net = fn.GPT(letters, logits=False, **sizes)
+net = fn.nets.GPT(letters, logits=False, **sizes)
 schedule = optax.warmup_cosine_decay_schedule(0.0, 4e-3, STEPS // 10, STEPS)
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.1))
 step = fn.make_step(net, lm_loss, optimizer)
@@ -52,7 +52,7 @@ for i in range(STEPS):
         )
 
 prompt = "The import statement "
-writer = fn.GPT(letters, cache=True, **sizes)
+writer = fn.nets.GPT(letters, cache=True, **sizes)
 ids = jnp.asarray(text.encode(prompt))[None]
 written = sample(writer, state.params, ids, 2 * LENGTH - len(prompt), jax.random.key(1),
                  temperature=0.7)  # fmt: skip

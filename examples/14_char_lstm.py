@@ -15,7 +15,7 @@ import funcnet as fn
 
 STEPS, BATCH, LENGTH = 400, 32, 64
 
-text = fn.load_text()
+text = fn.data.load_text()
 size = len(text.alphabet)
 print(f"{len(text.tokens):,} characters, {size} of them different")
 
@@ -25,24 +25,26 @@ chances = pairs / pairs.sum(1, keepdims=True)
 table = -np.log(chances[text.test[:-1], text.test[1:]]).mean()
 print(f"held out: a table of pairs leaves {table:.2f} nats a character")
 
-net = fn.CharRNN(size, cell="lstm", width=256, embed=48)
+net = fn.nets.CharRNN(size, cell="lstm", width=256, embed=48)
 rate = optax.cosine_decay_schedule(6e-3, STEPS)
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 step = fn.make_step(net, fn.cross_entropy, optimizer)
-state = step.init(jax.random.key(0), *fn.windows(text.train, LENGTH, BATCH)[:1])
-held_out = fn.windows(text.test, LENGTH)
+state = step.init(jax.random.key(0), *fn.data.windows(text.train, LENGTH, BATCH)[:1])
+held_out = fn.data.windows(text.test, LENGTH)
 
 start = time.monotonic()
 for i in range(STEPS):
-    state, values = step.update(state, fn.windows(text.train, LENGTH, BATCH, step=i))
+    state, values = step.update(state, fn.data.windows(text.train, LENGTH, BATCH, step=i))
     if (i + 1) % 100 == 0:
         print(f"step {i + 1}: {values['loss']:.2f} nats, {time.monotonic() - start:.0f} s")
 loss = float(step.evaluate(state, held_out)["loss"])
 print(f"held out: the LSTM leaves {loss:.2f} nats a character")
 
-writer = fn.CharRNN(size, cell="lstm", width=256, embed=48, return_final=True)
+writer = fn.nets.CharRNN(size, cell="lstm", width=256, embed=48, return_final=True)
 prompt = jax.numpy.asarray(text.encode("The statement ")[None])
-drawn = fn.sample_recurrent(writer, state.params, prompt, 400, jax.random.key(1), temperature=0.7)
+drawn = fn.nets.sample_recurrent(
+    writer, state.params, prompt, 400, jax.random.key(1), temperature=0.7
+)
 print("The statement " + text.decode(drawn[0]))
 
 assert loss < 0.8 * table

@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 
 import funcnet as fn
 
-data = fn.load_data("mnist5k")
+data = fn.data.load_data("mnist5k")
 x, x_test = data.train[0], data.test[0]
 shape = x.shape[1:]
 
-net = fn.VAE(16, shape, widths=(400, 200))
+net = fn.nets.VAE(16, shape, widths=(400, 200))
 start = time.monotonic()
 fitted = fn.fit(
-    net, fn.negative_elbo, optax.adam(1e-3), (x, x),
+    net, fn.nets.negative_elbo, optax.adam(1e-3), (x, x),
     epochs=30, batch=50, validation=(x_test, x_test), progress=False,
     on_epoch=lambda row, state: print(
         f"epoch {row['epoch']:2d}: {row['loss']:.1f} nats, held out {row['val_loss']:.1f}"
@@ -43,12 +43,12 @@ print(f"held out: {bound:.1f} nats, {kl:.1f} of them for the code; without a cod
 
 # A classifier that has seen only real digits reads those that were drawn.
 reader = fn.fit(
-    fn.MLP((256, 10)), fn.cross_entropy, optax.adam(1e-3),
+    fn.nets.MLP((256, 10)), fn.cross_entropy, optax.adam(1e-3),
     (x.reshape(len(x), -1), data.train[1]), epochs=10, batch=50, progress=False,
 )  # fmt: skip
-decoder = fn.VAE(16, shape, widths=(400, 200), decode=True)
+decoder = fn.nets.VAE(16, shape, widths=(400, 200), decode=True)
 drawn = fn.sigmoid(decoder(params, jax.random.normal(jax.random.key(1), (500, 16))))
-chances = fn.softmax(fn.MLP((256, 10))(reader.state.params, drawn.reshape(500, -1)))
+chances = fn.softmax(fn.nets.MLP((256, 10))(reader.state.params, drawn.reshape(500, -1)))
 sure, kinds = float(chances.max(1).mean()), np.bincount(chances.argmax(1), minlength=10)
 print(f"drawn digits: the reader is {sure:.0%} sure, and sees {kinds.tolist()} of 0 to 9")
 

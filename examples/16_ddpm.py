@@ -19,11 +19,11 @@ import funcnet as fn
 
 EPOCHS, BATCH = 40, 64
 
-data = fn.load_data("digits")
+data = fn.data.load_data("digits")
 x, x_test = (2 * part[0] - 1 for part in (data.train, data.test))
-betas = fn.noise_schedule(200, "cosine")
-unet = fn.UNet(1, (32, 64), groups=8, time_width=32)
-net = fn.DDPM(unet, betas)
+betas = fn.nets.noise_schedule(200, "cosine")
+unet = fn.nets.UNet(1, (32, 64), groups=8, time_width=32)
+net = fn.nets.DDPM(unet, betas)
 
 start = time.monotonic()
 rate = optax.cosine_decay_schedule(2e-3, EPOCHS * (len(x) // BATCH))
@@ -38,19 +38,19 @@ print(f"{time.monotonic() - start:.1f} s of training")
 
 start = time.monotonic()
 shape = (200, *x.shape[1:])
-drawn = fn.sample_ddpm(unet, fitted.state.params["net"], betas, shape, jax.random.key(1))
+drawn = fn.nets.sample_ddpm(unet, fitted.state.params["net"], betas, shape, jax.random.key(1))
 drawn = np.asarray(drawn)
 print(f"{time.monotonic() - start:.1f} s for {len(drawn)} digits out of noise")
 
 # A classifier that has seen only real digits reads those that were drawn.
 reader = fn.fit(
-    fn.MLP((128, 10)), fn.cross_entropy, optax.adam(1e-3),
+    fn.nets.MLP((128, 10)), fn.cross_entropy, optax.adam(1e-3),
     (x.reshape(len(x), -1), data.train[1]), epochs=30, batch=32, progress=False,
 )  # fmt: skip
 
 
 def read(images):
-    logits = fn.MLP((128, 10))(reader.state.params, jnp.reshape(images, (len(images), -1)))
+    logits = fn.nets.MLP((128, 10))(reader.state.params, jnp.reshape(images, (len(images), -1)))
     chances = fn.softmax(logits)
     return float(chances.max(1).mean()), np.bincount(chances.argmax(1), minlength=10)
 

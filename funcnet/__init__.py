@@ -5,13 +5,12 @@ by hand and proved against JAX's own. `import funcnet as fn` gives the names bel
 optax's.
 """
 
+from . import data as data
+from . import io as io
+from . import nets as nets
 from . import plot as plot
 from . import tree as tree
 from .figures import Mean as Mean
-from .interop.safetensors import load_safetensors as load_safetensors
-from .interop.safetensors import save_safetensors as save_safetensors
-from .interop.torch import from_state_dict as from_state_dict
-from .interop.torch import to_state_dict as to_state_dict
 from .layers import initializers as initializers
 from .layers.attention import Attention as Attention
 from .layers.conv import AvgPool as AvgPool
@@ -47,22 +46,6 @@ from .layers.resize import PixelShuffle as PixelShuffle
 from .layers.resize import Resize as Resize
 from .layers.transformer import FeedForward as FeedForward
 from .layers.transformer import TransformerBlock as TransformerBlock
-from .nets.convnet import LeNet as LeNet
-from .nets.ddpm import DDPM as DDPM
-from .nets.ddpm import sample_ddpm as sample_ddpm
-from .nets.gpt import GPT as GPT
-from .nets.gpt import lm_loss as lm_loss
-from .nets.mlp import MLP as MLP
-from .nets.noise import noise_schedule as noise_schedule
-from .nets.recurrent import CharRNN as CharRNN
-from .nets.recurrent import sample_recurrent as sample_recurrent
-from .nets.resnet import ResNet as ResNet
-from .nets.sampling import sample as sample
-from .nets.unet import UNet as UNet
-from .nets.vae import VAE as VAE
-from .nets.vae import negative_elbo as negative_elbo
-from .nets.vit import ClassToken as ClassToken
-from .nets.vit import ViT as ViT
 from .nn.combine import network as network
 from .nn.combine import parallel as parallel
 from .nn.combine import serial as serial
@@ -116,6 +99,7 @@ from .ops.losses.cross_entropy import cross_entropy as cross_entropy
 from .ops.losses.distances import absolute_error as absolute_error
 from .ops.losses.distances import binary_cross_entropy as binary_cross_entropy
 from .ops.losses.distances import huber as huber
+from .ops.losses.distances import smooth_l1 as smooth_l1
 from .ops.losses.distances import squared_error as squared_error
 from .ops.losses.divergence import gaussian_kl as gaussian_kl
 from .ops.losses.divergence import kl_divergence as kl_divergence
@@ -123,7 +107,6 @@ from .ops.losses.likelihood import bernoulli_nll as bernoulli_nll
 from .ops.losses.likelihood import gaussian_nll as gaussian_nll
 from .ops.losses.likelihood import nll as nll
 from .ops.losses.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
-from .ops.losses.distances import smooth_l1 as smooth_l1
 from .ops.norms.batch_norm import batch_norm as batch_norm
 from .ops.norms.batch_norm import normalize as normalize
 from .ops.norms.group_norm import group_norm as group_norm
@@ -155,9 +138,6 @@ from .traces.trace import trace as trace
 from .traces.watch.capture import capture as capture
 from .traces.watch.capture import edit_gradient as edit_gradient
 from .traces.watch.watch import watch as watch
-from .train.arrays import Data as Data
-from .train.data import batches as batches
-from .train.data import load_data as load_data
 from .train.fit import Fitted as Fitted
 from .train.fit import evaluate as evaluate
 from .train.fit import fit as fit
@@ -170,10 +150,13 @@ from .train.optimizers import averaged as averaged
 from .train.step import Step as Step
 from .train.step import TrainState as TrainState
 from .train.step import make_step as make_step
-from .train.text import Text as Text
-from .train.text import load_text as load_text
-from .train.text import windows as windows
-from .train.weights import load_weights as load_weights
-from .train.weights import save_weights as save_weights
 
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    """The names that are documented: modules count where they are a namespace."""
+    namespaces = {"data", "initializers", "io", "nets", "plot", "tree"}
+    modules = {name for name, value in globals().items() if isinstance(value, type(data))}
+    hidden = modules - namespaces
+    return [name for name in globals() if name[0] != "_" and name not in hidden]

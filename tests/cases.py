@@ -74,8 +74,8 @@ LAYERS: dict[str, LayerCase] = {
     "repeat with dropout": LayerCase(
         fn.repeat(fn.serial(fn.Dense(6), fn.Dropout(0.5)), 2), (ROWS,), needs_key=True
     ),
-    "mlp": LayerCase(fn.MLP((8, 8, 3), drop=0.1), (ROWS,), needs_key=True),
-    "lenet": LayerCase(fn.LeNet(10), (image(2, 32, 32, 1),)),
+    "mlp": LayerCase(fn.nets.MLP((8, 8, 3), drop=0.1), (ROWS,), needs_key=True),
+    "lenet": LayerCase(fn.nets.LeNet(10), (image(2, 32, 32, 1),)),
 }
 for topic in TOPICS:
     LAYERS |= topic.LAYERS

@@ -184,43 +184,45 @@ OTHERS = rows(
     lambda: fn.FeedForward(-1, activation="swiglu"),
     "feed_forward: expected hidden to be a whole number of 1 or more, or None, got -1. None is "
     "four times the features.",
-    lambda: fn.GPT(5, width=8, depth=0, heads=2, length=8),
+    lambda: fn.nets.GPT(5, width=8, depth=0, heads=2, length=8),
     "GPT: expected a depth that is a whole number of 1 or more, got 0. It is the number of blocks.",
-    lambda: fn.ViT(10, patch=4, pool="max", **SMALL),
+    lambda: fn.nets.ViT(10, patch=4, pool="max", **SMALL),
     'ViT: expected pool to be "token" or "mean", got \'max\'. The class token is the first '
     "paper's choice.",
-    lambda: fn.ViT(10, patch=4, drop_path="0.1", **SMALL),
+    lambda: fn.nets.ViT(10, patch=4, drop_path="0.1", **SMALL),
     "ViT: expected a probability from 0 to below 1, got drop_path='0.1'. It is the probability of "
     "leaving out a branch of the last block.",
-    lambda: fn.ViT(10, patch=3, **SMALL).init(KEY, image(1, 8, 8, 1)),
+    lambda: fn.nets.ViT(10, patch=3, **SMALL).init(KEY, image(1, 8, 8, 1)),
     "ViT: expected images (batch, height, width, channels) whose sides 3 divides, got shape (1, "
     "8, 8, 1). Crop or pad them, or choose another patch.",
-    lambda: sample(fn.GPT(5, length=8, **SMALL), {}, IDS[0], 4, KEY),
+    lambda: sample(fn.nets.GPT(5, length=8, **SMALL), {}, IDS[0], 4, KEY),
     "sample: expected a prompt of integers (batch, time), a token or more, got int32 of shape "
     "(2,). Write prompt[None] for a batch of one.",
-    lambda: sample(fn.GPT(5, length=8, **SMALL), {}, IDS, 0, KEY),
+    lambda: sample(fn.nets.GPT(5, length=8, **SMALL), {}, IDS, 0, KEY),
     "sample: expected a length of 1 token or more, got 0. It is the number of tokens to draw "
     "after the prompt.",
-    lambda: sample(fn.GPT(5, length=8, **SMALL), {}, IDS, 4, KEY, top_k=0),
+    lambda: sample(fn.nets.GPT(5, length=8, **SMALL), {}, IDS, 4, KEY, top_k=0),
     "sample: expected top_k of 1 or more, or None, got 0. It is among how many of the likeliest "
     "tokens to draw.",
-    lambda: sample(fn.GPT(5, length=8, **SMALL), {}, IDS, 4, KEY),
+    lambda: sample(fn.nets.GPT(5, length=8, **SMALL), {}, IDS, 4, KEY),
     "sample: expected a cache with room for 5 tokens: GPT(..., cache=True), got a net without a "
     "cache. Its `length` bounds the prompt and what is drawn together.",
-    lambda: sample(fn.GPT(5, length=8, **SMALL), {}, IDS + 5, 4, KEY),
+    lambda: sample(fn.nets.GPT(5, length=8, **SMALL), {}, IDS + 5, 4, KEY),
     "sample: expected a prompt of tokens from 0 to 4, got tokens from 5 to 5. The net knows no "
     "others: encode the prompt as its training text was.",
-    lambda: sample(fn.GPT(5, length=8, logits=False, **SMALL), {}, IDS - jnp.arange(2), 4, KEY),
+    lambda: sample(
+        fn.nets.GPT(5, length=8, logits=False, **SMALL), {}, IDS - jnp.arange(2), 4, KEY
+    ),
     "sample: expected a prompt of tokens from 0 to 4, got tokens from -1 to 0. The net knows no "
     "others: encode the prompt as its training text was.",
-    lambda: sample(fn.GPT(5, length=8, cache=True, **SMALL), {}, IDS, 8, KEY),
+    lambda: sample(fn.nets.GPT(5, length=8, cache=True, **SMALL), {}, IDS, 8, KEY),
     "sample: expected a cache with room for 9 tokens: GPT(..., cache=True), got room for 8. Its "
     "`length` bounds the prompt and what is drawn together.",
 )
 
 OTHERS += rows(
     TypeError,
-    lambda: fn.lm_loss(jnp.zeros((2, 3, 5)), IDS),
+    lambda: fn.nets.lm_loss(jnp.zeros((2, 3, 5)), IDS),
     "lm_loss: expected the pair (features, table), got ArrayImpl. Make the net with GPT(..., "
     "logits=False); from logits, cross_entropy is the loss.",
 )
@@ -236,9 +238,11 @@ LAYERS: dict[str, LayerCase] = {
     "feed-forward": LayerCase(fn.FeedForward(6), (SEQUENCE,)),
     "feed-forward, gated": LayerCase(fn.FeedForward(6, activation="swiglu"), (SEQUENCE,)),
     "transformer block": LayerCase(fn.TransformerBlock(2, causal=True), (SEQUENCE,)),
-    "class token": LayerCase(fn.ClassToken(), (SEQUENCE,)),
-    "gpt": LayerCase(fn.GPT(5, length=4, drop=0.1, **SMALL), (TOKENS,), needs_key=True),
+    "class token": LayerCase(fn.nets.ClassToken(), (SEQUENCE,)),
+    "gpt": LayerCase(fn.nets.GPT(5, length=4, drop=0.1, **SMALL), (TOKENS,), needs_key=True),
     "vit": LayerCase(
-        fn.ViT(3, patch=4, drop=0.1, drop_path=0.1, **SMALL), (image(2, 8, 8, 1),), needs_key=True
+        fn.nets.ViT(3, patch=4, drop=0.1, drop_path=0.1, **SMALL),
+        (image(2, 8, 8, 1),),
+        needs_key=True,
     ),
 }

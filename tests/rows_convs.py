@@ -59,8 +59,8 @@ OPS = rows(
     "chooses among the sizes that the convolution takes to that of x.",
 )
 
-UNET = fn.UNet(1, (2, 4), groups=2)
-TIMED = fn.UNet(1, (2, 4), groups=1, time_width=2)
+UNET = fn.nets.UNet(1, (2, 4), groups=2)
+TIMED = fn.nets.UNet(1, (2, 4), groups=1, time_width=2)
 KEY, PICTURES = jax.random.key(0), jnp.zeros((2, 4, 4, 1))
 
 OTHERS = rows(
@@ -75,16 +75,16 @@ OTHERS = rows(
     "conv_transpose: expected x of rank 3 (batch, *spatial, channel), got shape (1, 3, 3, 4). Give "
     "the kernel one length for each spatial axis, or x the axes it lacks: x[None] is a batch of "
     "one.",
-    lambda: fn.ResNet(19),
+    lambda: fn.nets.ResNet(19),
     "ResNet: expected a depth among 18, 34, 50, 101, 152 for large images, or 8, 20, 32, 44, 56, "
     "110 for 32x32, got 19. Write ResNet(18), or ResNet(20, 10) for ten classes of small images.",
-    lambda: fn.UNet(1, (32, 60)),
+    lambda: fn.nets.UNet(1, (32, 60)),
     "UNet: expected widths that are multiples of the 8 groups, and 1 or more blocks for each, got "
     "widths=(32, 60), blocks=1. Write UNet(1, widths=(32, 64, 128), blocks=2, groups=8).",
-    lambda: fn.UNet(1, 32),
+    lambda: fn.nets.UNet(1, 32),
     "UNet: expected widths that are multiples of the 8 groups, and 1 or more blocks for each, got "
     "widths=32, blocks=1. Write UNet(1, widths=(32, 64, 128), blocks=2, groups=8).",
-    lambda: fn.UNet(1, (8,), blocks=0),
+    lambda: fn.nets.UNet(1, (8,), blocks=0),
     "UNet: expected widths that are multiples of the 8 groups, and 1 or more blocks for each, got "
     "widths=(8,), blocks=0. Write UNet(1, widths=(32, 64, 128), blocks=2, groups=8).",
     lambda: TIMED.init(KEY, PICTURES),
@@ -105,6 +105,6 @@ LAYERS = {
     "conv transpose": LayerCase(
         fn.ConvTranspose(4, 4, stride=2, padding=1, groups=2), (image(2, 3, 4, 2),)
     ),
-    "resnet": LayerCase(fn.ResNet(8, 3), (image(4, 8, 8, 1),)),
+    "resnet": LayerCase(fn.nets.ResNet(8, 3), (image(4, 8, 8, 1),)),
     "unet": LayerCase(UNET, (image(2, 4, 4, 1),)),
 }

@@ -129,7 +129,7 @@ OTHERS = rows(
     UNCALLED.format("serial", "network(up)"),
     lambda: fn.serial(fn.Layer),
     UNCALLED.format("serial", "Layer"),
-    lambda: fn.serial(head=fn.LeNet),
+    lambda: fn.serial(head=fn.nets.LeNet),
     UNCALLED.format("serial", "LeNet"),
     lambda: fn.parallel(fn.Dense(3), fn.Dense),
     UNCALLED.format("parallel", "Dense"),
@@ -139,7 +139,7 @@ OTHERS = rows(
     UNCALLED.format("residual", "Dense"),
     lambda: fn.repeat(fn.TransformerBlock, 3),
     UNCALLED.format("repeat", "TransformerBlock"),
-    lambda: fn.ensemble(fn.MLP, 3),
+    lambda: fn.ensemble(fn.nets.MLP, 3),
     UNCALLED.format("ensemble", "MLP"),
     lambda: fn.remat(fn.Dense),
     UNCALLED.format("remat", "Dense"),
@@ -147,11 +147,11 @@ OTHERS = rows(
     UNCALLED.format("pure", "Dense"),
     lambda: fn.Bidirectional(fn.LSTM),
     UNCALLED.format("bidirectional", "LSTM"),
-    lambda: fn.DDPM(fn.UNet, fn.noise_schedule(4)),
+    lambda: fn.nets.DDPM(fn.nets.UNet, fn.nets.noise_schedule(4)),
     UNCALLED.format("ddpm", "UNet"),
-    lambda: fn.VAE(2, (4, 4, 1), encoder=fn.MLP),
+    lambda: fn.nets.VAE(2, (4, 4, 1), encoder=fn.nets.MLP),
     UNCALLED.format("network", "MLP"),
-    lambda: fn.MLP((4, 3), activation=fn.Dropout),
+    lambda: fn.nets.MLP((4, 3), activation=fn.Dropout),
     UNCALLED.format("serial", "Dropout"),
     lambda: fn.serial(Block).init(KEY, X),
     FACTORY.format("block", "Dense"),
@@ -178,7 +178,7 @@ OTHERS = rows(
     lambda: fn.serial(fn.Dense(3), "relu"),
     "serial: expected a Layer or a function as child, got 'relu'. Pass the function itself, as in "
     "fn.relu.",
-    lambda: fn.MLP((4, 3), activation="relu"),
+    lambda: fn.nets.MLP((4, 3), activation="relu"),
     "serial: expected a Layer or a function as child, got 'relu'. Pass the function itself, as in "
     "fn.relu.",
     lambda: fn.serial(fn.Dense(3), None),
@@ -414,9 +414,9 @@ OTHERS += rows(
     NORM.format("transformer_block", "a Layer"),
     lambda: fn.TransformerBlock(2, norm=fn.GroupNorm),
     NORM.format("transformer_block", "the function GroupNorm"),
-    lambda: fn.ResNet(18, norm=fn.BatchNorm()),
+    lambda: fn.nets.ResNet(18, norm=fn.BatchNorm()),
     NORM.format("resnet", "a Layer"),
-    lambda: fn.UNet(1, activation="silu"),
+    lambda: fn.nets.UNet(1, activation="silu"),
     "UNet: expected activation to be a function of an array, got 'silu'. Write "
     "UNet(1, activation=fn.silu).",
 )
@@ -461,7 +461,7 @@ OTHERS += rows(
     lambda: fn.Einsum("bd,dh->bh", 3),
     "einsum: expected a length for each of the axes dh of w, None for those that x has, got 3. The "
     "equation is 'bd,dh->bh'.",
-    lambda: fn.ResNet(8).init(KEY, jnp.ones((8, 8, 3))),
+    lambda: fn.nets.ResNet(8).init(KEY, jnp.ones((8, 8, 3))),
     "conv: expected x of rank 4 (batch, *spatial, channel), got shape (8, 8, 3). Give the kernel "
     "one length for each spatial axis, or x the axes it lacks: x[None] is a batch of one.",
     lambda: fn.repeat(3, fn.Dense(3)),
@@ -470,7 +470,7 @@ OTHERS += rows(
     lambda: fn.repeat(fn.Dense(3), 0),
     "repeat: expected a whole number of copies, 1 or more, got 0. Write repeat(layer, 8) for "
     "eight.",
-    lambda: fn.MLP("128"),
+    lambda: fn.nets.MLP("128"),
     "MLP: expected the width of one layer or more, got widths='128'. Write MLP((128, 10)) for one "
     "hidden layer of 128 and 10 outputs.",
     lambda: fn.serial(fn.Dense(3))({"conv": {}}, X),

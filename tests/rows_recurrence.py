@@ -18,9 +18,9 @@ X, W_IN, W_HIDDEN = jnp.zeros((2, 4, 3)), jnp.zeros((3, 8)), jnp.zeros((2, 8))
 SOURCE = Path(__file__).read_text()
 TOKENS = jnp.zeros((2, 3), jnp.int32)
 FITTING = "Initialise the parameters with an input of this shape."
-RNN = fn.CharRNN(5, width=2, embed=2, return_final=True)
-VAE = fn.VAE(2, (3,), widths=(4,))
-TEXT = fn.Text(jnp.arange(3), "abc", 2)
+RNN = fn.nets.CharRNN(5, width=2, embed=2, return_final=True)
+VAE = fn.nets.VAE(2, (3,), widths=(4,))
+TEXT = fn.data.Text(jnp.arange(3), "abc", 2)
 
 
 def plain(x):
@@ -101,26 +101,26 @@ OTHERS = rows(
     lambda: fn.GRU(4).init(KEY, ROWS),
     "gru: expected x of rank 3 (batch, time, features), got shape (2, 3). One sequence is a batch "
     "of one: x[None].",
-    lambda: fn.CharRNN(5, cell="tcn"),
+    lambda: fn.nets.CharRNN(5, cell="tcn"),
     "CharRNN: expected a cell among lstm, gru, rnn, got 'tcn'. Choose one of the three.",
-    lambda: fn.CharRNN(5, depth=0),
+    lambda: fn.nets.CharRNN(5, depth=0),
     "CharRNN: expected a depth that is a whole number of 1 or more, got 0. It is the number of "
     "recurrent layers.",
-    lambda: fn.sample_recurrent(RNN, {}, IDS, 3, KEY),
+    lambda: fn.nets.sample_recurrent(RNN, {}, IDS, 3, KEY),
     "sample_recurrent: expected a prompt of integers (batch, time), a token or more, got int32 of "
     "shape (2,). Write prompt[None] for a batch of one.",
-    lambda: fn.sample_recurrent(
+    lambda: fn.nets.sample_recurrent(
         RNN, {"embed": {"table": jnp.ones((5, 2))}}, jnp.array([[0, 5]]), 3, KEY
     ),
     "sample_recurrent: expected a prompt of tokens from 0 to 4, got tokens from 0 to 5. The net "
     "knows no others: encode the prompt as its training text was.",
-    lambda: fn.sample_recurrent(RNN, {}, TOKENS, 0, KEY),
+    lambda: fn.nets.sample_recurrent(RNN, {}, TOKENS, 0, KEY),
     "sample_recurrent: expected a length of 1 token or more, got 0. It is the number of tokens to "
     "draw after the prompt.",
-    lambda: fn.sample_recurrent(RNN, {}, TOKENS, 3, KEY, temperature=-1.0),
+    lambda: fn.nets.sample_recurrent(RNN, {}, TOKENS, 3, KEY, temperature=-1.0),
     "sample_recurrent: expected a temperature of 0 or more, got -1.0. Temperature 0 always takes "
     "the likeliest token.",
-    lambda: fn.VAE(0, (3,)),
+    lambda: fn.nets.VAE(0, (3,)),
     "VAE: expected a latent that is a whole number of 1 or more, got 0. It is the length of a "
     "code.",
     lambda: VAE.init(KEY, jnp.zeros((2, 4))),
@@ -128,42 +128,42 @@ OTHERS = rows(
     lambda: VAE.apply(*VAE.init(KEY, ROWS), ROWS, train=True),
     "vae: expected a random key in training, got key=None. Call net.apply(params, state, x, "
     "train=True, key=jax.random.key(0)), with another key for each step.",
-    lambda: fn.DDPM(plain, [0.1]).apply({}, {}, ROWS, train=True),
+    lambda: fn.nets.DDPM(plain, [0.1]).apply({}, {}, ROWS, train=True),
     "ddpm: expected a random key in training, got key=None. Call net.apply(params, state, x, "
     "train=True, key=jax.random.key(0)), with another key for each step.",
-    lambda: fn.noise_schedule(0),
+    lambda: fn.nets.noise_schedule(0),
     "noise_schedule: expected a number of steps that is a whole number of 1 or more, got 0. "
     "Write noise_schedule(1000); a few hundred will do for small images.",
-    lambda: fn.noise_schedule(10, "sine"),
+    lambda: fn.nets.noise_schedule(10, "sine"),
     "noise_schedule: expected the kind 'linear' or 'cosine', got 'sine'. Choose one of the two.",
-    lambda: fn.sample_ddpm(fn.pure(plain), {}, [0.1, 1.0], (2, 3), KEY),
+    lambda: fn.nets.sample_ddpm(fn.pure(plain), {}, [0.1, 1.0], (2, 3), KEY),
     "sample_ddpm: expected betas of shape (steps,), above 0 and below 1, got shape (2,), from 0.1 "
     "to 1. Make them with noise_schedule(1000).",
     lambda: TEXT.encode("axb!"),
     "encode: expected characters of the alphabet 'abc', got '!x' besides. Leave them out.",
     lambda: TEXT.decode([0, 3]),
     "decode: expected tokens from 0 to 2, got 0 to 3. They are places in the alphabet.",
-    lambda: fn.load_text("/nowhere/at/all"),
+    lambda: fn.data.load_text("/nowhere/at/all"),
     "load_text: expected a file in UTF-8 at /nowhere/at/all, got No such file or directory. Check "
     "the path.",
-    lambda: fn.load_text("/dev/null"),
+    lambda: fn.data.load_text("/dev/null"),
     "load_text: expected a text of some characters, got an empty file, /dev/null. Bring another "
     "one.",
-    lambda: fn.load_text(__file__, held_out=1e-9),
+    lambda: fn.data.load_text(__file__, held_out=1e-9),
     f"load_text: expected some text on both sides of the cut, got {len(SOURCE)} "
     "characters and held_out=1e-09. Bring a longer text.",
-    lambda: fn.load_text(held_out=1),
+    lambda: fn.data.load_text(held_out=1),
     "load_text: expected held_out between 0 and 1, got 1. It is the part at the end that is not "
     "learned from, such as 0.1.",
-    lambda: fn.windows(IDS, 2, 3, seed=-1),
+    lambda: fn.data.windows(IDS, 2, 3, seed=-1),
     "windows: expected a seed and a step of 0 or more, got seed=-1, step=0. They choose the places "
     "of the pieces.",
-    lambda: fn.windows(ROWS, 2),
+    lambda: fn.data.windows(ROWS, 2),
     "windows: expected tokens of shape (n,), got shape (2, 3). Write windows(text.train, 64, 32).",
-    lambda: fn.windows(IDS, 2, 3),
+    lambda: fn.data.windows(IDS, 2, 3),
     "windows: expected tokens of shape (n,) with n above the length 2, got shape (2,). Choose a "
     "shorter window: the last token needs one that follows it.",
-    lambda: fn.windows(IDS, 1, 0),
+    lambda: fn.data.windows(IDS, 1, 0),
     "windows: expected a length and a batch of 1 or more, got length=1, batch=0. Write "
     "windows(text.train, 64, 32).",
 ) + rows(
@@ -181,14 +181,16 @@ LAYERS: dict[str, LayerCase] = {
     "rnn": LayerCase(fn.RNN(3, reverse=True), (SEQUENCES,)),
     "bidirectional": LayerCase(fn.Bidirectional(fn.RNN(2)), (SEQUENCES,)),
     "vae": LayerCase(
-        fn.VAE(2, (6,), encoder=fn.serial(fn.Dropout(0.1), fn.Dense(3)), decoder=fn.Dense(6)),
+        fn.nets.VAE(2, (6,), encoder=fn.serial(fn.Dropout(0.1), fn.Dense(3)), decoder=fn.Dense(6)),
         (image(5, 6),),
         needs_key=True,
     ),
     "ddpm": LayerCase(
-        fn.DDPM(fn.UNet(1, (4,), groups=2, time_width=4), fn.noise_schedule(5)),
+        fn.nets.DDPM(fn.nets.UNet(1, (4,), groups=2, time_width=4), fn.nets.noise_schedule(5)),
         (image(2, 4, 4, 1),),
         needs_key=True,
     ),
-    "char rnn": LayerCase(fn.CharRNN(5, width=2, embed=2, drop=0.1), (TOKENS,), needs_key=True),
+    "char rnn": LayerCase(
+        fn.nets.CharRNN(5, width=2, embed=2, drop=0.1), (TOKENS,), needs_key=True
+    ),
 }

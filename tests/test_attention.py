@@ -14,7 +14,7 @@ from funcnet.nets.sampling import sample
 
 from .values import assert_agrees, draw, values_of
 
-GPT = partial(fn.GPT, 11, width=8, depth=2, heads=2, length=12)
+GPT = partial(fn.nets.GPT, 11, width=8, depth=2, heads=2, length=12)
 
 
 def close(a, b, tolerance=2e-5):
@@ -457,17 +457,17 @@ def test_sampling_with_a_cache_gives_the_tokens_of_the_whole_sequence(ids, key, 
 
 
 def test_sampling_from_the_likeliest(ids, key):
-    net = fn.GPT(11, width=8, depth=1, heads=2, length=5, cache=True, logits=False)
+    net = fn.nets.GPT(11, width=8, depth=1, heads=2, length=5, cache=True, logits=False)
     params = moved(net, ids)
     prompts = jnp.tile(ids[:1], (200, 1))
     many = sample(net, params, prompts, 1, key, temperature=9.0, top_k=3)
-    plain = fn.GPT(11, width=8, depth=1, heads=2, length=5)
+    plain = fn.nets.GPT(11, width=8, depth=1, heads=2, length=5)
     order = np.argsort(-run(plain, params, ids)[0, -1])
     assert set(many.ravel().tolist()) == set(order[:3].tolist())
 
 
 def test_more_than_the_vocabulary_to_draw_from_is_all_of_it(ids, key):
-    net = fn.GPT(11, width=8, depth=1, heads=2, length=8, cache=True)
+    net = fn.nets.GPT(11, width=8, depth=1, heads=2, length=8, cache=True)
     params = moved(net, ids)
     prompt = ids[:, :4]
     every = sample(net, params, prompt, 3, key)
@@ -476,7 +476,7 @@ def test_more_than_the_vocabulary_to_draw_from_is_all_of_it(ids, key):
 
 
 def test_a_prompt_that_is_traced_or_empty_is_not_looked_at(ids, key):
-    net = fn.GPT(11, width=8, depth=1, heads=2, length=8, cache=True)
+    net = fn.nets.GPT(11, width=8, depth=1, heads=2, length=8, cache=True)
     params = moved(net, ids)
     draw_one = jax.jit(lambda prompt: sample(net, params, prompt, 1, key))
     assert draw_one(ids[:, :4] + 11).shape == (2, 1)
@@ -486,7 +486,7 @@ def test_a_prompt_that_is_traced_or_empty_is_not_looked_at(ids, key):
 @pytest.mark.parametrize("pool", ["token", "mean"])
 def test_vit_is_a_transformer_over_patches(pool):
     options = {"patch": 4, "width": 8, "depth": 2, "heads": 2}
-    net, images = fn.ViT(3, pool=pool, **options), draw(2, 8, 12, 2).astype("float32")
+    net, images = fn.nets.ViT(3, pool=pool, **options), draw(2, 8, 12, 2).astype("float32")
     p = moved(net, images)
     tokens = images.reshape(2, 2, 4, 3, 4, 2).transpose(0, 1, 3, 2, 4, 5).reshape(2, 6, 32)
     x = tokens @ p["patches"]["w"].reshape(32, 8) + p["patches"]["b"]

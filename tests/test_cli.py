@@ -286,7 +286,7 @@ def test_ctrl_c_saves_what_was_learned(tmp_path):
 def test_check_prints_the_table(capsys):
     assert main(["check", "dense", "embed"]) == 0
     printed = capsys.readouterr().out
-    assert "x, w, b" in printed
+    assert "x, w" in printed
     assert "0 beyond the limit of 1e-12." in printed
 
 

@@ -251,19 +251,19 @@ def test_the_kernel_of_a_conv_transpose_has_the_variance_one_over_fan_in(key):
     ],
 )
 def test_resnet_has_the_parameters_of_torchvisions(depth, parameters):
-    assert count(fn.ResNet(depth), 1, 224, 224, 3) == parameters
+    assert count(fn.nets.ResNet(depth), 1, 224, 224, 3) == parameters
 
 
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (32, 464_154)])
 def test_resnet_for_small_images_has_the_parameters_of_the_paper(depth, parameters):
     """0.27 and 0.46 million; its shortcuts have none."""
-    assert count(fn.ResNet(depth, 10), 1, 32, 32, 3) == parameters
+    assert count(fn.nets.ResNet(depth, 10), 1, 32, 32, 3) == parameters
 
 
 @pytest.mark.long
 def test_resnet_has_torchvisions_names_and_sizes():
     image = jax.ShapeDtypeStruct((2, 224, 224, 3), "float32")
-    net = fn.ResNet(50)
+    net = fn.nets.ResNet(50)
     params, state = jax.eval_shape(net.init, jax.random.key(0), image)
     assert list(params) == ["bn1", "conv1", "fc", "layer1", "layer2", "layer3", "layer4"]
     assert [len(params[f"layer{n}"]) for n in (1, 2, 3, 4)] == [3, 4, 6, 3]
@@ -292,7 +292,7 @@ def normed(x):
 def test_a_block_of_resnet_by_hand(key):
     """With kernels that copy the middle pixel to each channel, only the norms and shortcuts act."""
     x = draw(2, 4, 4, 1).astype(np.float32)
-    net = fn.ResNet(8, 3, zero_init=True)
+    net = fn.nets.ResNet(8, 3, zero_init=True)
     params, state = net.init(key, x)
     for n in range(3):
         assert not params[f"layer{n + 1}"]["0"]["bn2"]["scale"].any()
@@ -312,7 +312,7 @@ def test_a_block_of_resnet_by_hand(key):
 def test_unet_keeps_the_size_whatever_the_axes(key):
     for sides in ((8,), (8, 4), (4, 4, 8)):
         x = jax.ShapeDtypeStruct((2, *sides, 3), "float32")
-        net = fn.UNet(5, (4, 8, 4), groups=2, blocks=2)
+        net = fn.nets.UNet(5, (4, 8, 4), groups=2, blocks=2)
         params, state = jax.eval_shape(net.init, key, x)
         assert state == {}
         assert jax.eval_shape(net, params, x).shape == (2, *sides, 5)

@@ -206,7 +206,7 @@ STACKED = {
     "ensemble": (fn.ensemble(fn.Dense(4, bias=False), 3), WIDE),
     "ensemble of kernels": (fn.ensemble(fn.Conv(4, 3, bias=False), 3), WIDE),
     "ensemble of tables": (fn.ensemble(fn.Embed(4, 3), 3), WORDS),
-    "blocks": (fn.GPT(5, width=8, depth=2, heads=2, length=4, stacked=True), WORDS),
+    "blocks": (fn.nets.GPT(5, width=8, depth=2, heads=2, length=4, stacked=True), WORDS),
 }
 
 

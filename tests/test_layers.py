@@ -206,7 +206,7 @@ def test_dropout_drops_in_training_alone(key):
 
 def test_mlp_is_its_formula(key):
     x = draw(5, 3)
-    net = fn.MLP((4, 6, 2), activation=fn.tanh, output=fn.sigmoid)
+    net = fn.nets.MLP((4, 6, 2), activation=fn.tanh, output=fn.sigmoid)
     params = drawn(net, key, x)
     assert [params[name]["w"].shape for name in ("dense", "dense_1", "dense_2")] == [
         (3, 4),
@@ -218,13 +218,13 @@ def test_mlp_is_its_formula(key):
         a = np.tanh(a @ params[name]["w"] + params[name]["b"])
     z = a @ params["dense_2"]["w"] + params["dense_2"]["b"]
     close(net(params, x), 1 / (1 + np.exp(-z)))
-    close(fn.MLP((4, 6, 2), activation=fn.tanh)(params, x), z)
-    alone = fn.MLP((2,))
+    close(fn.nets.MLP((4, 6, 2), activation=fn.tanh)(params, x), z)
+    alone = fn.nets.MLP((2,))
     close(alone({"dense": params["dense_2"]}, a), z)
 
 
 def test_mlp_drops_hidden_units_and_no_outputs(key):
-    x, net = draw(20, 8), fn.MLP((8, 8, 8), activation=lambda x: x, drop=0.5)
+    x, net = draw(20, 8), fn.nets.MLP((8, 8, 8), activation=lambda x: x, drop=0.5)
     one = {"w": jnp.eye(8), "b": jnp.zeros(8)}
     params = {"dense": one, "dense_1": one, "dense_2": one}
     close(net(params, x), x)
@@ -238,7 +238,7 @@ def test_mlp_drops_hidden_units_and_no_outputs(key):
 @pytest.mark.parametrize(("size", "rows"), [(28, 16 * 5 * 5), (32, 16 * 6 * 6)])
 def test_lenet_has_the_shapes_of_the_slides(size, rows):
     image = jax.ShapeDtypeStruct((1, size, size, 1), "float32")
-    params, state = jax.eval_shape(fn.LeNet(10).init, jax.random.key(0), image)
+    params, state = jax.eval_shape(fn.nets.LeNet(10).init, jax.random.key(0), image)
     assert state == {}
     assert shapes(params) == {
         "conv": {"w": (3, 3, 1, 6), "b": (6,)},
@@ -292,7 +292,7 @@ def test_layers_draw_with_the_initialisers_they_are_given(key):
 
     with_both = {"w_init": sevens, "b_init": sevens}
     x = jnp.ones((1, 4, 4, 2))
-    nets = (fn.Dense(3, **with_both), fn.Conv(3, 2, **with_both), fn.MLP((2,), w_init=sevens))
+    nets = (fn.Dense(3, **with_both), fn.Conv(3, 2, **with_both), fn.nets.MLP((2,), w_init=sevens))
     for net in (*nets, fn.Embed(3, 2, init=sevens)):
         params, _ = net.init(key, x)
         last = params.get("dense", params)
@@ -303,7 +303,7 @@ def test_layers_draw_with_the_initialisers_they_are_given(key):
 
 
 def test_reinit_touches_the_matching_paths_alone(key):
-    net, x = fn.serial(fn.Dense(4), fn.MLP((4, 4)), head=fn.Dense(4)), jnp.ones((1, 4))
+    net, x = fn.serial(fn.Dense(4), fn.nets.MLP((4, 4)), head=fn.Dense(4)), jnp.ones((1, 4))
     old_key, new_key = jax.random.split(key)
     (old, _), (fresh, _) = net.init(old_key, x), net.init(new_key, x)
     for pattern, chosen in (

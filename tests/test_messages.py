@@ -269,10 +269,10 @@ OTHERS = rows(
     lambda: fn.initializers.reinit(DENSE, DENSE.init(KEY, ROWS)[0], "dense/*", KEY, ROWS),
     "mask: expected a pattern that matches one of b, w, got 'dense/*'. A path runs from the "
     "outermost layer to the array.",
-    lambda: fn.MLP(10),
+    lambda: fn.nets.MLP(10),
     "MLP: expected the width of one layer or more, got widths=10. Write MLP((128, 10)) for one "
     "hidden layer of 128 and 10 outputs.",
-    lambda: fn.MLP([]),
+    lambda: fn.nets.MLP([]),
     "MLP: expected the width of one layer or more, got widths=[]. Write MLP((128, 10)) for one "
     "hidden layer of 128 and 10 outputs.",
     lambda: named_optimizer("adan", 1e-3, 100),

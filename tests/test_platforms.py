@@ -12,7 +12,9 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def lowered(platform):
-    step = fn.make_step(fn.LeNet(), fn.cross_entropy, optax.adam(1e-3), metrics={"a": fn.accuracy})
+    step = fn.make_step(
+        fn.nets.LeNet(), fn.cross_entropy, optax.adam(1e-3), metrics={"a": fn.accuracy}
+    )
     x, y = jnp.zeros((8, 32, 32, 1)), jnp.zeros(8, jnp.int32)
     state = jax.eval_shape(step.init, jax.random.key(0), x)
     return jax.export.export(step.update, platforms=[platform])(state, (x, y)).mlir_module()

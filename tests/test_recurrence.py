@@ -307,7 +307,7 @@ def test_bidirectional_reads_from_both_ends(key):
 @pytest.mark.long
 def test_char_rnn_in_pieces(key):
     tokens = jax.random.randint(key, (2, 6), 0, 9)
-    net = fn.CharRNN(9, width=4, depth=2, embed=3, return_final=True)
+    net = fn.nets.CharRNN(9, width=4, depth=2, embed=3, return_final=True)
     params, _ = net.init(key, tokens)
     assert sorted(params) == ["embed", "head", "lstm0", "lstm1"]
 
@@ -315,7 +315,7 @@ def test_char_rnn_in_pieces(key):
     def everything(params, tokens):
         logits, state = net(params, tokens[:, :4])
         more, _ = net(params, tokens[:, 4:], state)
-        whole = fn.CharRNN(9, width=4, depth=2, embed=3)(params, tokens)
+        whole = fn.nets.CharRNN(9, width=4, depth=2, embed=3)(params, tokens)
         return jnp.concatenate([logits, more], 1), whole
 
     joined, whole = everything(params, tokens)
@@ -327,7 +327,7 @@ def test_char_rnn_in_pieces(key):
 @pytest.mark.parametrize("cell", ["gru", "rnn"])
 def test_char_rnn_of_other_cells(cell, key):
     tokens = jax.ShapeDtypeStruct((2, 6), "int32")
-    params, _ = jax.eval_shape(fn.CharRNN(9, cell=cell, width=4).init, key, tokens)
+    params, _ = jax.eval_shape(fn.nets.CharRNN(9, cell=cell, width=4).init, key, tokens)
     gates = {"gru": 3, "rnn": 1}[cell]
     assert params[f"{cell}0"]["w_in"].shape == (64, 4 * gates)
 
@@ -335,21 +335,21 @@ def test_char_rnn_of_other_cells(cell, key):
 @pytest.mark.slow
 @pytest.mark.long
 def test_sampling_draws_from_the_logits_of_what_was_drawn(key):
-    net = fn.CharRNN(5, width=8, embed=4, return_final=True)
+    net = fn.nets.CharRNN(5, width=8, embed=4, return_final=True)
     prompt = jnp.array([[1, 2], [0, 3]])
     params, _ = net.init(key, prompt)
     params["head"]["w"] = 9 * params["head"]["w"]
-    drawn = fn.sample_recurrent(net, params, prompt, 4, key, temperature=0.0)
+    drawn = fn.nets.sample_recurrent(net, params, prompt, 4, key, temperature=0.0)
     logits, _ = jax.jit(net)(params, jnp.concatenate([prompt, drawn], 1))
     np.testing.assert_array_equal(drawn, logits[:, 1:-1].argmax(-1))
-    many = fn.sample_recurrent(net, params, jnp.zeros((4000, 1), jnp.int32), 1, key)
+    many = fn.nets.sample_recurrent(net, params, jnp.zeros((4000, 1), jnp.int32), 1, key)
     chances = jax.nn.softmax(jax.jit(net)(params, jnp.zeros((1, 1), jnp.int32))[0][0, 0])
     np.testing.assert_allclose(np.bincount(many[:, 0], minlength=5) / 4000, chances, atol=0.03)
 
 
 def test_vae_draws_codes_in_training_and_takes_the_mean_in_use(key):
     x = jax.random.uniform(key, (4, 3, 2, 1))
-    net, decoder = (fn.VAE(2, (3, 2, 1), widths=(5,), decode=d) for d in (False, True))
+    net, decoder = (fn.nets.VAE(2, (3, 2, 1), widths=(5,), decode=d) for d in (False, True))
     params, _ = net.init(key, x)
     logits, mean, log_var = jax.jit(net)(params, x)
     np.testing.assert_allclose(jax.jit(decoder)(params, mean), logits, rtol=1e-5, atol=1e-6)
@@ -359,7 +359,7 @@ def test_vae_draws_codes_in_training_and_takes_the_mean_in_use(key):
         np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-6)
     assert float(jnp.abs(drawn - logits).max()) > 1e-3
     code = fn.serial(fn.pure(lambda codes: codes))  # what is drawn, seen through an identity
-    seen = fn.VAE(2, (2,), encoder=fn.Flatten(), decoder=code)
+    seen = fn.nets.VAE(2, (2,), encoder=fn.Flatten(), decoder=code)
     params = {"code": {"w": jnp.zeros((2, 4)), "b": jnp.array([1.0, 2.0, 0.0, math.log(4)])}}
     (codes, _, _), _ = seen.apply(params, {}, jnp.zeros((5000, 2)), train=True, key=key)
     np.testing.assert_allclose(codes.mean(0), [1, 2], atol=0.1)
@@ -373,24 +373,24 @@ def test_negative_elbo_is_the_sum_of_its_parts(x64):
     coins = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(1)
     kl = (mean**2 + np.exp(log_var) - 1 - log_var).sum(1) / 2
     for beta in (1.0, 0.25):
-        loss = fn.negative_elbo((logits, mean, log_var), x, beta=beta)
+        loss = fn.nets.negative_elbo((logits, mean, log_var), x, beta=beta)
         np.testing.assert_allclose(loss, (coins + beta * kl).mean(), rtol=1e-12)
 
 
 def test_noise_schedules():
-    linear = fn.noise_schedule(1000)
+    linear = fn.nets.noise_schedule(1000)
     np.testing.assert_allclose(linear[[0, 499, -1]], [1e-4, 0.01004, 0.02], rtol=1e-3)
     for steps in (100, 1000):
-        left = np.cumprod(1 - fn.noise_schedule(steps, "linear"))
+        left = np.cumprod(1 - fn.nets.noise_schedule(steps, "linear"))
         assert 1e-5 < left[-1] < 1e-4
-        cosine = np.cumprod(1 - fn.noise_schedule(steps, "cosine").astype(float))
+        cosine = np.cumprod(1 - fn.nets.noise_schedule(steps, "cosine").astype(float))
         half = math.cos((0.5 + 0.008) / 1.008 * math.pi / 2) ** 2
         np.testing.assert_allclose(cosine[steps // 2 - 1], half / 0.99984, rtol=1e-3)
         assert cosine[-1] < 1e-4
 
 
 def test_ddpm_adds_the_noise_it_tells(key):
-    betas = fn.noise_schedule(50)
+    betas = fn.nets.noise_schedule(50)
     seen = {}
 
     def watch(x, t):
@@ -400,7 +400,7 @@ def test_ddpm_adds_the_noise_it_tells(key):
     x = jax.random.normal(jax.random.key(3), (64, 2))
     for train in (True, False):
         options = {"train": True, "key": key} if train else {}
-        (predicted, noise), _ = fn.DDPM(watch, betas).apply({}, {}, x, **options)
+        (predicted, noise), _ = fn.nets.DDPM(watch, betas).apply({}, {}, x, **options)
         left = np.cumprod(1 - betas)[seen["t"]][:, None]
         assert set(np.asarray(seen["t"]).tolist()) <= set(range(50))
         assert len(set(np.asarray(seen["t"]).tolist())) > 20
@@ -426,22 +426,22 @@ def test_sampler_is_the_papers_loop(key):
         x = mean / np.sqrt(1 - betas[t]) + deviation * noise
     net = fn.pure(denoise)
     np.testing.assert_allclose(
-        fn.sample_ddpm(net, {}, betas, (4, 2), key, clip=None), x, rtol=1e-4, atol=1e-5
+        fn.nets.sample_ddpm(net, {}, betas, (4, 2), key, clip=None), x, rtol=1e-4, atol=1e-5
     )
-    held = jnp.abs(fn.sample_ddpm(net, {}, betas, (4, 2), key, clip=0.1))
+    held = jnp.abs(fn.nets.sample_ddpm(net, {}, betas, (4, 2), key, clip=0.1))
     assert float(held.max()) <= np.float32(0.1)
 
 
 def test_a_perfect_denoiser_samples_the_data(key):
     """For data that are all 0.5 the noise in x_t is known, and the sampler finds the 0.5."""
-    betas = fn.noise_schedule(40, "cosine")
+    betas = fn.nets.noise_schedule(40, "cosine")
     left = jnp.asarray(np.cumprod(1 - betas.astype(float)), jnp.float32)
 
     def perfect(x, t):
         share = left[t][:, None]
         return (x - jnp.sqrt(share) * 0.5) / jnp.sqrt(1 - share)
 
-    drawn = fn.sample_ddpm(fn.pure(perfect), {}, betas, (8, 3), key)
+    drawn = fn.nets.sample_ddpm(fn.pure(perfect), {}, betas, (8, 3), key)
     np.testing.assert_allclose(drawn, 0.5, atol=1e-3)
 
 
@@ -461,7 +461,7 @@ def test_a_recurrent_network_learns_what_came_first(key):
 
 
 def test_text_goes_there_and_back(tmp_path):
-    text = fn.load_text()
+    text = fn.data.load_text()
     assert text.alphabet == "".join(sorted(set(text.alphabet)))
     assert text.tokens.dtype == np.int32
     assert set(range(len(text.alphabet))) == set(text.tokens.tolist())
@@ -471,26 +471,26 @@ def test_text_goes_there_and_back(tmp_path):
     assert "statement" in text.decode(text.tokens)
     path = tmp_path / "short.txt"
     path.write_text("naïve\n\x00b", encoding="utf-8")
-    short = fn.load_text(path, held_out=0.25)
+    short = fn.data.load_text(path, held_out=0.25)
     assert short.alphabet == "\x00\nabenvï"
     assert (short.decode(short.train), short.decode(short.test)) == ("naïve\n", "\x00b")
 
 
 def test_windows_are_followed_by_their_next_token():
     tokens = np.arange(100)
-    x, y = fn.windows(tokens, 7)
+    x, y = fn.data.windows(tokens, 7)
     assert x.shape == (14, 7)
     np.testing.assert_array_equal(x.ravel(), tokens[:98])
     np.testing.assert_array_equal(y, x + 1)
     seen = set()
     for step in range(40):
-        x, y = fn.windows(tokens, 7, 16, seed=3, step=step)
+        x, y = fn.data.windows(tokens, 7, 16, seed=3, step=step)
         assert x.shape == (16, 7)
         np.testing.assert_array_equal(y, x + 1)
         np.testing.assert_array_equal(x, x[:, :1] + np.arange(7))
         seen |= set(x[:, 0].tolist())
     assert seen == set(range(93))
-    again, _ = fn.windows(tokens, 7, 16, seed=3, step=39)
+    again, _ = fn.data.windows(tokens, 7, 16, seed=3, step=39)
     np.testing.assert_array_equal(again, x)
 
 

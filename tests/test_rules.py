@@ -469,3 +469,44 @@ def test_autodiff_keeps_scopes():
 
     text = jax.make_jaxpr(fn.autodiff(f))(X).pretty_print(name_stack=True)
     assert "outer/scale" in text
+
+
+@rule(lambda x, w: (x * w, (x, w)), lambda res, dy: (dy * res[1], dy * res[0]), wide=True)
+def scaled(x, w):
+    return x * w
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("bfloat16", "float32")])
+def test_a_wide_rule_rounds_its_output_alike_with_and_without_a_gradient(dtypes, x64):
+    x, w = (jnp.ones(3, dtype) for dtype in dtypes)
+    value, pull = jax.vjp(scaled, x, w)
+    assert scaled(x, w).dtype == value.dtype == x.dtype
+    assert [d.dtype for d in pull(value)] == [x.dtype, w.dtype]
+
+
+@rule(lambda x: (y := jnp.tanh(x), y), lambda y, dy: ((1 - y) * (1 + y) * dy,), wide=True)
+def squashed(x):
+    return jnp.tanh(x)
+
+
+def test_a_wide_rule_keeps_its_arguments_rather_than_a_rounded_output():
+    x = jnp.array([-3.0, 0.5, 3.0], jnp.bfloat16)
+    slopes = jax.vmap(jax.grad(squashed))(x)
+    truth = 1 - np.tanh(np.asarray(x, np.float64)) ** 2
+    np.testing.assert_allclose(np.asarray(slopes, np.float64), truth, rtol=2**-8)
+    kept = jax.tree.leaves(jax.vjp(squashed, x)[1])
+    assert {leaf.dtype for leaf in kept} == {jnp.dtype("bfloat16")}
+
+
+def test_a_check_is_called_once_with_the_arguments_it_names():
+    seen = []
+
+    def look(op, *, x, times):
+        seen.append((op, x.shape, times))
+
+    @rule(lambda x, *, times: (x * times, ()), lambda _, dy, *, times: (dy * times,), check=look)
+    def grown(x, *, times=2):
+        return x * times
+
+    jax.grad(lambda x: grown(x).sum())(jnp.ones(3))
+    assert seen == [("grown", (3,), 2)]

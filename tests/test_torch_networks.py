@@ -48,8 +48,8 @@ def networks():
     sequence = drawn("sequence", (2, 7, 16))
     ids = np.array([[1, 22, 3, 0, 7], [5, 5, 6, 2, 19]])
     image = drawn("image", (4, 3, 48, 48)).transpose(0, 2, 3, 1)
-    gpt = fn.GPT(23, width=16, depth=2, heads=4, length=8, hidden=32)
-    unbiased = fn.ResNet(18, 10, norm=partial(fn.BatchNorm, unbiased_running_var=True))
+    gpt = fn.nets.GPT(23, width=16, depth=2, heads=4, length=8, hidden=32)
+    unbiased = fn.nets.ResNet(18, 10, norm=partial(fn.BatchNorm, unbiased_running_var=True))
     return {
         "resnet18": (unbiased, image, None),
         "block": (fn.TransformerBlock(**block), sequence, BLOCK),

@@ -15,7 +15,7 @@ import funcnet as fn
 
 LAYERS = {"conv": "conv1", "conv_1": "conv2", "dense": "fc1", "dense_1": "fc2", "dense_2": "fc3"}
 """LeNet's name of each layer that has parameters, and the Net's."""
-NET = fn.LeNet(10)
+NET = fn.nets.LeNet(10)
 
 
 @pytest.fixture(scope="module")

@@ -163,10 +163,10 @@ def test_rows_are_found_by_name_variable_layer_and_number(network):
 def test_a_rule_shows_its_own_lines(network):
     row = network["down"]
     assert row.kind == "rule"
-    assert row.kept == ("v2", "v-3", "v-4")
+    assert row.kept == ("v2", "v-3")
     assert row.inside[0].expression == "v2 @ v-3"
     (code,) = {line.source.code for line in row.backward}
-    assert code.startswith("return dy @ w.T, rows.T @ drows, None if b is None else ")
+    assert code == "return dy @ w.T, rows.T @ drows, folded(widened(drows))"
     assert any(line.expression == "v3' @ b1" for line in row.backward)
     assert [c.source for c in network["hidden"].contributions] == ["v3"]
 

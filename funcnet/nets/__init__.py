@@ -1,1 +1,18 @@
-"""Whole networks, made of combinators and layers alone."""
+"""Whole networks, made of combinators alone; what trains them and draws from them: `fn.nets`."""
+
+from .convnet import LeNet as LeNet
+from .ddpm import DDPM as DDPM
+from .ddpm import sample_ddpm as sample_ddpm
+from .gpt import GPT as GPT
+from .gpt import lm_loss as lm_loss
+from .mlp import MLP as MLP
+from .noise import noise_schedule as noise_schedule
+from .recurrent import CharRNN as CharRNN
+from .recurrent import sample_recurrent as sample_recurrent
+from .resnet import ResNet as ResNet
+from .sampling import sample as sample
+from .unet import UNet as UNet
+from .vae import VAE as VAE
+from .vae import negative_elbo as negative_elbo
+from .vit import ClassToken as ClassToken
+from .vit import ViT as ViT

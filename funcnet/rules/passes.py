@@ -109,11 +109,13 @@ def _is_narrow(x: Any) -> bool:
 
 
 def _rounded(output: Any, operands: Sequence[Any]) -> Any:
-    floats = [x for x in jax.tree.leaves(operands) if jnp.issubdtype(x.dtype, jnp.floating)]
+    """The output with its first array in the dtype of the first floating operand."""
+    dtypes = map(jnp.result_type, jax.tree.leaves(operands))
+    dtype = next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
     first, *others = jax.tree.leaves(output)
-    if first.dtype == floats[0].dtype:
+    if jnp.result_type(first) == dtype:
         return output
-    return jax.tree.structure(output).unflatten([first.astype(floats[0].dtype), *others])
+    return jax.tree.structure(output).unflatten([jnp.asarray(first, dtype), *others])
 
 
 def _narrowed(res: Any, wide: Any, operands: Any) -> Kept:

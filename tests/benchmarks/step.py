@@ -48,7 +48,7 @@ def batch() -> tuple[jax.Array, jax.Array]:
 def runners(optimizer: optax.GradientTransformation) -> tuple[Callable, Callable]:
     """Two functions, ours and the plain one: each takes n steps and gives the last loss."""
     x, y = batch()
-    step = fn.make_step(fn.MLP(WIDTHS), fn.squared_error, optimizer)
+    step = fn.make_step(fn.nets.MLP(WIDTHS), fn.squared_error, optimizer)
     train = step.init(jax.random.key(0), x)
     params = jax.tree.map(jnp.copy, train.params)
     opt_state, plain = optimizer.init(params), plain_step(optimizer)

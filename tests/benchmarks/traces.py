@@ -25,12 +25,12 @@ ADAM = optax.adam(1e-3)
 
 def transformer(depth: int, batch: int, length: int, width: int) -> tuple[Callable, Any, Any]:
     """The loss of a language model of `depth` blocks, its parameters, and a batch of text."""
-    net = fn.GPT(1000, width=width, depth=depth, heads=4, length=length, logits=False)
+    net = fn.nets.GPT(1000, width=width, depth=depth, heads=4, length=length, logits=False)
     tokens = jax.random.randint(jax.random.key(0), (batch, length + 1), 0, 1000)
     params, _ = net.init(jax.random.key(1), tokens[:, :-1])
 
     def loss(params: Any, tokens: Any) -> Any:
-        return fn.lm_loss(net(params, tokens[:, :-1]), tokens[:, 1:])
+        return fn.nets.lm_loss(net(params, tokens[:, :-1]), tokens[:, 1:])
 
     return loss, params, tokens
 
