@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
 from jax.extend.core import DebugInfo as DebugInfo
 
@@ -27,10 +28,15 @@ def is_traced(x: object) -> bool:
 
 
 def shape_struct(x: Any) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of an array, a `ShapeDtypeStruct` or a Python number."""
-    if hasattr(x, "shape") and hasattr(x, "dtype"):
+    """The shape and dtype of an array, a `ShapeDtypeStruct` or a number, as JAX would take it."""
+    if hasattr(x, "shape") and hasattr(x, "dtype") and not _is_numpys(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype)
     return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+
+
+def _is_numpys(x: Any) -> bool:
+    """Whether x is an array of numbers of NumPy, whose 64 bits JAX halves unless told not to."""
+    return isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "fiuc"
 
 
 def trace(f: Callable, *args: Any) -> tuple[ClosedJaxpr, Any]:
