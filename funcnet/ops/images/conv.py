@@ -3,6 +3,11 @@
 The input's gradient slides the flipped kernel over the cotangent; the kernel's gradient slides the
 cotangent over the input, with the batch in the place of the channels that are summed. Stride of
 the forward pass turns into dilation of the cotangent in both.
+
+    y[n, i, o] = Σ_{t, c} x[n, stride i + dilation t - low, c] w[t, c, o] + b[o]
+
+for image n, window i, tap t, channel c and output o, with `low` the padding before the image, and
+within each group of channels.
 """
 
 from ...rules.rule import rule
@@ -34,7 +39,8 @@ def _conv_backward(res, dy, *, stride, padding, dilation, groups):
     """
     inputs, kernel = promoted(*res)
     placed = _placed(inputs, kernel, stride, padding, dilation)
-    dz, db = dy.astype(inputs.dtype), sum_over(widened(dy), range(dy.ndim - 1))
+    dz = dy.astype(inputs.dtype)
+    db = sum_over(widened(dy), range(dy.ndim - 1))
     return slide_back(kernel, dz, placed, groups), slide_weights(inputs, dz, placed, groups), db
 
 

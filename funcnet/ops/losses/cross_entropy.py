@@ -85,7 +85,9 @@ def _cross_entropy_forward(
 def _cross_entropy_backward(res, dy, *, ignore_index, label_smoothing, z_loss, reduction):
     """With p = softmax(logits) and q = w ((1 - ε) y + ε / K), y the label as a row of K numbers:
     dlogits = (p Σ q - q) dy;  dlabels = -(1 - ε) w ln p dy;  the mean divides dy by its divisor;
-    z_loss ζ adds 2 ζ w_y ln Σ exp(logits) to Σ q, with w_y = 1 for a soft label
+    z_loss ζ adds 2 ζ w_y ln Σ exp(logits) to Σ q, with w_y = 1 for a soft label. Here ln Σ exp is
+    top + rest, in two parts that keep their digits; for a label as a number, `label_slopes` is
+    p Σ q - q
     """
     logits, top, rest, labels, weights, where = res
     eps = label_smoothing

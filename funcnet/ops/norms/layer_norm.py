@@ -1,7 +1,7 @@
 """Normalisation of each example by its own statistics, over its last axis.
 
-Besides x the rules keep one to three numbers for each row: where it was centred, and one over its
-length or spread.
+Besides x the rules keep one to three numbers for each row: its mean, as a pivot and what is left of
+it (see `moments`), and one over its length or spread.
 """
 
 import jax
@@ -22,7 +22,7 @@ def _layer_norm_forward(x, scale, shift, *, eps):
 
 
 def _layer_norm_backward(res, dy):
-    """With x̂ = (x − mean) r, r = 1 / √(var + eps), and means along each row:
+    """With x̂ = (x − mean) r (`unit`), r = 1 / √(var + eps), and means along each row:
     dx = r (scale dy − mean(scale dy) − x̂ mean(scale dy x̂))
     dscale = Σ x̂ dy;  dshift = Σ dy, over all axes but the last
     """

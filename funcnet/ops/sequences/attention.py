@@ -241,8 +241,9 @@ def attention(
 ) -> Array:
     """softmax(scale q kᵀ + bias) v, head by head.
 
-    Keeps its arguments, its output, and ln Σ exp of each query's scores: nothing for each pair of
-    a query and a key. With `chunk` no pass ever holds more of those than `chunk` queries have.
+    Keeps its arguments, its output unless it has 16 bits, and ln Σ exp of each query's scores:
+    nothing for each pair of a query and a key. With `chunk` no pass ever holds more of those than
+    `chunk` queries have.
 
     Args:
         q: Queries, `(batch, time, heads, width)`.

@@ -16,24 +16,28 @@ def _gates(z: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def _step(states, a, u):
-    (_, c), z = states, a + u
+    """(h, c) from (h', c') and z = a + u, a = x w_in + b, u = h' w_hidden; keeps c' and z."""
+    (_, before), z = states, a + u
     i, f, g, o = _gates(z)
-    new = f * c + i * g
-    return (o * jnp.tanh(new), new), (c, z)
+    c = f * before + i * g
+    return (o * jnp.tanh(c), c), (before, z)
 
 
-def _slopes(started, h, kept):
-    c, z = kept
+def _slopes(_started, _h, kept):
+    """Of each gate, dz without its dc or dh; of dh, what comes to dc; and f."""
+    before, z = kept
     i, f, g, o = _gates(z)
-    t = jnp.tanh(f * c + i * g)
-    slopes = [g * i * (1 - i), c * f * (1 - f), i * (1 - g * g), t * o * (1 - o)]
+    t = jnp.tanh(f * before + i * g)
+    slopes = [g * i * (1 - i), before * f * (1 - f), i * (1 - g * g), t * o * (1 - o)]
     return jnp.concatenate(slopes, -1), o * (1 - t * t), f
 
 
 def _back(dstates, slopes, inside):
+    """dz, 0 beyond the lengths; dh' is dz w_hiddenᵀ alone, so None besides, and dc' = f dc."""
     (dh, dc), (by_gate, through, f) = dstates, slopes
     dc = dc + dh * through
-    return inside(by_gate * jnp.concatenate([dc, dc, dc, dh], -1)), (None, dc * f), None
+    dz = inside(by_gate * jnp.concatenate([dc, dc, dc, dh], -1))
+    return dz, (None, dc * f), None
 
 
 CELL = Cell(_step, _slopes, _back)
@@ -48,7 +52,7 @@ def _lstm_backward(res, dy, *, reverse):
     dc += o (1 − t²) dh;  dz = (g i(1−i) dc, c' f(1−f) dc, i (1−g²) dc, t o(1−o) dh)
     dc' = f dc;  dh' = dz w_hiddenᵀ + dy'
     and for a block of steps at once:  dw_in += xᵀ dz;  dw_hidden += h'ᵀ dz;  db += Σ dz;
-    dx = dz w_inᵀ
+    dx = dz w_inᵀ, as `back_through_time` has it for every cell
     """
     return back_through_time(CELL, res, dy, reverse=reverse)
 
@@ -76,7 +80,7 @@ def lstm(
 
     What does not depend on the state is not in the loop over steps: for a block of steps at once,
     the inputs meet their weights before it, and what each weight gradient gains comes after it as
-    one product. The backward loop carries back dz alone. Kept are h, c and z of each step.
+    one product. Kept of each step are h, z, and the c' that it started from.
 
     Args:
         x: `(batch, time, features)`.
