@@ -38,6 +38,22 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file goes to one worker, whose compiled programs its tests share; a large one in rows."""
+    from xdist.scheduler import LoadScopeScheduling  # there if this is called
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path, _, test = nodeid.partition("::")
+            if not path.endswith(("test_ops.py", "test_combine.py")):
+                return path
+            _, _, row = test.partition("[")
+            return f"{path} {row.rstrip(']').partition('-')[0]}"
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_finish(session):
     """What is there by now stays: it need not be searched for garbage again and again."""
     gc.collect()
