@@ -157,8 +157,8 @@ class Handler:
         return self.plain(e, operands, at)
 
     def plain(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
-        """An equation that is taken as a whole."""
-        raise NotImplementedError
+        """An equation taken as a whole; each handler has it, or sees to every `equation`."""
+        raise NotImplementedError(f"{type(self).__name__} has no way to take a {e.kind} equation.")
 
 
 def walk(jaxpr: Any, values: Sequence[Any], handler: Handler, at: At | None = None) -> list[Any]:

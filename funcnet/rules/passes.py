@@ -47,7 +47,7 @@ def in_float32(passes: Passes) -> Passes:
         wide = widened(operands)
         output, res = passes.forward(*wide, **static)
         rounded = _rounded(output, operands)
-        if not any(map(_is_narrow, jax.tree.leaves(operands))):
+        if not any(map(is_narrow, jax.tree.leaves(operands))):
             return rounded, res
         outputs = {id(y) for y in jax.tree.leaves(output)}
         if any(id(leaf) in outputs for leaf in jax.tree.leaves(res)):
@@ -100,10 +100,11 @@ def widened(tree: Any) -> Any:
     >>> widened(jnp.zeros(2, jnp.bfloat16)).dtype, widened(1)
     (dtype('float32'), 1)
     """
-    return jax.tree.map(lambda x: x.astype(jnp.float32) if _is_narrow(x) else x, tree)
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if is_narrow(x) else x, tree)
 
 
-def _is_narrow(x: Any) -> bool:
+def is_narrow(x: Any) -> bool:
+    """Whether it is a floating array of 16 bits or fewer."""
     dtype = jnp.result_type(x)
     return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
 
@@ -111,9 +112,9 @@ def _is_narrow(x: Any) -> bool:
 def _rounded(output: Any, operands: Sequence[Any]) -> Any:
     """The output with its first array in the dtype of the first floating operand."""
     dtypes = map(jnp.result_type, jax.tree.leaves(operands))
-    dtype = next(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+    dtype = next((dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)), None)
     first, *others = jax.tree.leaves(output)
-    if jnp.result_type(first) == dtype:
+    if dtype is None or jnp.result_type(first) == dtype:
         return output
     return jax.tree.structure(output).unflatten([jnp.asarray(first, dtype), *others])
 

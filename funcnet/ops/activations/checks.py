@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ...types import Array, Key, require
-from ..shared.precision import floating
+from ..shared.precision import floating, on_axes
 
 
 def floats(op: str, *, x: Array) -> None:
@@ -56,15 +56,7 @@ def halves(op: str, *, x: Array, axis: int) -> None:
 def masked_rows(op: str, *, x: Array, where: Array | None, axis: int | Sequence[int]) -> None:
     """Raise unless x is floating, has these axes, and the mask broadcasts to it."""
     floating(op, x)
-    rank = jnp.ndim(x)
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    require(
-        all(-rank <= a < rank for a in axes),
-        op,
-        f"an axis from {-rank} to {rank - 1}" if rank else "x of rank 1 or more",
-        f"axis {axis} for shape {jnp.shape(x)}",
-        "The axis is the one whose entries compete.",
-    )
+    on_axes(op, x, axis, "The axis is the one whose entries compete.")
     if where is None:
         return
     require(
@@ -77,7 +69,7 @@ def masked_rows(op: str, *, x: Array, where: Array | None, axis: int | Sequence[
     )
     pairs = zip(reversed(jnp.shape(where)), reversed(jnp.shape(x)), strict=False)
     require(
-        jnp.ndim(where) <= rank and all(m in (1, n) for m, n in pairs),
+        jnp.ndim(where) <= jnp.ndim(x) and all(m in (1, n) for m, n in pairs),
         op,
         f"a `where` that broadcasts to the shape {jnp.shape(x)} of x",
         f"shape {jnp.shape(where)}",

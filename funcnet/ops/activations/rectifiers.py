@@ -9,10 +9,10 @@ show in a 16-bit output as well, so these need no float32.
 
 import jax.numpy as jnp
 
+from ...rules.passes import widened
 from ...rules.rule import rule
 from ...types import Array
 from ..fast.rows import sum_over
-from ..shared.precision import widened
 from . import cases
 from .checks import above_zero, floats, slope_of_channels
 from .keeping import keeps_input, keeps_output

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...rules.passes import widened
 from ...types import Array
 from ..shared import windows
-from ..shared.precision import widened
 from ..shared.varying import zeros_of
 from ..shared.windows import Axis
 

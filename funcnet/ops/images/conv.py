@@ -10,11 +10,11 @@ for image n, window i, tap t, channel c and output o, with `low` the padding bef
 within each group of channels.
 """
 
+from ...rules.passes import widened
 from ...rules.rule import rule
 from ...types import Array
 from ..fast.conv import plain_slide, plus, promoted, slide, slide_back, slide_weights
 from ..fast.rows import sum_over
-from ..shared.precision import widened
 from ..shared.windows import Axis, Numbers, Padding, axes
 from . import cases
 from .checks import kernel_over

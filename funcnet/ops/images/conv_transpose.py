@@ -5,11 +5,11 @@ forward and backward change places: what is the input's gradient there is the ou
 input's gradient here is a plain convolution. Both share one kernel.
 """
 
+from ...rules.passes import widened
 from ...rules.rule import rule
 from ...types import Array
 from ..fast.conv import plain_slide_back, plus, promoted, slide, slide_back, slide_weights
 from ..fast.rows import sum_over
-from ..shared.precision import widened
 from ..shared.windows import Axis, Numbers, Pairs, adjoint_axes
 from . import cases
 from .checks import kernel_under

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from ...rules.passes import widened
 from ...rules.rule import rule
 from ...types import Array
-from ..shared.precision import widened
 from . import cases
 from .checks import widths_for
 

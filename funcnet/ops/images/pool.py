@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...rules.passes import widened
 from ...rules.rule import rule
 from ...types import Array
 from ..fast.pool import max_unpool, spread, window_sums
 from ..fast.rows import sum_over
 from ..shared import windows
-from ..shared.precision import widened
 from ..shared.windows import Axis, Numbers, Padding
 from . import cases
 from .checks import floats_at_places, floats_in_windows, in_windows, places

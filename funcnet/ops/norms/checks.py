@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from ...types import Array, is_whole, require
-from ..shared.precision import floating
+from ..shared.precision import floating, on_axes
 
 
 def channels(least: int, *vectors: str) -> Callable[..., None]:
@@ -49,12 +49,4 @@ def in_groups(op: str, *, x: Array, scale: Array | None, shift: Array | None, gr
 def along_axis(op: str, *, x: Array, axis: int | Sequence[int]) -> None:
     """Raise unless x is floating and has these axes."""
     floating(op, x)
-    rank = jnp.ndim(x)
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    require(
-        all(-rank <= a < rank for a in axes),
-        op,
-        f"an axis from {-rank} to {rank - 1}" if rank else "x of rank 1 or more",
-        f"axis {axis} for shape {jnp.shape(x)}",
-        "The axis is the one whose entries are taken together.",
-    )
+    on_axes(op, x, axis, "The axis is the one whose entries are taken together.")

@@ -4,10 +4,11 @@ import math
 
 import jax.numpy as jnp
 
+from ...rules.passes import widened
 from ...rules.rule import rule
 from ...types import Array
 from ..fast.rows import folded
-from ..shared.precision import wide, widened
+from ..shared.precision import wide
 from . import cases, checks
 
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ...rules.passes import is_narrow
 from ...rules.rule import rule
 from ...types import Array, Key
 from ..activations.dropout import keep_mask
-from ..shared.precision import is_coarse, product, wide
+from ..shared.precision import product, wide
 from . import cases, checks
 
 
@@ -171,7 +172,7 @@ def _attend(args: tuple, options: dict[str, Any]) -> tuple[Array, Array]:
 def _attention_forward(q, k, v, mask, bias, key, *, causal, scale, drop, chunk):
     args = (q, k, v, mask, bias, key)
     o, lse = _attend(args, {"causal": causal, "scale": scale, "drop": drop, "chunk": chunk})
-    return o, (args, None if is_coarse(o) else o, lse)
+    return o, (args, None if is_narrow(o) else o, lse)
 
 
 def _attention_backward(res, do, *, causal, scale, drop, chunk):

@@ -1,5 +1,6 @@
 """Which dtype to compute in: 16-bit inputs are computed in float32 and rounded once, at the end."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -61,11 +62,18 @@ def product(a: Array, b: Array, dtype: Any) -> Array:
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=wide(dtype))
 
 
-def widened(x: Any) -> Array:
-    """`x` in float32 or wider."""
-    return jnp.asarray(x, wide(x))
+def on_axes(op: str, x: Array, axis: int | Sequence[int], meaning: str) -> None:
+    """Raise unless x has these axes.
 
-
-def is_coarse(x: Array) -> bool:
-    """Whether `x` is 16-bit: rounded so, an output near its limit no longer tells the slope."""
-    return jnp.finfo(x.dtype).bits < 32
+    Raises:
+        ValueError: If it has not; the message ends in what the axis means.
+    """
+    rank = jnp.ndim(x)
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    require(
+        all(-rank <= a < rank for a in axes),
+        op,
+        f"an axis from {-rank} to {rank - 1}" if rank else "x of rank 1 or more",
+        f"axis {axis} for shape {jnp.shape(x)}",
+        meaning,
+    )
