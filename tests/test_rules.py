@@ -510,3 +510,19 @@ def test_a_check_is_called_once_with_the_arguments_it_names():
 
     jax.grad(lambda x: grown(x).sum())(jnp.ones(3))
     assert seen == [("grown", (3,), 2)]
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: fn.binary_cross_entropy(x, jnp.ones(3), reduction="sum"),
+        lambda x: fn.softplus(x).sum(),
+        lambda x: fn.log_sigmoid(x).sum(),
+        lambda x: jax.nn.relu(x).sum(),
+        lambda x: jnp.logaddexp(x, 0.0).sum(),
+    ],
+)
+def test_forward_mode_at_zero_is_the_gradient_there(f):
+    x, along = jnp.array([0.0, 1.0, -1.0]), jnp.array([1.0, 2.0, 3.0])
+    _, tangent = jax.jvp(fn.autodiff(f), (x,), (along,))
+    np.testing.assert_allclose(tangent, jnp.vdot(jax.grad(f)(x), along), rtol=1e-6)

@@ -249,6 +249,16 @@ def custom_body(eqn: JaxprEqn) -> ClosedJaxpr | None:
     return eqn.params["call_jaxpr"] if eqn.primitive.name in CUSTOM_RULES else None
 
 
+def strippable_body(eqn: JaxprEqn) -> ClosedJaxpr | None:
+    """`custom_body`; None also for what is JAX's own and has a rule that forward mode can take.
+
+    `jnp.logaddexp` and `jax.nn.relu`, for instance, have another slope at 0 without it.
+    """
+    body = custom_body(eqn)
+    forward = eqn.primitive.name == "custom_jvp_call"
+    return None if body is not None and forward and is_library(body) else body
+
+
 def custom_key(eqn: JaxprEqn) -> Hashable | None:
     """What two equations with a `custom_vjp` rule have in common if it is the same rule.
 

@@ -215,7 +215,10 @@ def _given(record: Rule, operands: tuple, static: tuple) -> dict[str, Any]:
 
 
 def autodiff(f: Callable) -> Callable:
-    """`f` without any custom derivative rule: JAX differentiates what a call runs instead.
+    """`f` without custom derivative rules: JAX differentiates what a call runs instead.
+
+    The rules of JAX's own functions stay where forward mode can take them, as that of
+    `jax.nn.relu`: the slope at 0 is theirs.
 
     Works on any function, also of other libraries: the jaxpr is rewritten, inside jit, scan, while,
     cond and remat as well. So forward mode and all that is built on it (`jax.jvp`, `jax.jacfwd`,
@@ -249,7 +252,7 @@ def autodiff(f: Callable) -> Callable:
         arrays = [leaves[i] for i in traced]
         closed, out_tree = jaxprs.trace(call, *arrays)
         return out_tree.unflatten(
-            jaxprs.evaluate(jaxprs.rewrite(closed, jaxprs.custom_body), *arrays)
+            jaxprs.evaluate(jaxprs.rewrite(closed, jaxprs.strippable_body), *arrays)
         )
 
     return plain

@@ -230,7 +230,7 @@ def log_sigmoid(x: Array) -> Array:
 
 def _softsign_backward(x, dy):
     """dx = dy / (1 + |x|)²"""
-    return (dy / jnp.square(1 + jnp.abs(x)),)
+    return (jnp.square(1 / (1 + jnp.abs(x))) * dy,)
 
 
 @keeps_input(_softsign_backward, cases=cases.SMOOTH)

@@ -79,9 +79,14 @@ def absolute_error(
 
 
 def _parabola_between_lines(d: Array, delta: float) -> Array:
-    near = jnp.abs(d) <= delta
+    near = jnp.abs(d) < delta
     parabola = jnp.square(jnp.where(near, d, 0)) / 2
     return jnp.where(near, parabola, delta * (jnp.abs(d) - delta / 2))
+
+
+def _clamped(d: Array, most: float) -> Array:
+    """d between −most and most; at the ends its slope is 0, that of the line beyond."""
+    return jax.lax.clamp(d.dtype.type(-most), d, d.dtype.type(most))
 
 
 def _huber_forward(d, *, delta):
@@ -94,7 +99,7 @@ def _huber_slope(d, *, delta):
     """With d = predictions − targets: dpredictions = clip(d, −δ, δ) dy;
     dtargets = −dpredictions;  the mean divides dy by what counts
     """
-    return jnp.clip(d, -delta, delta)
+    return _clamped(d, delta)
 
 
 @distance(
@@ -143,7 +148,7 @@ def _smooth_l1_slope(d, *, beta):
     """With d = predictions − targets: dpredictions = clip(d / β, −1, 1) dy;
     dtargets = −dpredictions;  the mean divides dy by what counts
     """
-    return jnp.clip(d / beta, -1, 1)
+    return _clamped(d / beta, 1)
 
 
 @distance(
