@@ -31,6 +31,7 @@ import funcnet as fn  # noqa: E402
 def pytest_configure(config):
     # A shell that starts pytest in the background has it ignore what tests send themselves.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    jax.monitoring.register_event_duration_secs_listener(Compiled.one_more)
     jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where HLO comes from
     cache = os.environ.get("FUNCNET_COMPILATION_CACHE")
     if cache:
@@ -38,20 +39,41 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+def share(nodeid):
+    """The tests that use one another's compiled programs: a file's, of a large table a row's."""
+    path, _, test = nodeid.partition("::")
+    if not path.endswith(("test_ops.py", "test_combine.py")):
+        return path
+    _, _, row = test.partition("[")
+    return f"{path} {row.rstrip(']').partition('-')[0]}"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file goes to one worker, whose compiled programs its tests share; a large one in rows."""
+    """What shares compiled programs goes to one worker."""
     from xdist.scheduler import LoadScopeScheduling  # there if this is called
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            path, _, test = nodeid.partition("::")
-            if not path.endswith(("test_ops.py", "test_combine.py")):
-                return path
-            _, _, row = test.partition("[")
-            return f"{path} {row.rstrip(']').partition('-')[0]}"
+            return share(nodeid)
 
     return Scheduling(config, log)
+
+
+class Compiled:
+    """How many programs are in memory; with thousands of them, compiling takes twice as long."""
+
+    number = 0
+
+    @classmethod
+    def one_more(cls, event, duration, **_):
+        cls.number += event == "/jax/core/compile/backend_compile_duration"
+
+
+def pytest_runtest_teardown(item, nextitem):
+    if Compiled.number > 500 and (nextitem is None or share(nextitem.nodeid) != share(item.nodeid)):
+        jax.clear_caches()
+        Compiled.number = 0
 
 
 def pytest_collection_finish(session):
