@@ -121,6 +121,7 @@ from .ops.products.gated import swiglu as swiglu
 from .ops.products.linear import dense as dense
 from .ops.products.linear import embed as embed
 from .ops.sequences.attention import attention as attention
+from .ops.sequences.attention_weights import attention_weights as attention_weights
 from .ops.sequences.elman import elman as elman
 from .ops.sequences.gru import gru as gru
 from .ops.sequences.lstm import lstm as lstm

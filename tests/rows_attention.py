@@ -67,6 +67,14 @@ OPS = rows(
     "Pass key=jax.random.key(0), another one for each step.",
     partial(fn.attention, Q, Q, Q, chunk=0),
     "attention: expected a chunk of 1 query or more, or None for all at once, got 0. Try 256.",
+    partial(fn.attention, Q, Q, Q, window=-1),
+    "attention: expected a window of 0 keys or more, or two numbers, before and after, got -1. "
+    "None is for all of them: window=(128, None).",
+    partial(fn.attention_weights, Q, Q, window=(1, 2, 3)),
+    "attention_weights: expected a window of 0 keys or more, or two numbers, before and after, "
+    "got (1, 2, 3). None is for all of them: window=(128, None).",
+    partial(fn.attention, Q, Q, Q, softcap=0.0),
+    "attention: expected a softcap above 0, or None, got 0.0. Scores stay within it; 50 is usual.",
     partial(fn.rotary, Q[0]),
     "rotary: expected x of rank 4 (batch, time, heads, width) with an even width, got shape (3, "
     "4, 6). Its numbers are turned in pairs, head by head.",
@@ -130,6 +138,9 @@ OPS += rows(
     partial(fn.attention, Q, Q, Q, None, jnp.ones((3, 3), bool)),
     "attention: expected a floating bias, got bool. A mask is boolean, True where a query may "
     "attend; a bias is added to the scores.",
+    partial(fn.attention, Q, Q, Q, offset=1.0),
+    "attention: expected an offset that is one integer, or None for 0, got float32 of shape (). It "
+    "is the position of the first query among the keys.",
     partial(fn.attention, Q, Q, Q, None, None, Q, drop=0.5),
     "dropout: expected a random key, got float32. Make one with jax.random.key(0).",
 )
@@ -158,13 +169,13 @@ OTHERS = rows(
     "attention: expected a width that 3 heads divide, got 8. Give the width of all heads "
     "together: width=heads * 64.",
     lambda: fn.Attention(2).init(KEY, SEQUENCE[0]),
-    "attention: expected x, perhaps a context, perhaps a boolean mask; x and context (batch, "
-    "time, features), got float32 of shape (5, 8). Call net(params, x, mask) or net(params, x, "
-    "context, mask).",
+    "attention: expected x, perhaps a context or keys and values, perhaps a boolean mask; all but "
+    "the mask (batch, time, features), got float32 of shape (5, 8). Call net(params, x, mask) or "
+    "net(params, x, context, mask).",
     lambda: fn.Attention(2).init(KEY, SEQUENCE, jnp.ones(3, bool), SEQUENCE),
-    "attention: expected x, perhaps a context, perhaps a boolean mask; x and context (batch, "
-    "time, features), got float32 of shape (2, 5, 8), bool of shape (3,), float32 of shape (2, "
-    "5, 8). Call net(params, x, mask) or net(params, x, context, mask).",
+    "attention: expected x, perhaps a context or keys and values, perhaps a boolean mask; all but "
+    "the mask (batch, time, features), got float32 of shape (2, 5, 8), bool of shape (3,), float32 "
+    "of shape (2, 5, 8). Call net(params, x, mask) or net(params, x, context, mask).",
     lambda: fn.Attention(2, causal=True)(CROSS, SEQUENCE, CONTEXT),
     "attention: expected neither causal, rotary nor cache with a context, got causal=True, "
     "rotary=False, cache=None. They speak of one sequence's order in time.",
@@ -234,6 +245,9 @@ LAYERS: dict[str, LayerCase] = {
     "attention, causal, rotary": LayerCase(
         fn.Attention(4, kv_heads=2, width=16, causal=True, rotary=True, bias=False, chunk=2),
         (SEQUENCE,),
+    ),
+    "attention, window, soft cap": LayerCase(
+        fn.Attention(2, window=(2, 1), softcap=2.0), (SEQUENCE, CONTEXT, image(2, 3, 4))
     ),
     "feed-forward": LayerCase(fn.FeedForward(6), (SEQUENCE,)),
     "feed-forward, gated": LayerCase(fn.FeedForward(6, activation="swiglu"), (SEQUENCE,)),

@@ -45,7 +45,12 @@ def weights(scores):
 # Ops
 
 
-def attention(q, k, v, mask=None, bias=None, *, causal=False, scale=None, chunk=None):
+def attention(
+    q, k, v, mask=None, bias=None, key=None, offset=0,
+    *, causal=False, scale=None, chunk=None, window=(None, None), softcap=None,
+):  # fmt: skip
+    left, right = (1e9 if n is None else n for n in window)
+    right = 0 if causal else right
     batch, time, heads, width = q.shape
     scale = width**-0.5 if scale is None else scale
     full = (batch, heads, time, k.shape[1])
@@ -54,10 +59,14 @@ def attention(q, k, v, mask=None, bias=None, *, causal=False, scale=None, chunk=
     o = np.zeros((*q.shape[:3], v.shape[3]))
     for n, t, h in np.ndindex(o.shape[:3]):
         group = h // (heads // k.shape[2])
-        seen = [s for s in range(k.shape[1]) if mask[n, h, t, s] and (s <= t or not causal)]
+        seen = [
+            s for s in range(k.shape[1])
+            if mask[n, h, t, s] and t + offset - left <= s <= t + offset + right
+        ]  # fmt: skip
         if seen:
-            p = weights(np.array([scale * q[n, t, h] @ k[n, s, group] for s in seen])
-                        + bias[n, h, t, seen])  # fmt: skip
+            z = np.array([scale * q[n, t, h] @ k[n, s, group] for s in seen])
+            z = z if softcap is None else softcap * np.tanh(z / softcap)
+            p = weights(z + bias[n, h, t, seen])
             o[n, t, h] = sum(p[i] * v[n, s, group] for i, s in enumerate(seen))
     return o
 
@@ -76,6 +85,44 @@ def test_attention_is_a_mean_weighted_by_softmax():
         ((q, k[:, :2], v[:, :2, :, :1], None, draw(1, 3, 1)), {"chunk": 2}),
     ]
     assert_agrees(fn.attention, attention, rows)
+    q, k, v = (draw(1, n, 2, 2, seed=n) for n in (5, 9, 9))
+    assert_agrees(fn.attention, attention, [
+        ((q, k, v, None, None, None, np.int32(4)), {"causal": True, "softcap": 0.7}),
+        ((q, k, v), {"window": (1, 2), "chunk": 2}),
+        ((q, k, v, None, None, None, np.int32(3)), {"window": (2, 0), "chunk": 3}),
+        ((q, k, v, None, draw(2, 5, 9), None, np.int32(-3)), {"window": (0, 1), "chunk": 2}),
+        ((q, k, v), {"window": (None, 1)}),
+        ((q, k, v), {"window": (1, None), "causal": True, "chunk": 1}),
+    ])  # fmt: skip
+
+
+@values_of(fn.attention_weights)
+def test_the_weights_of_attention_times_the_values_are_attention(x64):
+    q, k, v = (draw(2, n, 4, 3, seed=n) for n in (3, 5, 5))
+    bias, mask = draw(4, 1, 5), np.arange(5) != 2
+    for options in ({"causal": True, "softcap": 2.0}, {"window": 1, "scale": 0.1}):
+        p = fn.attention_weights(q, k[:, :, :2], mask, bias, 1, **options)
+        y = jnp.einsum("bhts,bshd->bthd", p, jnp.repeat(v[:, :, :2], 2, axis=2))
+        expected = fn.attention(q, k[:, :, :2], v[:, :, :2], mask, bias, None, 1, **options)
+        close(y, expected, 1e-12)
+
+
+def test_memory_of_attention_grows_as_the_sequence_does_and_time_as_the_window():
+    def compiled(time, **options):
+        x = jax.ShapeDtypeStruct((1, time, 2, 16), "float32")
+
+        def f(q, k, v):
+            return fn.attention(q, k, v, causal=True, **options).sum()
+
+        return jax.jit(jax.grad(f, (0, 1, 2))).lower(x, x, x).compile()
+
+    def bytes_of(time):
+        return compiled(time).memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(4096) < 2.3 * bytes_of(2048)
+    assert bytes_of(4096) < 4 * 4096**2
+    flops = [compiled(4096, window=w).cost_analysis()["flops"] for w in (None, 128)]
+    assert flops[1] < flops[0] / 8
 
 
 def test_who_may_attend_to_nothing_gives_0_and_gets_no_gradient():

@@ -10,7 +10,9 @@ from ..jaxpr.jaxprs import is_traced
 from ..nn.layer import Layer, need_key, take, take_state
 from ..ops.products.linear import dense
 from ..ops.sequences.attention import attention
+from ..ops.sequences.attention_weights import attention_weights
 from ..ops.sequences.rotary import rotary as turned
+from ..ops.sequences.scores import Window
 from ..types import Array, Key, Params, State, is_whole, require, shown
 from . import initializers
 from .dropout import check_probability
@@ -19,8 +21,14 @@ from .initializers import drawn
 
 class _Inputs(NamedTuple):
     x: Array
-    context: Array | None
+    keys: Array
+    values: Array
     mask: Array | None
+
+    @property
+    def alone(self) -> bool:
+        """Whether x attends to itself."""
+        return self.keys is self.x
 
 
 def Attention(
@@ -33,16 +41,19 @@ def Attention(
     drop: float = 0.0,
     bias: bool = True,
     chunk: int | None = None,
+    window: int | Window | None = None,
+    softcap: float | None = None,
     cache: int | None = None,
+    weights: bool = False,
     w_init: Callable = initializers.lecun_normal(),
     out_init: Callable | None = None,
 ) -> Layer:
     """Attention of `heads` heads between four projections: `q`, `k`, `v` and `out`.
 
-    Inputs are `(x)`, `(x, mask)`, `(x, context)` or `(x, context, mask)`: x `(batch, time,
-    features)` attends to itself or to `context` `(batch, keys, any features)`; `mask` is boolean,
-    True where a query may attend, and broadcasts to `(batch, heads, queries, keys)`. A second
-    input that is boolean is a mask, a floating one is a context, and None is left out.
+    Inputs are `(x)`, `(x, context)` or `(x, keys, values)`, and after them perhaps a mask: x
+    `(batch, time, features)` attends to itself or to `context` `(batch, keys, any features)`, or
+    compares itself with `keys` and takes what belongs to them of `values`; `mask` is boolean, True
+    where a query may attend, and broadcasts to `(batch, heads, queries, keys)`. None is left out.
 
     With `cache` the layer decodes: its state holds the keys and values of up to `cache` tokens and
     how many there are, and each call appends the tokens of x and attends to all so far; the keys
@@ -58,8 +69,13 @@ def Attention(
         rotary: Whether queries and keys are turned by their position; see the op `rotary`.
         drop: Probability of dropping a pair of query and key in training.
         bias: Whether the projections add one.
-        chunk: How many queries to look at together; see the op `attention`.
+        chunk: How many queries to look at together; see the op `attention`, as for the two options
+            that follow.
+        window: How many keys before and after its own position a query sees.
+        softcap: What scores tend to and never reach.
         cache: The number of tokens to keep for decoding; None for none.
+        weights: Whether the output is the pair of what it is otherwise and the weights, `(batch,
+            heads, queries, keys)`, without dropout.
         w_init: Draws the projections' weights, as matrices.
         out_init: Draws that of `out`; None for `w_init`.
 
@@ -85,17 +101,16 @@ def Attention(
     groups = kv_heads or heads
 
     def init(key: Key, *inputs: Any) -> tuple[Params, State]:
-        x, context, _ = _sorted(inputs)
+        x, keys, values, _ = _sorted(inputs)
         each = _head_width(heads, width or x.shape[-1])
-        dtype, source = initializers.float_dtype(x), x if context is None else context
-        keys = jax.random.split(key, 4)
-        shapes = {"q": (x, heads), "k": (source, groups), "v": (source, groups)}
+        dtype, draws = initializers.float_dtype(x), jax.random.split(key, 4)
+        shapes = {"q": (x, heads), "k": (keys, groups), "v": (values, groups)}
         params: Params = {}
-        for draw, (name, (of, n)) in zip(keys[:3], shapes.items(), strict=True):
+        for draw, (name, (of, n)) in zip(draws[:3], shapes.items(), strict=True):
             w = drawn(w_init, draw, (of.shape[-1], n * each), dtype)
             params[name] = {"w": w.reshape(-1, n, each)}
             params[name].update({"b": jnp.zeros((n, each), dtype)} if bias else {})
-        w = drawn(out_init or w_init, keys[3], (heads * each, x.shape[-1]), dtype)
+        w = drawn(out_init or w_init, draws[3], (heads * each, x.shape[-1]), dtype)
         params["out"] = {"w": w.reshape(heads, each, -1)}
         params["out"].update({"b": jnp.zeros(x.shape[-1:], dtype)} if bias else {})
         if cache is None:
@@ -105,37 +120,36 @@ def Attention(
 
     def apply(
         params: Params, state: State, *inputs: Any, train: bool = False, key: Key | None = None
-    ) -> tuple[Array, State]:
-        x, context, mask = _sorted(inputs)
+    ) -> tuple[Any, State]:
+        given = _sorted(inputs)
+        x, mask = given.x, given.mask
         take("attention", params, "q", "k", "v", "out")
         require(
-            context is None or not (causal or rotary or cache),
+            given.alone or not (causal or rotary or cache),
             "attention",
             "neither causal, rotary nor cache with a context",
             f"causal={causal}, rotary={rotary}, cache={cache}",
             "They speak of one sequence's order in time.",
         )
-        source = x if context is None else context
-        q, k, v = (
-            _project(params["q"], x),
-            _project(params["k"], source),
-            _project(params["v"], source),
-        )
-        start = take_state("attention", state, "k", "v", "index")[2] if cache else 0
+        q = _project(params["q"], x)
+        k = _project(params["k"], given.keys)
+        v = _project(params["v"], given.values)
+        start = take_state("attention", state, "k", "v", "index")[2] if cache else None
         if rotary:
-            at = start + jnp.arange(x.shape[1])
+            at = jnp.arange(x.shape[1]) + (0 if start is None else start)
             q, k = turned(q, at), turned(k, at)
         full = None
         if cache:
-            k, v, seen, full, state = _appended(state, k, v)
-            mask = seen if mask is None else _cache_mask(mask, seen)
+            k, v, full, state = _appended(state, k, v)
+            mask = None if mask is None else _cache_mask(mask, cache)
         random = need_key("attention", key) if train and drop else None
+        seen = {"causal": causal, "window": window, "softcap": softcap}
         y = attention(
-            q, k, v, mask, None, random,
-            causal=causal and not cache, drop=drop if train else 0.0, chunk=chunk,
-        )  # fmt: skip
+            q, k, v, mask, None, random, start, drop=drop if train else 0.0, chunk=chunk, **seen
+        )
         y = _merge(params["out"], y)
-        return y if full is None else jnp.where(full, jnp.nan, y), state
+        y = y if full is None else jnp.where(full, jnp.nan, y)
+        return (y, attention_weights(q, k, mask, None, start, **seen)) if weights else y, state
 
     return Layer(init, apply, "attention")
 
@@ -168,20 +182,21 @@ def _check_options(
 
 
 def _sorted(inputs: tuple) -> _Inputs:
-    """The inputs by what they are: x, a context, a mask."""
+    """The inputs by what they are: x, keys, values, a mask."""
     inputs = tuple(given for given in inputs if given is not None)
-    kinds = ["mask" if jnp.result_type(given) == jnp.bool_ else "floating" for given in inputs]
+    last = inputs[-1] if inputs and jnp.result_type(inputs[-1]) == jnp.bool_ else None
+    rest = inputs if last is None else inputs[:-1]
     require(
-        kinds in (["floating"], ["floating"] * 2, ["floating", "mask"], ["floating"] * 2 + ["mask"])
-        and all(jnp.ndim(given) == 3 for given in inputs if jnp.result_type(given) != jnp.bool_),
+        1 <= len(rest) <= 3
+        and all(jnp.issubdtype(jnp.result_type(given), jnp.floating) for given in rest)
+        and all(jnp.ndim(given) == 3 for given in rest),
         "attention",
-        "x, perhaps a context, perhaps a boolean mask; x and context (batch, time, features)",
+        "x, perhaps a context or keys and values, perhaps a boolean mask; all but the mask "
+        "(batch, time, features)",
         ", ".join(f"{jnp.result_type(given)} of shape {jnp.shape(given)}" for given in inputs),
         "Call net(params, x, mask) or net(params, x, context, mask).",
     )
-    mask = inputs[-1] if kinds[-1] == "mask" else None
-    rest = inputs[: len(inputs) - (mask is not None)]
-    return _Inputs(rest[0], rest[1] if len(rest) > 1 else None, mask)
+    return _Inputs(rest[0], rest[min(1, len(rest) - 1)], rest[-1], last)
 
 
 def _head_width(heads: int, width: int) -> int:
@@ -211,19 +226,19 @@ def _merge(params: Params, y: Array) -> Array:
     return dense(rows, w.reshape(heads * each, outputs), params.get("b"))
 
 
-def _cache_mask(mask: Array, seen: Array) -> Array:
+def _cache_mask(mask: Array, length: int) -> Array:
     require(
-        jnp.ndim(mask) == 0 or mask.shape[-1] in (1, seen.shape[-1]),
+        jnp.ndim(mask) == 0 or mask.shape[-1] in (1, length),
         "attention",
-        f"a mask over all {seen.shape[-1]} keys of the cache",
+        f"a mask over all {length} keys of the cache",
         f"shape {mask.shape}",
         "Those after the last token are never seen: fill it up with True.",
     )
-    return mask & seen
+    return mask
 
 
-def _appended(state: State, k: Array, v: Array) -> tuple[Array, Array, Array, Any, State]:
-    """All keys and values so far, which of them each token sees, whether there was no room."""
+def _appended(state: State, k: Array, v: Array) -> tuple[Array, Array, Any, State]:
+    """All keys and values so far, whether there was no room, and the cache after it."""
     start, length, tokens = state["index"], state["k"].shape[1], k.shape[1]
     taken = 0 if is_traced(start) else int(start)
     require(
@@ -239,6 +254,5 @@ def _appended(state: State, k: Array, v: Array) -> tuple[Array, Array, Array, An
         )
         for name, x in (("k", k), ("v", v))
     }
-    seen = jnp.arange(length) <= start + jnp.arange(tokens)[:, None]
     full = start + tokens > length if is_traced(start) else None
-    return new["k"], new["v"], seen, full, {**new, "index": start + tokens}
+    return new["k"], new["v"], full, {**new, "index": start + tokens}

@@ -56,6 +56,7 @@ def _attended(
     v: int | None = None,
     bias: tuple[int, ...] | None = None,
     mask: Callable[[], Any] | None = None,
+    offset: int | None = None,
     **static: Any,
 ) -> Case:
     def make(random: Generator) -> tuple:
@@ -64,7 +65,7 @@ def _attended(
         where = None if mask is None else mask()
         bits: Any = random.integers(0, 2**32, 2, np.uint32)
         key = jax.random.wrap_key_data(bits) if static.get("drop") else None
-        return *floats[:3], where, floats[3], key
+        return *floats[:3], where, floats[3], key, None if offset is None else np.int32(offset)
 
     return Case(make, static)
 
@@ -89,8 +90,39 @@ ATTENTION = {
         drop=0.3,
         chunk=2,
     ),
+    "window, in chunks": _attended((1, 5, 2, 2), (1, 6, 1, 2), window=(1, 1), chunk=2, offset=1),
+    "window, every option": _attended(
+        (1, 5, 2, 2),
+        (1, 7, 1, 2),
+        bias=(1, 2, 5, 7),
+        mask=lambda: np.arange(7) != 3,
+        offset=2,
+        causal=True,
+        window=(2, None),
+        softcap=1.5,
+        drop=0.3,
+        chunk=2,
+    ),
+    "window before, soft cap": _attended(window=(1, None), softcap=0.5, bias=(2, 1, 4)),
     "no queries": _attended(q=(2, 0, 2, 3)),
     "no keys": _attended(k=(2, 0, 2, 3)),
+}
+
+
+def _weighed(case: Case) -> Case:
+    """The same without values and dropout."""
+
+    def make(random: Generator) -> tuple:
+        q, k, _, mask, bias, _, offset = case.make(random)
+        return q, k, mask, bias, offset
+
+    return Case(make, {n: x for n, x in case.static.items() if n not in ("drop", "chunk")})
+
+
+ATTENTION_WEIGHTS = {
+    name: _weighed(case)
+    for name, case in ATTENTION.items()
+    if name not in ("dropout", "chunks", "chunks, every option")
 }
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...jaxpr.jaxprs import is_traced
-from ...types import Array, Key, is_whole, require
+from ...types import Array, Key, is_whole, require, shown
 from ..activations.checks import droppable
 from ..shared.precision import floating
 
@@ -144,14 +144,22 @@ def attention(
     mask: Array | None,
     bias: Array | None,
     key: Key | None,
+    offset: Array | None,
     drop: float,
     chunk: int | None,
+    window: Any,
+    softcap: float | None,
 ) -> None:
     """Raise unless the arguments of `attention` fit."""
-    _check_qkv(op, q, k, v)
-    full = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
-    _check_pairs(op, "mask", mask, full, jnp.bool_, "boolean")
-    _check_pairs(op, "bias", bias, full, jnp.floating, "floating")
+    _check_heads(op, {"q": q, "k": k, "v": v})
+    require(
+        k.shape[:3] == v.shape[:3],
+        op,
+        f"v of the batch, keys and heads of k, whose shape is {k.shape}",
+        f"shape {v.shape}",
+        "One value belongs to each key.",
+    )
+    _check_seen(op, q, k, mask, bias, offset, window, softcap)
     require(
         0 <= drop < 1 and (drop == 0 or key is not None),
         op,
@@ -170,8 +178,56 @@ def attention(
     )
 
 
-def _check_qkv(op: str, q: Array, k: Array, v: Array) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
+def _check_seen(
+    op: str, q: Array, k: Array, mask: Any, bias: Any, offset: Any, window: Any, softcap: Any
+) -> None:
+    full = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
+    _check_pairs(op, "mask", mask, full, jnp.bool_, "boolean")
+    _check_pairs(op, "bias", bias, full, jnp.floating, "floating")
+    require(
+        offset is None
+        or (jnp.ndim(offset) == 0 and jnp.issubdtype(jnp.result_type(offset), jnp.integer)),
+        op,
+        "an offset that is one integer, or None for 0",
+        shown(offset),
+        "It is the position of the first query among the keys.",
+        TypeError,
+    )
+    ends = window if isinstance(window, tuple) else (window,)
+    require(
+        len(ends) <= 2 and all(n is None or is_whole(n, 0) for n in ends),
+        op,
+        "a window of 0 keys or more, or two numbers, before and after",
+        repr(window),
+        "None is for all of them: window=(128, None).",
+    )
+    require(
+        softcap is None or softcap > 0,
+        op,
+        "a softcap above 0, or None",
+        repr(softcap),
+        "Scores stay within it; 50 is usual.",
+    )
+
+
+def attention_weights(
+    op: str,
+    *,
+    q: Array,
+    k: Array,
+    mask: Array | None,
+    bias: Array | None,
+    offset: Array | None,
+    window: Any,
+    softcap: float | None,
+) -> None:
+    """Raise unless the arguments of `attention_weights` fit."""
+    _check_heads(op, {"q": q, "k": k})
+    _check_seen(op, q, k, mask, bias, offset, window, softcap)
+
+
+def _check_heads(op: str, given: dict[str, Array]) -> None:
+    for name, x in given.items():
         require(
             x is not None and jnp.ndim(x) == 4,
             op,
@@ -180,13 +236,7 @@ def _check_qkv(op: str, q: Array, k: Array, v: Array) -> None:
             "The heads come after the time: project to (batch, time, heads * width) and reshape.",
         )
         floating(op, x, name)
-    require(
-        k.shape[:3] == v.shape[:3],
-        op,
-        f"v of the batch, keys and heads of k, whose shape is {k.shape}",
-        f"shape {v.shape}",
-        "One value belongs to each key.",
-    )
+    q, k = given["q"], given["k"]
     require(
         q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3],
         op,
