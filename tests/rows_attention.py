@@ -147,6 +147,18 @@ OPS += rows(
 
 OTHERS = rows(
     ValueError,
+    lambda: fn.nets.EncoderDecoder(5, length=4, **SMALL | {"depth": 0}),
+    "EncoderDecoder: expected a depth that is a whole number of 1 or more, got 0. It is the number "
+    "of blocks of each side.",
+    lambda: fn.nets.EncoderDecoder(5, length=4, **SMALL).init(KEY, TOKENS, TOKENS, TOKENS[:1] > 0),
+    "encoder_decoder: expected a boolean mask of shape (2, 3), that of the source, got bool of "
+    "shape (1, 3). It is True where the source has a token, and False where it is filled up.",
+    lambda: fn.TransformerBlock(2, cross=True).init(KEY, SEQUENCE),
+    "transformer_block: expected x, a context, and perhaps a mask of each, got 1 inputs. Call "
+    "net(params, x, context, mask of context, mask).",
+    lambda: fn.TransformerBlock(2).init(KEY, SEQUENCE, None, CONTEXT),
+    "transformer_block: expected x, and perhaps a mask, got 3 inputs. A block that takes a context "
+    "is TransformerBlock(heads, cross=True).",
     lambda: fn.Attention(0),
     "attention: expected a number of heads of 1 or more, got 0. It divides the width.",
     lambda: fn.Attention(4, kv_heads=3),
@@ -252,8 +264,15 @@ LAYERS: dict[str, LayerCase] = {
     "feed-forward": LayerCase(fn.FeedForward(6), (SEQUENCE,)),
     "feed-forward, gated": LayerCase(fn.FeedForward(6, activation="swiglu"), (SEQUENCE,)),
     "transformer block": LayerCase(fn.TransformerBlock(2, causal=True), (SEQUENCE,)),
+    "decoder block": LayerCase(
+        fn.TransformerBlock(2, causal=True, cross=True),
+        (SEQUENCE, CONTEXT, jnp.ones((2, 1, 1, 3), bool)),
+    ),
     "class token": LayerCase(fn.nets.ClassToken(), (SEQUENCE,)),
     "gpt": LayerCase(fn.nets.GPT(5, length=4, drop=0.1, **SMALL), (TOKENS,), needs_key=True),
+    "encoder decoder": LayerCase(
+        fn.nets.EncoderDecoder(5, length=4, drop=0.1, **SMALL), (TOKENS, TOKENS), needs_key=True
+    ),
     "vit": LayerCase(
         fn.nets.ViT(3, patch=4, drop=0.1, drop_path=0.1, **SMALL),
         (image(2, 8, 8, 1),),

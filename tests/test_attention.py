@@ -449,6 +449,48 @@ def ids():
     return jnp.array([[1, 4, 0, 10, 3], [2, 2, 3, 9, 5]])
 
 
+def test_a_translation_sees_the_whole_source_and_no_target_ahead(key):
+    build = partial(fn.nets.EncoderDecoder, 7, width=8, depth=2, heads=2, length=6)
+    net, writer = build(source_vocabulary=5), build(source_vocabulary=5, cache=True)
+    source, target = jnp.array([[1, 2, 3], [4, 0, 2]]), jnp.array([[0, 1, 2, 3], [0, 4, 5, 6]])
+    params = moved(net, source, target)
+    assert params["source_tokens"]["table"].shape == (5, 8)
+    logits = run(net, params, source, target)
+    changed = run(net, params, source.at[:, 2].set(0), target)
+    assert (np.abs(logits - changed) > 1e-4).any(-1).all()
+    changed = run(net, params, source, target.at[:, 2].set(0))
+    close(changed[:, :2], logits[:, :2])
+    assert (changed[:, 2] != logits[:, 2]).any()
+
+    filled = jnp.pad(source, ((0, 0), (0, 2)), constant_values=3)
+    mask = jnp.arange(5) < jnp.array([[3], [3]])
+    close(run(net, params, filled, target, mask), logits)
+    read = run(net, params, source)
+    close(run(net, params, read, target), logits)
+
+    written = sample(
+        writer, params, target[:, :1], 5, key, temperature=0.0, source=filled, mask=mask
+    )
+    so_far = target[:, :1]
+    for _ in range(5):
+        following = run(net, params, source, so_far)[:, -1].argmax(-1)
+        so_far = jnp.concatenate([so_far, following[:, None]], 1)
+    assert (written == so_far[:, 1:]).all()
+
+
+def test_a_decoder_block_is_three_branches():
+    x, context = draw(2, 3, 4).astype("float32"), draw(2, 5, 6, seed=1).astype("float32")
+    seen = np.arange(5)[None, None, None] < np.array([5, 2])[:, None, None, None]
+    block = fn.TransformerBlock(2, causal=True, cross=True)
+    params = moved(block, x, context)
+    part = lambda layer, name, *inputs: layer(params[name], *inputs)  # noqa: E731
+    norm = fn.LayerNorm()
+    y = x + part(fn.Attention(2, causal=True), "attention", part(norm, "norm1", x))
+    z = y + part(fn.Attention(2), "cross", part(norm, "norm_cross", y), context, seen)
+    z = z + part(fn.FeedForward(), "mlp", part(norm, "norm2", z))
+    close(run(block, params, x, context, seen), z)
+
+
 def test_gpt_sees_no_token_ahead_and_ties_its_head(ids):
     net = GPT()
     params = moved(net, ids)

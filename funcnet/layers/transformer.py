@@ -11,6 +11,7 @@ from ..nn.layer import Layer, stateless, take
 from ..ops.activations.rectifiers import relu, relu_squared
 from ..ops.activations.smooth import gelu, gelu_tanh, silu
 from ..ops.products.gated import geglu, swiglu
+from ..ops.sequences.scores import Window
 from ..types import Array, Key, Params, State, is_whole, require, shown
 from . import initializers
 from .attention import Attention
@@ -151,13 +152,18 @@ def TransformerBlock(
     rotary: bool = False,
     bias: bool = True,
     chunk: int | None = None,
+    window: int | Window | None = None,
+    softcap: float | None = None,
     cache: int | None = None,
+    cross: bool = False,
     w_init: Callable = initializers.lecun_normal(),
     out_init: Callable | None = None,
 ) -> Layer:
-    """x + attention(norm(x)), and then y + feed_forward(norm(y)).
+    """x + attention(norm(x)), and then y + feed_forward(norm(y)); between them perhaps a context.
 
-    Inputs are x `(batch, time, features)`, and perhaps a mask; see `Attention`.
+    Inputs are x `(batch, time, features)`, and perhaps a mask; see `Attention`. With `cross` they
+    are x, a context `(batch, keys, any features)`, and perhaps a mask of the context and one of x,
+    each None for all: between the two branches y + attention(norm(y), context) is a third.
 
     Args:
         heads: Number of attention heads.
@@ -173,17 +179,22 @@ def TransformerBlock(
         rotary: Whether queries and keys are turned by their position.
         bias: Whether all projections add one.
         chunk: How many queries to look at together.
+        window: How many tokens before and after it a token sees.
+        softcap: What scores tend to and never reach.
         cache: The number of tokens to keep for decoding.
+        cross: Whether tokens attend to a context as well, as in a decoder.
         w_init: Draws the weights.
         out_init: Draws those that end a branch: `scaled(init, (2 * depth) ** -0.5)` keeps a deep
             stack's sum from growing, as in GPT-2; None for `w_init`.
 
     Returns:
-        A layer named "transformer_block", with `norm1`, `attention`, `norm2` and `mlp`.
+        A layer named "transformer_block", with `norm1`, `attention`, `norm2` and `mlp`, and with
+        `norm_cross` and `cross` if there is a context.
 
     Raises:
         TypeError: If `norm` is a layer already, or wants arguments.
-        ValueError: If an option is out of range; see `Attention` and `FeedForward`.
+        ValueError: If an option is out of range, see `Attention` and `FeedForward`; or there are
+            too many inputs or too few.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.ones((2, 5, 8))
@@ -195,14 +206,20 @@ def TransformerBlock(
     Reference: Vaswani et al., "Attention Is All You Need", 2017, section 3.1; Xiong et al., "On
         Layer Normalization in the Transformer Architecture", 2020, table 1 (norms first).
     """
-    attention = Attention(
-        heads, kv_heads=kv_heads, causal=causal, rotary=rotary, drop=drop, bias=bias,
-        chunk=chunk, cache=cache, w_init=w_init, out_init=out_init,
-    )  # fmt: skip
+    shared: dict[str, Any] = {
+        "kv_heads": kv_heads, "drop": drop, "bias": bias, "chunk": chunk, "softcap": softcap,
+        "w_init": w_init, "out_init": out_init,
+    }  # fmt: skip
+    attention = Attention(heads, causal=causal, rotary=rotary, window=window, cache=cache, **shared)
+    context = {
+        "norm_cross": norm_of("transformer_block", norm),
+        "cross": Attention(heads, **shared),
+    }
     mlp = FeedForward(hidden, activation=activation, bias=bias, w_init=w_init, out_init=out_init)
 
     @network(
         norm1=norm_of("transformer_block", norm), attention=attention,
+        **(context if cross else {}),
         norm2=norm_of("transformer_block", norm), mlp=mlp,
         drop=Dropout(drop), path=DropPath(drop_path),
     )  # fmt: skip
@@ -212,6 +229,25 @@ def TransformerBlock(
                 return x + net.path(net.drop(run(norm(x), *rest)))
             return norm(x + net.path(net.drop(run(x, *rest))))
 
-        return branch(net.mlp, net.norm2, branch(net.attention, net.norm1, x, *rest))
+        context, mask_of_context, mask = _sorted(rest, cross)
+        y = branch(net.attention, net.norm1, x, mask)
+        if cross:
+            y = branch(net.cross, net.norm_cross, y, context, mask_of_context)
+        return branch(net.mlp, net.norm2, y)
 
     return block.named("transformer_block")
+
+
+def _sorted(rest: tuple, cross: bool) -> tuple[Any, Any, Any]:
+    """The context, its mask, and the mask of x."""
+    require(
+        len(rest) <= (3 if cross else 1) and (not cross or (rest and rest[0] is not None)),
+        "transformer_block",
+        "x, a context, and perhaps a mask of each" if cross else "x, and perhaps a mask",
+        f"{1 + len(rest)} inputs",
+        "Call net(params, x, context, mask of context, mask)."
+        if cross
+        else "A block that takes a context is TransformerBlock(heads, cross=True).",
+    )
+    given = (*rest, None, None)
+    return (given[0], given[1], given[2]) if cross else (None, None, given[0])

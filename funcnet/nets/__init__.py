@@ -3,6 +3,7 @@
 from .convnet import LeNet as LeNet
 from .ddpm import DDPM as DDPM
 from .ddpm import sample_ddpm as sample_ddpm
+from .encoder_decoder import EncoderDecoder as EncoderDecoder
 from .gpt import GPT as GPT
 from .gpt import lm_loss as lm_loss
 from .mlp import MLP as MLP

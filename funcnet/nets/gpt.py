@@ -104,7 +104,7 @@ def GPT(
     def gpt(net, ids):
         x = net.tokens(ids)
         if not rotary:
-            x = net.positions(x, _tokens_before(net.state.get(names[0])))
+            x = net.positions(x, tokens_before(net.state.get(names[0])))
         x = net.drop(x)
         for name in names:
             x = getattr(net, name)(x)
@@ -114,8 +114,12 @@ def GPT(
     return gpt
 
 
-def _tokens_before(state: State | None) -> Array | int:
-    """How many tokens the first block's cache holds."""
+def tokens_before(state: State | None) -> Array | int:
+    """How many tokens the cache of a block with this state holds.
+
+    >>> tokens_before(None)
+    0
+    """
     return 0 if state is None else jnp.ravel(state["attention"]["index"])[0]
 
 

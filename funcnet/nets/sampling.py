@@ -20,26 +20,31 @@ def sample(
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
+    source: Array | None = None,
+    mask: Array | None = None,
 ) -> Array:
     """`length` tokens after each prompt, one at a time from a language model with a cache.
 
     Compiled once for each net, `length`, `top_k` and shape of the prompt.
 
     Args:
-        net: `GPT(..., cache=True)`; the parameters may be those of the same net without it.
+        net: `GPT(..., cache=True)` or `EncoderDecoder(..., cache=True)`; the parameters may be
+            those of the same net without it.
         params: Its parameters.
-        prompt: Integers `(batch, time)`, a token or more.
+        prompt: Integers `(batch, time)`, a token or more: of a target, its sign for the beginning.
         length: How many tokens to draw for each prompt.
         key: For the draws.
         temperature: What the logits are divided by; 0 always takes the likeliest token.
         top_k: How many of the likeliest tokens may be drawn; None for all.
+        source: What an `EncoderDecoder` translates, integers `(batch, source time)`.
+        mask: Where the source has tokens, booleans of its shape; None for everywhere.
 
     Returns:
         The drawn tokens, `(batch, length)`.
 
     Raises:
-        ValueError: If the net has no cache or the cache no room, an option is out of range, or
-            the prompt has a token that the net does not know.
+        ValueError: If the net has no cache or the cache no room, an option is out of range, the
+            prompt has a token that the net does not know, or the source does not fit.
 
     >>> from funcnet.nets.gpt import GPT
     >>> prompt = jnp.zeros((1, 2), jnp.int32)
@@ -50,8 +55,14 @@ def sample(
 
     Reference: Fan et al., "Hierarchical Neural Story Generation", 2018, section 5.2 (top k).
     """
-    _check_sample(net, prompt, length, temperature, top_k)
-    return _sample(net, length, top_k, params, prompt, key, jnp.float32(temperature))
+    _check_sample(net, prompt, length, temperature, top_k, source, mask)
+    told = None if source is None else (source,) if mask is None else (source, mask)
+    return _sample(net, length, top_k, params, prompt, told, key, jnp.float32(temperature))
+
+
+def _with(told: tuple | None, ids: Array) -> tuple:
+    """The inputs of the net: the tokens so far, and what it was told beside them."""
+    return (ids,) if told is None else (told[0], ids, *told[1:])
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -61,14 +72,19 @@ def _sample(
     top_k: int | None,
     params: Params,
     prompt: Array,
+    told: tuple | None,
     key: Key,
     temperature: Array,
 ) -> Array:
-    state = net.init(key, prompt)[1]
+    state = net.init(key, *_with(told, prompt))[1]
+    if told is not None:
+        source, *mask = told
+        read, _ = net.apply(params, state, source, None, *mask)
+        told = (read, *mask)
 
     def after(ids: Array, state: State) -> tuple[Array, State]:
         """The logits of what follows the last of the tokens."""
-        output, state = net.apply(params, state, ids)
+        output, state = net.apply(params, state, *_with(told, ids))
         if isinstance(output, tuple):
             features, table = output
             return features[:, -1] @ table.T, state
@@ -96,10 +112,10 @@ def _sample(
 
 
 @partial(jax.jit, static_argnums=0)
-def _start(net: Layer, key: Key, prompt: Array) -> tuple[Array, State]:
+def _start(net: Layer, key: Key, *inputs: Array) -> tuple[Array, State]:
     """A number for each token of the net's vocabulary, and its first state."""
-    params, state = net.init(key, prompt)
-    output, _ = net.apply(params, state, prompt)
+    params, state = net.init(key, *inputs)
+    output, _ = net.apply(params, state, *inputs)
     return output[1][:, 0] if isinstance(output, tuple) else output.sum((0, 1)), state
 
 
@@ -150,7 +166,13 @@ def check_known(op: str, prompt: Array, vocabulary: int) -> None:
 
 
 def _check_sample(
-    net: Layer, prompt: Array, length: int, temperature: float, top_k: int | None
+    net: Layer,
+    prompt: Array,
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    source: Array | None,
+    mask: Array | None,
 ) -> None:
     check_draws("sample", prompt, length, temperature)
     require(
@@ -160,7 +182,8 @@ def _check_sample(
         shown(top_k),
         "It is among how many of the likeliest tokens to draw.",
     )
-    vocabulary, state = _start.eval_shape(net, jax.random.key(0), prompt[:, :1])
+    given = [x for x in (source, prompt[:, :1], mask) if x is not None]
+    vocabulary, state = _start.eval_shape(net, jax.random.key(0), *given)
     check_known("sample", prompt, vocabulary.size)
     lengths = [
         leaf.shape[-3]
