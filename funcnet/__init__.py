@@ -99,6 +99,7 @@ from .ops.losses.cross_entropy import cross_entropy as cross_entropy
 from .ops.losses.distances import absolute_error as absolute_error
 from .ops.losses.distances import binary_cross_entropy as binary_cross_entropy
 from .ops.losses.distances import huber as huber
+from .ops.losses.distances import sigmoid_focal as sigmoid_focal
 from .ops.losses.distances import smooth_l1 as smooth_l1
 from .ops.losses.distances import squared_error as squared_error
 from .ops.losses.divergence import gaussian_kl as gaussian_kl
@@ -106,7 +107,11 @@ from .ops.losses.divergence import kl_divergence as kl_divergence
 from .ops.losses.likelihood import bernoulli_nll as bernoulli_nll
 from .ops.losses.likelihood import gaussian_nll as gaussian_nll
 from .ops.losses.likelihood import nll as nll
+from .ops.losses.likelihood import poisson_nll as poisson_nll
 from .ops.losses.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
+from .ops.losses.margins import hinge as hinge
+from .ops.losses.margins import margin_ranking as margin_ranking
+from .ops.losses.margins import triplet_margin as triplet_margin
 from .ops.norms.batch_norm import batch_norm as batch_norm
 from .ops.norms.batch_norm import normalize as normalize
 from .ops.norms.group_norm import group_norm as group_norm

@@ -67,6 +67,15 @@ OPS = rows(
     partial(fn.bernoulli_nll, N, N - 1),
     "bernoulli_nll: expected targets from 0 to 1, got targets from -1.0 to -1.0. Leave out what "
     "must not count with where.",
+    partial(fn.hinge, N, N + 2),
+    "hinge: expected targets from -1 to 1, got targets from 2.0 to 2.0. Leave out what must not "
+    "count with where.",
+    partial(fn.sigmoid_focal, N, N, gamma=-1.0),
+    "sigmoid_focal: expected gamma of 0 or more, got -1.0. With gamma = 0 no example counts for "
+    "less.",
+    partial(fn.sigmoid_focal, N, N, alpha=2.0),
+    "sigmoid_focal: expected alpha from 0 to 1, or None, got 2.0. It weighs the positive part, and "
+    "1 - alpha the negative.",
     partial(fn.kl_divergence, Z, Z - 1),
     "kl_divergence: expected p from 0 to inf, got p from -1.0 to -1.0. Leave out what must not "
     "count with where.",

@@ -34,6 +34,7 @@ def losses(shape):
     z, s = (draw(*shape, CLASSES, seed=seed) for seed in (5, 6))
     labels = np.random.default_rng(7).integers(0, CLASSES, shape)
     soft, log_p, chance = (np.asarray(f(x)) for f, x in zip(LINKS, (s, z, c), strict=True))
+    sign = np.sign(c)
     count, by_weight = where.sum(), (WEIGHTS.astype(float)[labels] * where).sum()
     tenth, ignoring = np.full(shape, 0.1, np.float32), np.where(where, labels, -1)
     chunks = {"chunk": 4096, "ignore_index": -1}
@@ -45,6 +46,11 @@ def losses(shape):
         "logits": (fn.binary_cross_entropy, (a, chance, where), {}, count),
         "coin": (fn.bernoulli_nll, (chance, chance, where), {}, count),
         "gaussian": (fn.gaussian_nll, (a, b, c, where), {}, count),
+        "hinge": (fn.hinge, (a, sign, where), {}, count),
+        "ranking": (fn.margin_ranking, (a, b, sign, where), {}, count),
+        "triplet": (fn.triplet_margin, (z, s, z[..., ::-1], where), {}, count),
+        "counts": (fn.poisson_nll, (a, chance, where), {}, count),
+        "focal": (fn.sigmoid_focal, (a, chance, where), {}, count),
         "divergence": (fn.kl_divergence, (log_p, soft, where), {}, count),
         "from the normal": (fn.gaussian_kl, (z, s, where), {}, count),
         "squared": (fn.squared_error, (a, b, where), {}, count),

@@ -52,6 +52,49 @@ SMOOTH_L1 = {
 }
 
 
+def _signed(*shape: int, scores: int = 1, mask: bool = False, **static: Any) -> Case:
+    def make(random: Generator) -> tuple:
+        signs = 2.0 * (random.random(shape) < 0.5) - 1
+        return (
+            *(random.standard_normal(shape) for _ in range(scores)),
+            signs,
+            _mask(random, shape, mask),
+        )
+
+    return Case(make, static)
+
+
+HINGE = {
+    "mean": _signed(6),
+    "sum": _signed(4, 3, reduction="sum", margin=0.3),
+    "where, none": _signed(9, mask=True, reduction="none"),
+    "kinks": Case(lambda random: (np.array([1.0, -1.0, 0.0, 1.0]), np.array([1, -1, 1, -1]), None)),
+    "no examples": _signed(0, 3),
+}
+MARGIN_RANKING = {
+    "mean": _signed(6, scores=2),
+    "sum": _signed(4, 3, scores=2, reduction="sum", margin=0.5),
+    "where, none": _signed(9, scores=2, mask=True, reduction="none"),
+    "ties": Case(lambda random: (np.zeros(2), np.zeros(2), np.array([1, -1]), None)),
+    "no examples": _signed(0, 3, scores=2),
+}
+
+
+def _coincident(random: Generator) -> tuple:
+    anchor, positive, negative, _ = _normals(3, 4, arrays=3, rows=True).make(random)
+    positive[0], negative[1] = anchor[0], anchor[1]
+    return anchor, positive, negative, None
+
+
+TRIPLET_MARGIN = {
+    "mean": _normals(6, 4, arrays=3, rows=True),
+    "sum": _normals(2, 3, 4, arrays=3, rows=True, reduction="sum", margin=0.2),
+    "where, none": _normals(6, 4, arrays=3, rows=True, mask=True, reduction="none"),
+    "length 0": Case(_coincident),
+    "no examples": _normals(0, 4, arrays=3, rows=True),
+}
+
+
 def _binary(*shape: int, weight: tuple | None = None, mask: bool = False, **static: Any) -> Case:
     def make(random: Generator) -> tuple:
         w = None if weight is None else random.uniform(0.5, 3.0, weight)
@@ -80,10 +123,41 @@ def _coins(*shape: int, mask: bool = False, **static: Any) -> Case:
     return Case(make, static)
 
 
+def _binary_pair(*shape: int, mask: bool = False, **static: Any) -> Case:
+    def make(random: Generator) -> tuple:
+        return _binary(*shape, mask=mask).make(random)[:3]
+
+    return Case(make, static)
+
+
+def _counted(*shape: int, mask: bool = False, **static: Any) -> Case:
+    def make(random: Generator) -> tuple:
+        rates, counts = random.uniform(0.2, 4.0, shape), random.poisson(2.0, shape).astype(float)
+        return rates, counts, _mask(random, shape, mask)
+
+    return Case(make, static)
+
+
+POISSON_NLL = {
+    "mean": _counted(6),
+    "sum, full": _counted(4, 3, reduction="sum", full=True),
+    "rates": _counted(4, 3, log_input=False),
+    "where, none": _counted(9, mask=True, reduction="none", log_input=False, full=True),
+    "no examples": _counted(0, 3),
+}
+
+
 def _sure(random: Generator) -> tuple:
     return np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.5, 0.5, 1.0]), None
 
 
+SIGMOID_FOCAL = {
+    "mean": _binary_pair(6),
+    "sum, alpha": _binary_pair(4, 3, alpha=0.25, reduction="sum"),
+    "where, none": _binary_pair(9, mask=True, gamma=0.5, reduction="none"),
+    "gamma 0": _binary_pair(4, gamma=0.0),
+    "no examples": _binary_pair(0, 3),
+}
 BERNOULLI_NLL = {
     "mean": _coins(6),
     "sum": _coins(4, 3, reduction="sum"),

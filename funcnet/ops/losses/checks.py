@@ -100,6 +100,21 @@ def bent(name: str, remedy: str) -> Callable[..., None]:
     return _is_bent
 
 
+def focused(op: str, *, gamma: float, alpha: float | None, **given: Any) -> None:
+    """Raise unless the targets have the shape of the logits, and the two numbers their ranges."""
+    require(
+        gamma >= 0, op, "gamma of 0 or more", gamma, "With gamma = 0 no example counts for less."
+    )
+    require(
+        alpha is None or 0 <= alpha <= 1,
+        op,
+        "alpha from 0 to 1, or None",
+        alpha,
+        "It weighs the positive part, and 1 - alpha the negative.",
+    )
+    alike("logits", "targets")(op, **given)
+
+
 def binary(
     op: str,
     *,

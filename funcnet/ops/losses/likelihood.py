@@ -1,4 +1,4 @@
-"""Negative log-likelihoods of a class, a coin and a Gaussian, in nats."""
+"""Negative log-likelihoods of a class, a coin, a count and a Gaussian, in nats."""
 
 import math
 
@@ -196,3 +196,65 @@ def bernoulli_nll(
     Reference: Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.90.
     """
     return -(targets * _capped_log(probs) + (1 - targets) * _capped_log(1 - probs))
+
+
+def _poisson_nll_backward(res, dy, *, log_input, full, eps):
+    """Of z = ln λ: dz = (eᶻ − t) dy;  dt = −z dy.  Of λ: dλ = (1 − t / (λ + ε)) dy;
+    dt = −ln(λ + ε) dy.  Stirling adds (ln t + 1 / 2t) dy to dt where t > 1;
+    the mean divides dy by what counts
+    """
+    x, t = res
+    slope, log_rate = (jnp.exp(x) - t, x) if log_input else (1 - t / (x + eps), jnp.log(x + eps))
+    above = jnp.where(t > 1, t, 1)
+    stirling = jnp.where(t > 1, jnp.log(above) + 1 / (2 * above), 0) if full else 0
+    return slope * dy, (stirling - log_rate) * dy
+
+
+@loss(
+    _poisson_nll_backward,
+    cases=cases.POISSON_NLL,
+    check=alike("predictions", "targets"),
+    ranges={"targets": (0, math.inf)},
+)
+def poisson_nll(
+    predictions: Array,
+    targets: Array,
+    where: Array | None = None,
+    *,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
+) -> Array:
+    """λ − t ln λ, elementwise: −ln of the chance of a count t at rate λ, up to ln t!.
+
+    Args:
+        predictions: ln λ, of any shape, or λ if `log_input` is False, which has to be 0 or more.
+        targets: t, counts of 0 or more, of the same shape. They get a gradient.
+        where: Boolean, of the same shape: which elements count; None for all.
+        log_input: Whether the predictions are logarithms of rates.
+        full: Whether to add Stirling's t ln t − t + ½ ln 2πt for ln t!, where t > 1.
+        eps: ε, added to λ under the logarithm if `log_input` is False.
+        reduction: "mean", "sum" or "none".
+
+    Returns:
+        A scalar, or the predictions' shape for "none", in their dtype.
+
+    Raises:
+        TypeError: If the predictions are not floating or `where` is not boolean.
+        ValueError: If the shapes differ, or `reduction` or a concrete target is out of range.
+
+    >>> float(poisson_nll(jnp.zeros(2), jnp.array([0.0, 3.0])))
+    1.0
+
+    Reference: McCullagh & Nelder, "Generalized Linear Models", 1989, section 6.2.
+    """
+    if log_input:
+        losses = jnp.exp(predictions) - targets * predictions
+    else:
+        losses = predictions - targets * jnp.log(predictions + eps)
+    if not full:
+        return losses
+    t = jnp.where(targets > 1, targets, 1)
+    stirling = t * jnp.log(t) - t + jnp.log(2 * math.pi * t) / 2
+    return losses + jnp.where(targets > 1, stirling, 0)
