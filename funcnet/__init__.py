@@ -69,6 +69,9 @@ from .ops.activations.rectifiers import relu as relu
 from .ops.activations.rectifiers import relu6 as relu6
 from .ops.activations.rectifiers import relu_squared as relu_squared
 from .ops.activations.rectifiers import selu as selu
+from .ops.activations.shrinking import hard_shrink as hard_shrink
+from .ops.activations.shrinking import soft_shrink as soft_shrink
+from .ops.activations.shrinking import threshold as threshold
 from .ops.activations.smooth import gelu as gelu
 from .ops.activations.smooth import gelu_tanh as gelu_tanh
 from .ops.activations.smooth import glu as glu

@@ -170,6 +170,11 @@ OPS = rows(
     "prelu: expected slope of shape (), got shape (3,). The channels are the last axis of x.",
     partial(fn.elu, ROWS, alpha=0.0),
     "elu: expected alpha > 0, got 0.0. With alpha = 0 it is relu.",
+    partial(fn.hard_tanh, ROWS, low=1.0),
+    "hard_tanh: expected low below high, got 1.0 and 1.0. They are the ends of the range.",
+    partial(fn.soft_shrink, ROWS, threshold=-1.0),
+    "soft_shrink: expected threshold of 0 or more, got -1.0. It is the size up to which x becomes "
+    "0.",
     partial(fn.softplus, ROWS, beta=0),
     "softplus: expected beta > 0, got 0. The larger beta, the closer to relu.",
     partial(fn.glu, ROWS),

@@ -32,7 +32,16 @@ PRELU = {
 }
 SELU = _with_kinks(-9, 0, 1)
 ELU = {"alpha": normal_case((4, 3), alpha=0.5)} | SELU
-HARD_TANH = _with_kinks(-2, -1, 0, 1, 2)
+HARD_TANH = _with_kinks(-2, -1, 0, 1, 2) | {"limits": normal_case((4, 3), low=-0.3, high=0.7)}
+SHRINK = _with_kinks(-2, -0.5, 0, 0.5, 2) | {
+    "narrow": normal_case((4, 3), threshold=0.1),
+    "threshold 0": Case(lambda random: (np.array([-1.0, 0.0, 2.0]),), {"threshold": 0.0}),
+}
+THRESHOLD = {
+    "rows": normal_case((4, 3), at=0.2, value=-3.0),
+    "kink": Case(lambda random: (np.array([-1.0, 0.5, 2.0]),), {"at": 0.5}),
+    "none": normal_case((0, 3), at=0.0),
+}
 HARD_SIGMOID = _with_kinks(-4, -3, 0, 3, 4)
 
 RANGE = _at(-np.inf, -2e3, -6.0, -1.0, -0.5, 0.0, 0.5, 1.0, 6.0, 2e3, np.inf)

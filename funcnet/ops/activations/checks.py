@@ -26,6 +26,24 @@ def above_zero(name: str, advice: str) -> Callable[..., None]:
     return _is_above_zero
 
 
+def not_below_zero(name: str, advice: str) -> Callable[..., None]:
+    """A check: x is floating, and the static argument `name` 0 or more."""
+
+    def _is_not_below_zero(op: str, *, x: Array, **static: float) -> None:
+        floating(op, x)
+        require(static[name] >= 0, op, f"{name} of 0 or more", static[name], advice)
+
+    return _is_not_below_zero
+
+
+def limited(op: str, *, x: Array, low: float, high: float) -> None:
+    """Raise unless x is floating and the limits are in order."""
+    floating(op, x)
+    require(
+        low < high, op, "low below high", f"{low} and {high}", "They are the ends of the range."
+    )
+
+
 def slope_of_channels(op: str, *, x: Array, slope: Array) -> None:
     """Raise unless x is floating and has one slope, or one for each channel."""
     floating(op, x)

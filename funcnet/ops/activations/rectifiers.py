@@ -14,7 +14,7 @@ from ...rules.rule import rule
 from ...types import Array
 from ..fast.rows import sum_over
 from . import cases
-from .checks import above_zero, floats, slope_of_channels
+from .checks import above_zero, floats, limited, slope_of_channels
 from .keeping import keeps_input, keeps_output
 
 
@@ -199,24 +199,25 @@ def selu(x: Array) -> Array:
     return SELU_SCALE * jnp.where(x > 0, x, SELU_ALPHA * jnp.expm1(_below_zero(x)))
 
 
-def _hard_tanh_backward(y, dy):
-    """dx = dy where |y| < 1, else 0"""
-    return (jnp.where(jnp.abs(y) >= 1, 0, dy),)
+def _hard_tanh_backward(y, dy, *, low, high):
+    """dx = dy where low < y < high, else 0"""
+    return (jnp.where((y <= low) | (y >= high), 0, dy),)
 
 
-@keeps_output(_hard_tanh_backward, cases=cases.HARD_TANH, wide=False)
-def hard_tanh(x: Array) -> Array:
-    """min(max(x, −1), 1), elementwise.
+@keeps_output(_hard_tanh_backward, cases=cases.HARD_TANH, check=limited, wide=False)
+def hard_tanh(x: Array, *, low: float = -1.0, high: float = 1.0) -> Array:
+    """min(max(x, low), high), elementwise.
 
     Raises:
         TypeError: If `x` is not floating.
+        ValueError: If `low` is not below `high`.
 
     >>> hard_tanh(jnp.array([-3.0, 0.5, 3.0])).tolist()
     [-1.0, 0.5, 1.0]
 
     Reference: Collobert, "Large Scale Machine Learning", 2004, section 5.
     """
-    return jnp.where(x <= -1, -1, jnp.where(x >= 1, 1, x))
+    return jnp.where(x <= low, low, jnp.where(x >= high, high, x))
 
 
 def _hard_sigmoid_backward(x, dy):

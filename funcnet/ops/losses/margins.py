@@ -173,6 +173,6 @@ def triplet_margin(
     4.0
 
     Reference: Balntas et al., "Learning Local Feature Descriptors with Triplets and Shallow
-        Convolutional Neural Networks", 2016, section 3.1.
+        Convolutional Neural Networks", 2016.
     """
     return _above_zero(_length(anchor - positive) - _length(anchor - negative) + margin)
