@@ -107,6 +107,7 @@ from .ops.losses.distances import smooth_l1 as smooth_l1
 from .ops.losses.distances import squared_error as squared_error
 from .ops.losses.divergence import gaussian_kl as gaussian_kl
 from .ops.losses.divergence import kl_divergence as kl_divergence
+from .ops.losses.divergence import soft_dice as soft_dice
 from .ops.losses.likelihood import bernoulli_nll as bernoulli_nll
 from .ops.losses.likelihood import gaussian_nll as gaussian_nll
 from .ops.losses.likelihood import nll as nll

@@ -70,6 +70,8 @@ OPS = rows(
     partial(fn.hinge, N, N + 2),
     "hinge: expected targets from -1 to 1, got targets from 2.0 to 2.0. Leave out what must not "
     "count with where.",
+    partial(fn.soft_dice, Z, Z, smooth=0.0),
+    "soft_dice: expected smooth above 0, got 0.0. It keeps the ratio of empty rows finite.",
     partial(fn.sigmoid_focal, N, N, gamma=-1.0),
     "sigmoid_focal: expected gamma of 0 or more, got -1.0. With gamma = 0 no example counts for "
     "less.",

@@ -52,6 +52,7 @@ OF_NUMBERS = {
     "hinge": lambda o, t: fn.hinge(o, fn.tanh(t), t > 4),
     "ranking": lambda o, t: fn.margin_ranking(o, t, fn.tanh(t), t > 4),
     "triplet": lambda o, t: fn.triplet_margin(o, t, t / 2, t[..., 0] > 4),
+    "dice": lambda o, t: fn.soft_dice(fn.sigmoid(o), fn.sigmoid(t), t[..., 0] > 4),
     "poisson": lambda o, t: fn.poisson_nll(o, abs(t), t > 4),
     "focal": lambda o, t: fn.sigmoid_focal(o, fn.sigmoid(t), t > 4),
     "gaussian": lambda o, t: fn.gaussian_nll(o, o / 9, t, t > 4),

@@ -83,6 +83,20 @@ def test_poisson_nll():
         np.testing.assert_allclose(ours, chance, rtol=1e-12)
 
 
+def dice_by_hand(probs, targets, where=None, smooth=1.0, reduction="mean"):
+    pairs = zip(probs, targets, strict=True)
+    shares = [(2 * p @ t + smooth) / ((p + t).sum() + smooth) for p, t in pairs]
+    losses = 1 - np.array(shares)
+    return reduced(losses, everywhere(losses, where), reduction)
+
+
+@values_of(fn.soft_dice)
+def test_soft_dice():
+    pair = [np.abs(np.sin(draw(4, 3, seed=i))) for i in range(2)]
+    rows = modes(*pair) + modes(*pair, smooth=0.1)[:1]
+    assert_agrees(fn.soft_dice, dice_by_hand, rows)
+
+
 def focal_by_hand(logits, targets, where=None, gamma=2.0, alpha=None, reduction="mean"):
     p = 1 / (1 + np.exp(-logits))
     a, b = (1, 1) if alpha is None else (alpha, 1 - alpha)

@@ -49,6 +49,7 @@ def losses(shape):
         "hinge": (fn.hinge, (a, sign, where), {}, count),
         "ranking": (fn.margin_ranking, (a, b, sign, where), {}, count),
         "triplet": (fn.triplet_margin, (z, s, z[..., ::-1], where), {}, count),
+        "dice": (fn.soft_dice, (soft, np.flip(soft, -1), where), {}, count),
         "counts": (fn.poisson_nll, (a, chance, where), {}, count),
         "focal": (fn.sigmoid_focal, (a, chance, where), {}, count),
         "divergence": (fn.kl_divergence, (log_p, soft, where), {}, count),

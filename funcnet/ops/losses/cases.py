@@ -147,6 +147,23 @@ POISSON_NLL = {
 }
 
 
+def _sets(*shape: int, mask: bool = False, **static: Any) -> Case:
+    def make(random: Generator) -> tuple:
+        probs, targets, _ = _coins(*shape).make(random)
+        return probs, targets, _mask(random, shape[:-1], mask)
+
+    return Case(make, static)
+
+
+SOFT_DICE = {
+    "mean": _sets(4, 5),
+    "sum": _sets(2, 3, 4, reduction="sum", smooth=0.1),
+    "where, none": _sets(6, 5, mask=True, reduction="none"),
+    "empty sets": Case(lambda random: (np.zeros((2, 3)), np.zeros((2, 3)), None)),
+    "no examples": _sets(0, 5),
+}
+
+
 def _sure(random: Generator) -> tuple:
     return np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.5, 0.5, 1.0]), None
 

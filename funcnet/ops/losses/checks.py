@@ -100,6 +100,12 @@ def bent(name: str, remedy: str) -> Callable[..., None]:
     return _is_bent
 
 
+def smoothed(op: str, *, smooth: float, **given: Any) -> None:
+    """Raise unless the rows are alike, and what keeps their ratio finite is above 0."""
+    require(smooth > 0, op, "smooth above 0", smooth, "It keeps the ratio of empty rows finite.")
+    alike("probs", "targets", rows=True)(op, **given)
+
+
 def focused(op: str, *, gamma: float, alpha: float | None, **given: Any) -> None:
     """Raise unless the targets have the shape of the logits, and the two numbers their ranges."""
     require(

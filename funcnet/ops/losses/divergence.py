@@ -1,12 +1,13 @@
-"""Kullback-Leibler divergences: how far one distribution is from another, in nats."""
+"""Kullback-Leibler divergences, in nats, and how little two soft sets overlap."""
 
 import math
 
 import jax.numpy as jnp
 
 from ...types import Array
+from ..fast.rows import sum_over
 from . import cases
-from .checks import alike
+from .checks import alike, smoothed
 from .loss import loss
 
 
@@ -98,3 +99,60 @@ def gaussian_kl(
     Reference: Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, appendix B.
     """
     return (jnp.square(mean) + (jnp.expm1(log_var) - log_var)).sum(-1) / 2
+
+
+def _overlap(probs: Array, targets: Array, smooth: float) -> tuple[Array, Array]:
+    """Twice the common part of each row, and both parts together."""
+    common = 2 * sum_over(probs * targets, -1) + smooth
+    return common, sum_over(probs, -1) + sum_over(targets, -1) + smooth
+
+
+def _soft_dice_backward(res, dy, *, smooth):
+    """With N = 2 Σ p t + s and D = Σ p + Σ t + s: dp = (N / D − 2 t) / D dy;
+    dt = (N / D − 2 p) / D dy;  the mean divides dy by the rows that count
+    """
+    p, t = res
+    common, whole = (part[..., None] for part in _overlap(p, t, smooth))
+    share, dy = common / whole, dy / whole
+    return (share - 2 * t) * dy, (share - 2 * p) * dy
+
+
+@loss(
+    _soft_dice_backward,
+    cases=cases.SOFT_DICE,
+    check=smoothed,
+    ranges={"probs": (0, 1), "targets": (0, 1)},
+    rows=True,
+)
+def soft_dice(
+    probs: Array,
+    targets: Array,
+    where: Array | None = None,
+    *,
+    smooth: float = 1.0,
+    reduction: str = "mean",
+) -> Array:
+    """1 − (2 Σ p t + s) / (Σ p + Σ t + s) of each row: how little two soft sets overlap.
+
+    Args:
+        probs: p from 0 to 1, `(..., places)`: flatten the pixels of an image first.
+        targets: t from 0 to 1, of the same shape. They get a gradient.
+        where: Boolean `(...)`: which rows count; None for all.
+        smooth: s, above 0: two empty sets agree.
+        reduction: "mean" over the rows, "sum" or "none".
+
+    Returns:
+        A scalar, or `(...)` for "none", in the dtype of the probabilities.
+
+    Raises:
+        TypeError: If the probabilities are not floating or `where` is not boolean.
+        ValueError: If the shapes differ or have no axis, or an option or a concrete number is out
+            of range.
+
+    >>> float(soft_dice(jnp.array([[1.0, 1.0, 0.0]]), jnp.array([[1.0, 0.0, 0.0]])))
+    0.25
+
+    Reference: Milletari, Navab & Ahmadi, "V-Net", 2016, section 3, which squares p and t below.
+    """
+    common, whole = _overlap(probs, targets, smooth)
+    return 1 - common / whole
