@@ -99,6 +99,7 @@ from .ops.images.resize import pixel_shuffle as pixel_shuffle
 from .ops.images.resize import pixel_unshuffle as pixel_unshuffle
 from .ops.images.resize import resize as resize
 from .ops.losses.cross_entropy import cross_entropy as cross_entropy
+from .ops.losses.ctc import ctc_loss as ctc_loss
 from .ops.losses.distances import absolute_error as absolute_error
 from .ops.losses.distances import binary_cross_entropy as binary_cross_entropy
 from .ops.losses.distances import huber as huber

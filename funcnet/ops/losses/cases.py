@@ -283,6 +283,48 @@ CROSS_ENTROPY = {
 }
 
 
+def _sequences(
+    frames: int,
+    *labels: tuple[int, ...],
+    classes: int = 3,
+    lengths: tuple | None = None,
+    **static: Any,
+) -> Case:
+    """Sequences of these labels, filled up with -1; `lengths` are those of the logits."""
+
+    def make(random: Generator) -> tuple:
+        longest = max(map(len, labels), default=0)
+        rows = [(*row, *(-1,) * (longest - len(row))) for row in labels]
+        return (
+            random.standard_normal((len(labels), frames, classes)),
+            None if lengths is None else np.array(lengths),
+            np.array(rows, int).reshape(len(labels), longest),
+            np.array([len(row) for row in labels], int),
+        )
+
+    return Case(make, static)
+
+
+def _ctc_ruled_out(random: Generator) -> tuple:
+    logits, *rest = _sequences(4, (1, 2), (1,), (2,)).make(random)
+    logits[0, :2, 0] = logits[1, :, 1] = logits[2, 1:, 0] = -np.inf
+    return logits, *rest
+
+
+CTC_LOSS = {
+    "mean": _sequences(5, (1, 2), (2, 2), (1,), lengths=(5, 4, 3)),
+    "sum, another blank": _sequences(5, (0, 1, 0), (3, 3), classes=4, blank=2, reduction="sum"),
+    "none": _sequences(4, (1,), (2, 1), lengths=(4, 2), reduction="none"),
+    "no labels": _sequences(3, (), (), lengths=(3, 0)),
+    "a label fewer": _sequences(3, (), (1, 2)),
+    "impossible": _sequences(3, (1, 1, 2), (1, 1), lengths=(3, 2), reduction="none"),
+    "impossible, as 0": _sequences(2, (1, 1), (1, 2), zero_infinity=True),
+    "ruled out": Case(_ctc_ruled_out, {"reduction": "none"}),
+    "no frames": _sequences(0, (), (1,), reduction="none"),
+    "no sequences": _sequences(3),
+}
+
+
 def _tokens(*tokens: int, transposed: bool = False, **static: Any) -> Case:
     def make(random: Generator) -> tuple:
         w = random.standard_normal((5, 3) if transposed else (3, 5))
