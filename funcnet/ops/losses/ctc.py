@@ -5,6 +5,7 @@ gives the labels; the loss is −ln of the probability of all alignments that do
 the places l' of the labels with a blank before, between and after them, S = 2 labels + 1 places.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -68,7 +69,15 @@ def _paths(
 
 def _moved(x: Array, by: int, fill: float = IMPOSSIBLE) -> Array:
     """Each place has what stood so many places before it, and `fill` where none did."""
-    return jax.lax.pad(x, jnp.asarray(fill, x.dtype), ((0, 0, 0), (by, -by, 0)))
+    if by > 0:
+        return jnp.concatenate([jnp.full_like(x[:, :by], fill), x[:, :-by]], axis=1)
+    return jnp.concatenate([x[:, -by:], jnp.full_like(x[:, by:], fill)], axis=1)
+
+
+def _log_sum(*terms: Array) -> Array:
+    """ln Σ exp of arrays, which takes half the time of `jnp.logaddexp` twice."""
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
+    return top + jnp.log(sum(jnp.exp(x - top) for x in terms))
 
 
 def _emissions(logits: Array, paths: _Paths) -> Array:
@@ -88,14 +97,16 @@ def _start(emissions: Array, paths: _Paths) -> Array:
 def _forward_step(alpha: Array, log_y: Array, paths: _Paths) -> Array:
     """ln α of a frame from that of the frame before: equations 6 and 7."""
     skipped = jnp.where(paths.skips, _moved(alpha, 2), IMPOSSIBLE)
-    return log_y + jnp.logaddexp(jnp.logaddexp(alpha, _moved(alpha, 1)), skipped)
+    return log_y + _log_sum(alpha, _moved(alpha, 1), skipped)
 
 
-def _backward_step(beta: Array, log_y: Array, paths: _Paths) -> Array:
-    """ln β of a frame, without its own y, from that of the frame after: equations 10 and 11."""
+def _backward_step(beta: Array, log_y: Array, skipped: Array) -> Array:
+    """ln β of a frame, without its own y, from that of the frame after: equations 10 and 11.
+
+    `skipped` says which places the place but one after may follow.
+    """
     after = beta + log_y
-    skipped = _moved(jnp.where(paths.skips, after, IMPOSSIBLE), -2)
-    return jnp.logaddexp(jnp.logaddexp(after, _moved(after, -1)), skipped)
+    return _log_sum(after, _moved(after, -1), jnp.where(skipped, _moved(after, -2), IMPOSSIBLE))
 
 
 def _log_p(alpha: Array, paths: _Paths) -> Array:
@@ -123,9 +134,9 @@ def _ctc_loss_forward(
 
     def step(carry: tuple, frame: tuple) -> tuple[tuple, Array]:
         (alpha, total), (log_y, here) = carry, frame
-        new, top = _centred(_forward_step(alpha, log_y, paths))
-        alpha, total = jnp.where(here, new, alpha), jnp.where(here, total + top, total)
-        return (alpha, total), alpha
+        alpha, top = _centred(alpha)
+        alpha = jnp.where(here, _forward_step(alpha, log_y, paths), alpha)
+        return (alpha, total + top), alpha
 
     start = _start(log_y, paths)
     (alpha, total), alphas = jax.lax.scan(step, (start, start[:, :1]), (log_y, paths.frames))
@@ -148,14 +159,15 @@ def _ctc_loss_backward(res, dy, *, blank, reduction):
     log_y = _emissions(logits, paths)
 
     def step(beta: Array, frame: tuple) -> tuple[Array, Array]:
-        alpha, log_y, here = frame
-        before = _centred(_backward_step(beta, log_y, paths))[0]
-        return jnp.where(here, before, beta), jax.nn.softmax(alpha + beta)
+        log_y, here = frame
+        beta, _ = _centred(beta)
+        return jnp.where(here, _backward_step(beta, log_y, skipped), beta), beta
 
+    skipped = _moved(paths.skips, -2, False)
     end = jnp.where(paths.ends, jnp.zeros((), log_y.dtype), IMPOSSIBLE)
-    frames = alphas, log_y, paths.frames
-    end = varying(end, axes_of(frames, paths))
-    gamma = jax.lax.scan(step, end, frames, reverse=True)[1].swapaxes(0, 1)
+    end = varying(end, axes_of(alphas, log_y, paths))
+    _, betas = jax.lax.scan(step, end, (log_y, paths.frames), reverse=True)
+    gamma = jax.nn.softmax(alphas + betas).swapaxes(0, 1)
     occupied = jax.nn.one_hot(paths.places, logits.shape[-1], dtype=gamma.dtype)
     occupied = jnp.einsum("bts,bsk->btk", gamma, occupied, precision="highest")
     counts = paths.frames.swapaxes(0, 1) & possible[:, None, None]
