@@ -13,6 +13,7 @@ from .forms import LayerCase, rows
 
 Z, Y = jnp.zeros((2, 3)), jnp.array([0, 2])
 N, COLUMN = jnp.zeros(4), jnp.zeros((4, 1))
+FRAMES = jnp.zeros((2, 4, 3))
 DISTANCES = (fn.squared_error, fn.absolute_error, fn.huber, fn.smooth_l1)
 
 LAYERS: dict[str, LayerCase] = {}
@@ -81,6 +82,30 @@ OPS = rows(
     partial(fn.kl_divergence, Z, Z - 1),
     "kl_divergence: expected p from 0 to inf, got p from -1.0 to -1.0. Leave out what must not "
     "count with where.",
+    partial(fn.ctc_loss, Z, None, Y[:, None]),
+    "ctc_loss: expected logits of rank 3 (batch, time, classes), got shape (2, 3). One sequence is "
+    "a batch of one: logits[None].",
+    partial(fn.ctc_loss, FRAMES, None, Y),
+    "ctc_loss: expected labels of shape (2, most labels), as logits have shape (2, 4, 3), got "
+    "shape (2,). Fill the shorter rows up and give label_lengths.",
+    partial(fn.ctc_loss, FRAMES, jnp.ones(1, int), Y[:, None]),
+    "ctc_loss: expected logit_lengths of shape (2,), one for each sequence, got shape (1,). Pass "
+    "None where all count whole; of a mask, pass mask.sum(1).",
+    partial(fn.ctc_loss, FRAMES, 5 - Y, Y[:, None] + 1),
+    "ctc_loss: expected logit_lengths from 0 to 4, got logit_lengths from 3 to 5. Cut the longer "
+    "sequences first.",
+    partial(fn.ctc_loss, FRAMES, None, Y[:, None] + 1),
+    "ctc_loss: expected labels from 0 to 2, got labels from 1 to 3. Leave out what must not count "
+    "with label_lengths.",
+    partial(fn.ctc_loss, FRAMES, None, Y[:, None]),
+    "ctc_loss: expected labels other than the blank, 0, got the blank among them. Number the "
+    "labels so that the blank has a class of its own.",
+    partial(fn.ctc_loss, FRAMES, None, Y[:, None], blank=3),
+    "ctc_loss: expected a blank from 0 to 2, one of the classes, got 3. It is the class that "
+    "stands for no label.",
+    partial(fn.ctc_loss, FRAMES, None, Y[:, None], blank=1, reduction="average"),
+    "ctc_loss: expected reduction to be 'mean', 'sum' or 'none', got 'average'. Choose one of the "
+    "three.",
     partial(fn.huber, N, N, delta=0.0),
     "huber: expected delta above 0, got 0.0. It is the error at which the parabola becomes a line.",
 ) + rows(
@@ -92,6 +117,11 @@ OPS = rows(
     partial(fn.cross_entropy, Z, Y.astype("float32")),
     "cross_entropy: expected labels of an integer dtype, one class for each example, got float32. "
     "Convert them: labels.astype(int).",
+    partial(fn.ctc_loss, FRAMES, None, FRAMES[:, 0]),
+    "ctc_loss: expected labels of an integer dtype, got float32. Convert them: labels.astype(int).",
+    partial(fn.ctc_loss, FRAMES, None, Y[:, None], jnp.ones(2)),
+    "ctc_loss: expected label_lengths of an integer dtype, got float32. They count what belongs to "
+    "each sequence; the rest may be anything.",
     partial(fn.cross_entropy, Z, Y, None, jnp.ones(2)),
     "cross_entropy: expected where of dtype bool, got float32. Write the mask as a comparison, "
     "such as positions < length.",

@@ -85,6 +85,21 @@ def linear_cross_entropy(x: jax.Array, w: jax.Array, labels: jax.Array) -> jax.A
     return optax.softmax_cross_entropy_with_integer_labels(x @ w, labels).mean()
 
 
+def speech(op: Callable) -> Callable:
+    """A loss of 16 sequences of up to 200 frames and 30 labels, both of several lengths."""
+    random = np.random.default_rng(0)
+    labels = jnp.asarray(random.integers(1, 64, (16, 30)))
+    frames, counts = (jnp.asarray(random.integers(n // 2, n + 1, 16)) for n in (200, 30))
+    return lambda logits: op(logits, frames, labels, counts)
+
+
+def ctc_loss(logits: jax.Array, frames: jax.Array, labels: jax.Array, counts: jax.Array):
+    """As optax defines it."""
+    beyond = jnp.arange(logits.shape[1]) >= frames[:, None], jnp.arange(30) >= counts[:, None]
+    paddings = [mask.astype(logits.dtype) for mask in beyond]
+    return optax.ctc_loss(logits, paddings[0], labels, paddings[1]).mean()
+
+
 def stack(layer: Callable, depth: int = 12) -> Callable:
     """`layer` again and again, each after a dense layer of its own."""
 
@@ -169,6 +184,8 @@ def rows() -> list[Row]:
         Row("linear_cross_entropy 4096x256x32000", head(fn.linear_cross_entropy),
             head(linear_cross_entropy),
             (normal(4096, 256), normal(256, 32000, scale=0.05)), 1, 8),
+        Row("ctc_loss T=200 B=16 of 64 classes", speech(fn.ctc_loss), speech(ctc_loss),
+            (normal(16, 200, 64),)),
         Row("attention T=1024, 4 layers", attend(lambda q, k, v: fn.attention(
             q, k, v, causal=True, chunk=64), 4), attend(attention, 4), sequence, 1, 6),
         Row("lstm T=128 B=32 D=128 H=256", recurrent(fn.lstm), recurrent(fn.lstm.rule.primal),

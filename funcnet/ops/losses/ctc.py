@@ -16,6 +16,7 @@ from ...types import Array
 from ..shared.varying import axes_of, varying
 from . import cases
 from .ctc_checks import alignments
+from .labels import centre
 from .reduction import count_of, each, reduce
 
 IMPOSSIBLE = -1e30
@@ -80,9 +81,14 @@ def _log_sum(*terms: Array) -> Array:
     return top + jnp.log(sum(jnp.exp(x - top) for x in terms))
 
 
-def _emissions(logits: Array, paths: _Paths) -> Array:
-    """ln y, of the class at each place, `(time, batch, S)`."""
-    log_y = jax.nn.log_softmax(jnp.where(paths.frames.swapaxes(0, 1), logits, 0))
+def _log_y(logits: Array, paths: _Paths) -> Array:
+    """The logarithm of the probability of each class, `(batch, time, classes)`."""
+    centred, _, rest = centre(jnp.where(paths.frames.swapaxes(0, 1), logits, 0))
+    return centred - rest
+
+
+def _emissions(log_y: Array, paths: _Paths) -> Array:
+    """That of the class at each place, `(time, batch, S)`."""
     own = jnp.take_along_axis(log_y, paths.places[:, None], axis=-1)
     return jnp.where(paths.inside[:, None], jnp.maximum(own, IMPOSSIBLE), IMPOSSIBLE).swapaxes(0, 1)
 
@@ -130,7 +136,7 @@ def _ctc_loss_forward(
     logits, logit_lengths, labels, label_lengths, *, blank, zero_infinity, reduction
 ):
     paths = _paths(logits, logit_lengths, labels, label_lengths, blank)
-    log_y = _emissions(logits, paths)
+    log_y = _emissions(_log_y(logits, paths), paths)
 
     def step(carry: tuple, frame: tuple) -> tuple[tuple, Array]:
         (alpha, total), (log_y, here) = carry, frame
@@ -156,22 +162,22 @@ def _ctc_loss_backward(res, dy, *, blank, reduction):
     *given, alphas, possible = res
     logits = given[0]
     paths = _paths(*given, blank)
-    log_y = _emissions(logits, paths)
+    every = _log_y(logits, paths)
+    log_y = _emissions(every, paths)
 
     def step(beta: Array, frame: tuple) -> tuple[Array, Array]:
-        log_y, here = frame
+        alpha, log_y, here = frame
         beta, _ = _centred(beta)
-        return jnp.where(here, _backward_step(beta, log_y, skipped), beta), beta
+        return jnp.where(here, _backward_step(beta, log_y, skipped), beta), alpha + beta
 
     skipped = _moved(paths.skips, -2, False)
     end = jnp.where(paths.ends, jnp.zeros((), log_y.dtype), IMPOSSIBLE)
     end = varying(end, axes_of(alphas, log_y, paths))
-    _, betas = jax.lax.scan(step, end, (log_y, paths.frames), reverse=True)
-    gamma = jax.nn.softmax(alphas + betas).swapaxes(0, 1)
-    occupied = jax.nn.one_hot(paths.places, logits.shape[-1], dtype=gamma.dtype)
-    occupied = jnp.einsum("bts,bsk->btk", gamma, occupied, precision="highest")
+    _, products = jax.lax.scan(step, end, (alphas, log_y, paths.frames), reverse=True)
+    gamma = jax.nn.softmax(products)
+    classes = jax.nn.one_hot(paths.places, logits.shape[-1], dtype=gamma.dtype)
+    slopes = jnp.exp(every) - jnp.einsum("tbs,bsk->btk", gamma, classes, precision="highest")
     counts = paths.frames.swapaxes(0, 1) & possible[:, None, None]
-    slopes = jax.nn.softmax(jnp.where(counts, logits, 0)) - occupied
     dy = jnp.broadcast_to(each(dy, count_of(None, possible.shape), reduction), possible.shape)
     return jnp.where(counts, slopes, 0) * (dy * paths.weight)[:, None, None], None, None, None
 
@@ -230,7 +236,7 @@ def ctc_loss(
         Data with Recurrent Neural Networks", 2006, equations 5 to 16.
     """
     paths = _paths(logits, logit_lengths, labels, label_lengths, blank)
-    log_y = _emissions(logits, paths)
+    log_y = _emissions(_log_y(logits, paths), paths)
 
     def step(alpha: Array, frame: tuple) -> tuple[Array, None]:
         log_y, here = frame
