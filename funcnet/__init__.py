@@ -149,6 +149,8 @@ from .traces.trace import trace as trace
 from .traces.watch.capture import capture as capture
 from .traces.watch.capture import edit_gradient as edit_gradient
 from .traces.watch.watch import watch as watch
+from .train.edits import character_error_rate as character_error_rate
+from .train.edits import edit_distance as edit_distance
 from .train.fit import Fitted as Fitted
 from .train.fit import evaluate as evaluate
 from .train.fit import fit as fit

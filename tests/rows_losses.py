@@ -141,4 +141,23 @@ for op in DISTANCES:
         "Broadcast it first: jnp.broadcast_to(where, shape).",
     )
 
-OTHERS = []
+OTHERS = rows(
+    ValueError,
+    partial(fn.nets.ctc_decode, Z),
+    "ctc_decode: expected logits of rank 3 (batch, time, classes), got shape (2, 3). One sequence "
+    "is a batch of one: logits[None].",
+    partial(fn.nets.ctc_decode, FRAMES, Y[:1]),
+    "ctc_decode: expected logit_lengths of shape (2,), one for each sequence, got shape (1,). Pass "
+    "None where all frames count; of a mask, pass mask.sum(1).",
+    partial(fn.nets.ctc_decode, FRAMES, blank=3),
+    "ctc_decode: expected a blank from 0 to 2, one of the classes, got 3. It is the class that "
+    "stands for no label, as in ctc_loss.",
+    partial(fn.character_error_rate, ["a"], ["a", "b"]),
+    "character_error_rate: expected as many sequences read as written, 2, got 1. Give what was "
+    "read for each.",
+) + rows(
+    TypeError,
+    partial(fn.character_error_rate, "ab", ["a", "b"]),
+    "character_error_rate: expected read to be a sequence of strings or labels, got 'ab'. Put a "
+    "single one into a list.",
+)

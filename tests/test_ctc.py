@@ -131,3 +131,36 @@ def test_long_sequences_keep_float32s_digits():
     assert loss.dtype == np.float32
     np.testing.assert_allclose(loss, exact, rtol=1e-6)
     assert np.abs(gradient - slopes).max() < 3e-5 * np.abs(slopes).max()
+
+
+def test_the_likeliest_alignment_is_read():
+    logits, frames = draw(4, 7, 3), np.array([7, 5, 1, 0])
+    for blank in (0, 2):
+        decode = jax.jit(lambda z, n, blank=blank: fn.nets.ctc_decode(z, n, blank=blank))
+        labels, counts = decode(logits, frames)
+        for z, n, row, count in zip(logits, frames, labels, counts, strict=True):
+            expected = read(z[:n].argmax(-1).tolist(), blank)
+            assert row.tolist() == expected + [blank] * (7 - len(expected))
+            assert count == len(expected)
+    whole, again = fn.nets.ctc_decode(logits), fn.nets.ctc_decode(logits, np.full(4, 7))
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
+
+
+def edits_by_recursion(a, b):
+    if not a or not b:
+        return len(a) + len(b)
+    ways = edits_by_recursion(a[1:], b), edits_by_recursion(a, b[1:])
+    return min(1 + min(ways), (a[0] != b[0]) + edits_by_recursion(a[1:], b[1:]))
+
+
+def test_edits_are_the_fewest():
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        a, b = (random.integers(0, 3, random.integers(0, 6)) for _ in range(2))
+        assert fn.edit_distance(a, b) == edits_by_recursion(a.tolist(), b.tolist())
+
+
+def test_an_error_rate_is_over_all_that_was_written():
+    assert fn.character_error_rate([[1, 2], []], [[1, 2, 3], [4]]) == 0.5
+    assert fn.character_error_rate(["", ""], ["", ""]) == 0
+    assert fn.character_error_rate(["a"], [""]) == np.inf

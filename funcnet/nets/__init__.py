@@ -12,6 +12,7 @@ from .recurrent import CharRNN as CharRNN
 from .recurrent import sample_recurrent as sample_recurrent
 from .resnet import ResNet as ResNet
 from .sampling import sample as sample
+from .transcription import ctc_decode as ctc_decode
 from .unet import UNet as UNet
 from .vae import VAE as VAE
 from .vae import negative_elbo as negative_elbo
