@@ -134,7 +134,7 @@ def test_long_sequences_keep_float32s_digits():
 
 
 def test_the_likeliest_alignment_is_read():
-    logits, frames = draw(4, 7, 3), np.array([7, 5, 1, 0])
+    logits, frames = jnp.asarray(draw(4, 7, 3)), jnp.array([7, 5, 1, 0])
     for blank in (0, 2):
         decode = jax.jit(lambda z, n, blank=blank: fn.nets.ctc_decode(z, n, blank=blank))
         labels, counts = decode(logits, frames)
@@ -142,7 +142,7 @@ def test_the_likeliest_alignment_is_read():
             expected = read(z[:n].argmax(-1).tolist(), blank)
             assert row.tolist() == expected + [blank] * (7 - len(expected))
             assert count == len(expected)
-    whole, again = fn.nets.ctc_decode(logits), fn.nets.ctc_decode(logits, np.full(4, 7))
+    whole, again = fn.nets.ctc_decode(logits), fn.nets.ctc_decode(logits, jnp.full(4, 7))
     jax.tree.map(np.testing.assert_array_equal, whole, again)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..types import require, shown
 
 
-def edit_distance(first: Sequence, second: Sequence) -> int:
+def edit_distance(first: Sequence[Any] | np.ndarray, second: Sequence[Any] | np.ndarray) -> int:
     """The fewest symbols to insert, leave out or exchange that make one sequence of the other.
 
     Args:

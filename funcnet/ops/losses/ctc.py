@@ -159,9 +159,8 @@ def _ctc_loss_backward(res, dy, *, blank, reduction):
     At each frame γ is a softmax of ln α + ln β. So what is taken off a frame's α or β, to keep the
     numbers small and their digits, makes no difference.
     """
-    *given, alphas, possible = res
-    logits = given[0]
-    paths = _paths(*given, blank)
+    logits, logit_lengths, labels, label_lengths, alphas, possible = res
+    paths = _paths(logits, logit_lengths, labels, label_lengths, blank)
     every = _log_y(logits, paths)
     log_y = _emissions(every, paths)
 
