@@ -44,8 +44,11 @@ OPS = rows(
     "resize: expected x of rank 3, 4 or 5 (batch, *spatial, channels), with one pixel at least, "
     "got shape (2, 3). Batch comes first and channels last: x[None] is a batch of one.",
     partial(fn.resize, SIGNAL, shape=2, method="linear"),
-    "resize: expected a method among nearest, nearest-exact, bilinear, got 'linear'. PyTorch's "
-    "linear and trilinear are bilinear too: the number of axes is that of x.",
+    "resize: expected a method among nearest, nearest-exact, bilinear, cubic, got 'linear'. "
+    "PyTorch's linear and trilinear are bilinear too: the number of axes is that of x.",
+    partial(fn.resize, SIGNAL, shape=2, antialias=True),
+    "resize: expected antialias and align_corners with a method among bilinear, cubic, got "
+    "'nearest'. The nearest pixel is read whole.",
     partial(fn.resize, IMAGE, shape=(2, 0)),
     "resize: expected a shape of 1 or more: one whole number, or one for each spatial axis, got "
     "(2, 0). Write shape=2, or shape=(2, 2).",

@@ -182,6 +182,50 @@ def test_resize_follows_jax_image():
             close(fn.resize(x, shape=shape, method=method), theirs)
 
 
+@wide
+def test_resize_by_curves_follows_jax_image_and_its_gradient():
+    x = jnp.asarray(draw(1, 19, 5, 2))
+    for shape, method, antialias in (
+        ((3, 7), "cubic", False),
+        ((7, 3), "cubic", True),
+        ((1, 4), "bilinear", True),
+    ):
+        y, pull = jax.vjp(
+            lambda x, s=shape, m=method, a=antialias: fn.resize(x, shape=s, method=m, antialias=a),
+            x,
+        )
+        theirs, their_pull = jax.vjp(
+            lambda x, s=shape, m=method, a=antialias: jax.image.resize(
+                x, (1, *s, 2), m, antialias=a
+            ),
+            x,
+        )
+        close(y, theirs, 1e-5)  # jax.image has weights of float32
+        dy = jnp.asarray(ripple(y.shape))
+        close(pull(dy)[0], their_pull(dy)[0], 1e-5)
+
+
+def between_corners(x, *, shape, method, align_corners):
+    assert (method, align_corners) == ("bilinear", True)
+    for axis, length in enumerate(shape, 1):
+        at = np.linspace(0, x.shape[axis] - 1, length)
+        x = np.apply_along_axis(
+            lambda line, at=at: np.interp(at, np.arange(len(line)), line), axis, x
+        )
+    return x
+
+
+@wide
+@values_of(fn.resize)
+def test_resize_from_corner_to_corner():
+    options = {"method": "bilinear", "align_corners": True}
+    rows = [((draw(1, 3, 4, 2),), options | {"shape": shape}) for shape in ((7, 2), (1, 5))]
+    assert_agrees(fn.resize, between_corners, rows)
+    line = jnp.arange(4.0).reshape(1, 4, 1)
+    ends = fn.resize(line**2, shape=7, method="cubic", align_corners=True)[0, ::2, 0]
+    close(ends, [0, 1, 4, 9])
+
+
 def test_an_infinite_pixel_spoils_its_neighbours_alone():
     x = jnp.zeros((1, 6, 1)).at[0, 0].set(jnp.inf)
     y, pull = jax.vjp(lambda x: fn.resize(x, shape=12, method="bilinear"), x)
@@ -286,6 +330,9 @@ def test_resize_takes_a_shape_or_a_factor():
     assert fn.Resize((3, 2))({}, x).shape == (1, 3, 2, 2)
     assert fn.Resize(factor=(0.5, 1.5))({}, x).shape == (1, 2, 7, 2)
     close(fn.Resize(8, method="bilinear")({}, x), fn.resize(x, shape=8, method="bilinear"))
+    for options in ({"antialias": True}, {"align_corners": True}):
+        given = {"shape": 3, "method": "cubic", **options}
+        close(fn.Resize(**given)({}, x), fn.resize(x, **given))
 
 
 def test_pad_leaves_batch_and_channels():

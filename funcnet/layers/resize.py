@@ -15,6 +15,8 @@ def Resize(
     *,
     factor: float | Sequence[float] | None = None,
     method: Method = "nearest",
+    antialias: bool = False,
+    align_corners: bool = False,
 ) -> Layer:
     """Spatial axes of other lengths; see `fn.resize`.
 
@@ -22,7 +24,9 @@ def Resize(
         shape: The new length of each spatial axis, or one for all.
         factor: Instead of `shape`, what to multiply the lengths by, rounded down; one for all
             spatial axes or one for each.
-        method: "nearest", "nearest-exact" or "bilinear".
+        method: "nearest", "nearest-exact", "bilinear" or "cubic".
+        antialias: Whether an axis that gets shorter is read by a wider kernel.
+        align_corners: Whether the first and the last output are the first and the last pixel.
 
     Returns:
         A layer named "resize" on `(batch, *spatial, channels)`.
@@ -45,7 +49,9 @@ def Resize(
     def apply(x: Array) -> Array:
         lengths = shape if factor is None else _scaled(jnp.shape(x)[1:-1], factor)
         assert lengths is not None
-        return resize(x, shape=lengths, method=method)
+        return resize(
+            x, shape=lengths, method=method, antialias=antialias, align_corners=align_corners
+        )
 
     return pure(apply, "resize")
 

@@ -103,6 +103,15 @@ RESIZE = {
     "bilinear, larger": normal_case((2, 3, 4, 2), shape=(6, 5), method="bilinear"),
     "bilinear, smaller": normal_case((1, 7, 6, 2), shape=(3, 6), method="bilinear"),
     "three axes": normal_case((1, 2, 3, 1, 2), shape=(3, 2, 4), method="bilinear"),
+    "cubic": normal_case((1, 5, 4, 2), shape=(3, 7), method="cubic"),
+    "cubic, of one pixel": normal_case((1, 1, 2, 2), shape=(3, 1), method="cubic"),
+    "antialias": normal_case((1, 7, 3, 2), shape=(3, 5), method="bilinear", antialias=True),
+    "antialias, many taps": normal_case((1, 60, 2), shape=2, method="cubic", antialias=True),
+    "many readers": normal_case((1, 2, 1), shape=150, method="bilinear"),
+    "corners": normal_case((1, 3, 4, 2), shape=(7, 1), method="bilinear", align_corners=True),
+    "corners, antialias": normal_case(
+        (1, 9, 1), shape=4, method="cubic", align_corners=True, antialias=True
+    ),
     "no images": normal_case((0, 3, 2), shape=4, method="bilinear"),
 }
 PIXEL_SHUFFLE = {

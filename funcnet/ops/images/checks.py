@@ -13,7 +13,7 @@ from ..shared.precision import floating, one_array
 from ..shared.windows import SPATIAL, WORDS, Axis
 
 MODES = ("constant", "reflect", "edge", "wrap")
-METHODS = ("nearest", "nearest-exact", "bilinear")
+METHODS = ("nearest", "nearest-exact", "bilinear", "cubic")
 
 
 def number_per_axis(op: str, what: str, value: Any, count: int) -> None:
@@ -294,7 +294,9 @@ def _image(op: str, x: Array) -> None:
     floating(op, x)
 
 
-def other_size(op: str, *, x: Array, shape: Any, method: str) -> None:
+def other_size(
+    op: str, *, x: Array, shape: Any, method: str, antialias: bool, align_corners: bool
+) -> None:
     """Raise unless x is images, and the size and the way to it are such."""
     _image(op, x)
     require(
@@ -303,6 +305,13 @@ def other_size(op: str, *, x: Array, shape: Any, method: str) -> None:
         f"a method among {', '.join(METHODS)}",
         repr(method),
         "PyTorch's linear and trilinear are bilinear too: the number of axes is that of x.",
+    )
+    require(
+        method in METHODS[2:] or not (antialias or align_corners),
+        op,
+        f"antialias and align_corners with a method among {', '.join(METHODS[2:])}",
+        repr(method),
+        "The nearest pixel is read whole.",
     )
     number_per_axis(op, "shape", shape, x.ndim - 2)
 

@@ -1,8 +1,8 @@
 """Images in another size, and channels to and from blocks of pixels.
 
-Each output of a resized axis is a weighted sum of one or two inputs, so the backward pass can be
-written the same way: each input gathers from the outputs that read it. Nothing is scattered and
-nothing is kept.
+Each output of a resized axis is a weighted sum of a few inputs, so the backward pass can be written
+the same way: each input gathers from the outputs that read it. Nothing is scattered and nothing is
+kept.
 """
 
 import math
@@ -17,35 +17,74 @@ from ..shared.windows import Numbers, per_axis
 from . import cases
 from .checks import channels_for_blocks, other_size, pixels_for_blocks
 
-Method: TypeAlias = Literal["nearest", "nearest-exact", "bilinear"]
+Method: TypeAlias = Literal["nearest", "nearest-exact", "bilinear", "cubic"]
+
+Reads: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""What each output reads: places and weights, each (taps, outputs)."""
+
+MOST_TAPS = 64
+"""With more, a sum over taps is long to compile: then one product with the matrix of all weights."""
 
 
-def _reads(size: int, length: int, method: Method) -> tuple[np.ndarray, np.ndarray]:
-    """What each of `length` outputs reads of `size` inputs: places and weights, (taps, length)."""
+def _line(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - distance, 0)
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return np.where(distance < 1, near, np.where(distance < 2, far, 0))
+
+
+KERNELS = {"bilinear": (_line, 1), "cubic": (_cubic, 2)}
+"""By method, the weight at a distance in pixels, and the distance from which on it is 0."""
+
+
+def _reads(size: int, length: int, method: Method, antialias: bool, align_corners: bool) -> Reads:
+    """What each of `length` outputs reads of `size` inputs."""
     out = np.arange(length)
-    if method != "bilinear":
+    if method not in KERNELS:
         halves = 2 * out + (method == "nearest-exact")
         return (halves * size // (2 * length))[None], np.ones((1, length))
-    centre = np.maximum((out + 0.5) * size / length - 0.5, 0)
-    low = np.floor(centre).astype(int)
-    beyond = centre - low
-    return np.stack([low, np.minimum(low + 1, size - 1)]), np.stack([1 - beyond, beyond])
+    kernel, radius = KERNELS[method]
+    step = (size - 1) / max(length - 1, 1) if align_corners else size / length
+    centre = out * step if align_corners else (out + 0.5) * step - 0.5
+    width = max(step, 1) if antialias else 1
+    first = np.floor(centre - radius * width).astype(int) + 1
+    places = first + np.arange(math.ceil(2 * radius * width))[:, None]
+    within = (places >= 0) & (places < size)
+    weights = np.where(within, kernel(abs(places - centre) / width), 0)
+    read = weights.any(1)
+    return places.clip(0, size - 1)[read], (weights / weights.sum(0))[read]
 
 
-def _matrix(size: int, length: int, method: Method) -> np.ndarray:
+def _matrix(size: int, reads: Reads) -> np.ndarray:
     """The same as a matrix, from inputs to outputs."""
-    places, weights = _reads(size, length, method)
-    matrix = np.zeros((length, size))
-    np.add.at(matrix, (np.arange(length), places), weights)
+    places, weights = reads
+    matrix = np.zeros((places.shape[1], size))
+    np.add.at(matrix, (np.arange(len(matrix)), places), weights)
     return matrix
 
 
-def _readers(size: int, length: int, method: Method) -> tuple[np.ndarray, np.ndarray]:
+def _readers(size: int, reads: Reads) -> Reads:
     """The same seen from the inputs: which outputs read each, with what weight, (readers, size)."""
-    matrix = _matrix(size, length, method)
-    most = int((matrix != 0).sum(0).max())
-    outputs = np.argsort(matrix == 0, axis=0, kind="stable")[:most]
-    return outputs, np.take_along_axis(matrix, outputs, 0)
+    places, weights = reads
+    taps, outputs = np.nonzero(weights)
+    read = places[taps, outputs]
+    order = np.argsort(read, kind="stable")
+    read = read[order]
+    rank = np.arange(len(read)) - np.searchsorted(read, read)
+    readers = np.zeros((rank.max() + 1, size), int)
+    shares = np.zeros(readers.shape)
+    readers[rank, read] = outputs[order]
+    shares[rank, read] = weights[taps, outputs][order]
+    return readers, shares
+
+
+def _times(x: Array, axis: int, matrix: np.ndarray) -> Array:
+    """Along one axis, the product with a matrix of (outputs, inputs)."""
+    y = jnp.tensordot(x, matrix.astype(x.dtype), (axis, 1), precision="highest")
+    return jnp.moveaxis(y, -1, axis)
 
 
 def _gather(x: Array, axis: int, places: np.ndarray, weights: np.ndarray) -> Array:
@@ -62,20 +101,26 @@ def _gather(x: Array, axis: int, places: np.ndarray, weights: np.ndarray) -> Arr
     return total
 
 
-def _resize_forward(x, *, shape, method):
+def _resize_forward(x, *, shape, method, antialias, align_corners):
     y = x
     for axis, length in enumerate(per_axis(shape, x.ndim - 2), 1):
-        if length != x.shape[axis]:
-            y = _gather(y, axis, *_reads(x.shape[axis], length, method))
+        size = x.shape[axis]
+        if length != size:
+            reads = _reads(size, length, method, antialias, align_corners)
+            many = len(reads[0]) > MOST_TAPS
+            y = _times(y, axis, _matrix(size, reads)) if many else _gather(y, axis, *reads)
     return y, jnp.zeros((0, *x.shape[1:]), x.dtype)
 
 
-def _resize_backward(empty, dy, *, method):
+def _resize_backward(empty, dy, *, method, antialias, align_corners):
     """Along each axis, where output i is Σ weight[i, j] x[j]:  dx[j] = Σ weight[i, j] dy[i]"""
     dx = dy
     for axis, size in enumerate(empty.shape[1:-1], 1):
         if dy.shape[axis] != size:
-            dx = _gather(dx, axis, *_readers(size, dy.shape[axis], method))
+            reads = _reads(size, dy.shape[axis], method, antialias, align_corners)
+            readers = _readers(size, reads)
+            many = len(readers[0]) > MOST_TAPS
+            dx = _times(dx, axis, _matrix(size, reads).T) if many else _gather(dx, axis, *readers)
     return (dx,)
 
 
@@ -87,22 +132,34 @@ def _resize_backward(empty, dy, *, method):
     wide=True,
     fast=True,
 )
-def resize(x: Array, *, shape: Numbers, method: Method = "nearest") -> Array:
-    """x with spatial axes of other lengths, from the nearest pixels or by lines between them.
+def resize(
+    x: Array,
+    *,
+    shape: Numbers,
+    method: Method = "nearest",
+    antialias: bool = False,
+    align_corners: bool = False,
+) -> Array:
+    """x with spatial axes of other lengths, from the nearest pixels or by curves between them.
 
     With n pixels in and m out, output i stands for the input at
 
         nearest         floor(i n / m)
         nearest-exact   floor((i + ½) n / m)
         bilinear        (i + ½) n / m − ½, on the line between the two pixels beside it
+        cubic           the same, on Keys's cubic, of a = −½, through the four pixels beside it
 
-    as in PyTorch, with `align_corners=False` and no antialiasing. `jax.image.resize` calls
-    nearest-exact what is its "nearest".
+    as in `jax.image.resize`, which calls nearest-exact "nearest", and, but for cubic, in PyTorch.
+    Beyond the edge there is nothing: the weights of the pixels within are divided by their sum.
 
     Args:
         x: `(batch, *spatial, channels)`, with one to three spatial axes.
         shape: The new length of each spatial axis, or one for all.
-        method: "nearest", "nearest-exact" or "bilinear".
+        method: "nearest", "nearest-exact", "bilinear" or "cubic".
+        antialias: Whether an axis that gets shorter is read by a kernel that is n / m as wide,
+            so that every pixel counts. For bilinear and cubic.
+        align_corners: Whether the first and last output are the first and last pixel: output
+            i stands at i (n − 1) / (m − 1). For bilinear and cubic.
 
     Returns:
         `(batch, *shape, channels)`, in the dtype of `x`; 16-bit dtypes are computed in float32 and
@@ -110,20 +167,24 @@ def resize(x: Array, *, shape: Numbers, method: Method = "nearest") -> Array:
 
     Raises:
         TypeError: If `x` is not floating.
-        ValueError: If the rank, the lengths or the method do not fit.
+        ValueError: If the rank, the lengths, the method or its options do not fit.
 
     >>> x = jnp.array([1.0, 2.0, 4.0])[None, :, None]
     >>> resize(x, shape=6).ravel().tolist()
     [1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
     >>> resize(x, shape=6, method="bilinear").ravel().tolist()
     [1.0, 1.25, 1.75, 2.5, 3.5, 4.0]
+    >>> resize(x, shape=5, method="bilinear", align_corners=True).ravel().tolist()
+    [1.0, 1.5, 2.0, 3.0, 4.0]
 
-    Reference: Odena, Dumoulin & Olah, "Deconvolution and Checkerboard Artifacts", 2016.
+    Reference: Odena, Dumoulin & Olah, "Deconvolution and Checkerboard Artifacts", 2016; Keys,
+    "Cubic Convolution Interpolation for Digital Image Processing", 1981, equation 15.
     """
     y = x
     for axis, length in enumerate(per_axis(shape, x.ndim - 2), 1):
-        matrix = _matrix(x.shape[axis], length, method).astype(x.dtype)
-        y = jnp.moveaxis(jnp.tensordot(y, matrix, (axis, 1), precision="highest"), -1, axis)
+        if length != x.shape[axis]:
+            reads = _reads(x.shape[axis], length, method, antialias, align_corners)
+            y = _times(y, axis, _matrix(x.shape[axis], reads))
     return y
 
 
