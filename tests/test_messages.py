@@ -121,6 +121,15 @@ OPS = rows(
     partial(fn.max_pool, IMAGE, window=2, padding=2),
     "max_pool: expected padding smaller than the window (2, 2), got 2. A window that holds "
     "nothing but padding has no value.",
+    partial(fn.max_pool, IMAGE, window=2, padding=1, dilation=6),
+    "max_pool: expected something of x at a tap of each window, got padding=1 and dilation=6 for "
+    "shape (1, 5, 5, 2). Use less of one of them.",
+    partial(fn.avg_pool, SIGNAL, jnp.ones((5, 1), bool), window=2, count_include_pad=True),
+    "avg_pool: expected either where or count_include_pad, got both. What where leaves out does "
+    "not count, and neither does padding then.",
+    partial(fn.global_avg_pool, SIGNAL, jnp.ones((1, 5), bool)),
+    "global_avg_pool: expected where of a shape that broadcasts to (1, 5, 2), that of x, got "
+    "shape (1, 5). Add the axis of channels: where[..., None].",
     partial(fn.global_max_pool, ROWS),
     "global_max_pool: expected x of rank 3 or more (batch, *spatial, channel) with something to "
     "pool, got shape (2, 3). Batch comes first and channels last.",
@@ -193,6 +202,8 @@ OPS = rows(
 
 OPS += rows(
     TypeError,
+    partial(fn.global_avg_pool, SIGNAL, jnp.ones((5, 1))),
+    "global_avg_pool: expected where of dtype bool, got float32. Compare: where = mask != 0.",
     partial(fn.embed, ROWS, ROW),
     "embed: expected ids of an integer dtype, got float32. Convert them: ids.astype(int).",
     partial(fn.relu, IDS),

@@ -387,10 +387,11 @@ POOLS: list = [
 ]
 
 
-def pool_by_loops(kind, x, *, window, stride=None, padding="VALID", count_include_pad=False):
+def pool_by_loops(kind, x, *, window, stride=None, padding="VALID", dilation=1, **options):
     """y, and the cotangent of x where that of y is its `ripple`."""
     window = each(window, x.ndim - 2)
-    shape, seen = walk(x.shape[1:-1], window, stride or window, padding)
+    count_include_pad = options.get("count_include_pad", False)
+    shape, seen = walk(x.shape[1:-1], window, stride or window, padding, dilation)
     y = np.zeros((len(x), *shape, x.shape[-1]))
     dy, dx = ripple(y.shape), np.zeros_like(x)
     for n, *out, c in np.ndindex(y.shape):
@@ -422,6 +423,56 @@ def test_pools_of_windows():
     assert_pools(fn.max_pool, "max", rows + [((draw(*shape),), s) for shape, s in POOLS[:2]])
     counted = [((x,), s | {"count_include_pad": True}) for (x,), s in rows[2:5]]
     assert_pools(fn.avg_pool, "avg", rows + counted)
+
+
+@values_of(fn.max_pool, fn.avg_pool)
+def test_pools_of_windows_with_gaps_or_one_more():
+    shape, gaps = (1, 7, 6, 2), {"window": 2, "stride": (2, 1), "padding": 1, "dilation": (3, 2)}
+    ties = np.random.default_rng(2).integers(0, 3, shape) * 1.0
+    assert_pools(fn.max_pool, "max", [((ties,), gaps)])
+    assert_pools(fn.avg_pool, "avg", [((ties,), gaps)])
+    up, same = {"window": 3, "stride": 2}, {"padding": ((0, 0), (0, 1))}
+    for op, kind in ((fn.max_pool, "max"), (fn.avg_pool, "avg")):
+        ((y, (dx,)),) = computed(op, [((ties,), up | {"ceil_mode": True})])
+        expected, by_loops = pool_by_loops(kind, ties, **up, **same)
+        np.testing.assert_allclose(y, expected, 1e-12)
+        np.testing.assert_allclose(dx, by_loops, 1e-12, 1e-12)
+    line = jnp.array([2.0, 4.0, 6.0, 9.0])[None, :, None]
+    around = {"window": 3, "stride": 3, "padding": 1, "ceil_mode": True}
+    counted = fn.avg_pool(line, **around, count_include_pad=True)
+    assert counted.ravel().tolist() == [2, 5]  # of 0 2 4 and of 6 9 0
+    one = fn.avg_pool(line, window=2, stride=3, ceil_mode=True, count_include_pad=True)
+    assert one.ravel().tolist() == [3, 9]  # what is beyond the padding does not count
+
+
+def masked_mean(x, where, *, window):
+    y = np.zeros((len(x), x.shape[1] // window, x.shape[2]))
+    where = np.broadcast_to(where, x.shape)
+    for n, i, c in np.ndindex(y.shape):
+        at = (n, slice(i * window, (i + 1) * window), c)
+        y[n, i, c] = np.average(x[at], weights=where[at]) if where[at].any() else 0
+    return y
+
+
+@values_of(fn.avg_pool, fn.global_max_pool, fn.global_avg_pool)
+def test_pools_of_what_counts():
+    x, where = draw(2, 6, 3) - 3, np.random.default_rng(3).random((2, 6, 1)) < 0.5
+    where[0, :2], where[1] = False, False
+    assert_agrees(fn.avg_pool, masked_mean, [((x, where), {"window": 2})])
+
+    def mean(x, where):
+        return masked_mean(x, where, window=6)[:, 0]
+
+    def largest(x, where):
+        return np.where(where.any(1), np.where(where, x, -np.inf).max(1), 0)
+
+    assert_agrees(fn.global_avg_pool, mean, [((x, where), {})])
+    with np.errstate(invalid="ignore"):
+        assert_agrees(fn.global_max_pool, largest, [((x, where), {})])
+    spoilt = np.where(where, x, np.nan)
+    np.testing.assert_array_equal(fn.GlobalPool()({}, spoilt, where), fn.global_avg_pool(x, where))
+    pooled = fn.AvgPool(2)({}, x, where)
+    np.testing.assert_allclose(pooled, masked_mean(x, where, window=2), 1e-12)
 
 
 @values_of(fn.global_max_pool, fn.global_avg_pool)

@@ -197,6 +197,9 @@ def MaxPool(
     window: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
     padding: Padding = "VALID",
+    *,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
 ) -> Layer:
     """The largest of each window, channel by channel; see `fn.max_pool`.
 
@@ -204,6 +207,8 @@ def MaxPool(
         window: Length of the window, one for all spatial axes or one for each.
         stride: Distance between windows, likewise; None for the window itself.
         padding: As in `Conv`; padding never wins.
+        dilation: Distance between the taps of a window, one for all spatial axes or one for each.
+        ceil_mode: Whether what the last window would leave out gets one more.
 
     Returns:
         A layer named "max_pool".
@@ -216,7 +221,14 @@ def MaxPool(
     """
 
     def apply(x: Array) -> Array:
-        return max_pool(x, window=window, stride=stride, padding=padding)
+        return max_pool(
+            x,
+            window=window,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
+        )
 
     return pure(apply, "max_pool")
 
@@ -227,6 +239,8 @@ def AvgPool(
     padding: Padding = "VALID",
     *,
     count_include_pad: bool = False,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
 ) -> Layer:
     """The mean of each window, channel by channel; see `fn.avg_pool`.
 
@@ -235,9 +249,11 @@ def AvgPool(
         stride: Distance between windows, likewise; None for the window itself.
         padding: As in `Conv`.
         count_include_pad: Whether the zeros of the padding count as elements of the mean.
+        dilation: Distance between the taps of a window, one for all spatial axes or one for each.
+        ceil_mode: Whether what the last window would leave out gets one more.
 
     Returns:
-        A layer named "avg_pool".
+        A layer named "avg_pool", of x, and of the mask `where` if one is given.
 
     Raises:
         TypeError: When applied, if the input is not floating.
@@ -247,9 +263,16 @@ def AvgPool(
     (1, 4, 3, 3)
     """
 
-    def apply(x: Array) -> Array:
+    def apply(x: Array, where: Array | None = None) -> Array:
         return avg_pool(
-            x, window=window, stride=stride, padding=padding, count_include_pad=count_include_pad
+            x,
+            where,
+            window=window,
+            stride=stride,
+            padding=padding,
+            count_include_pad=count_include_pad,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
         )
 
     return pure(apply, "avg_pool")
@@ -262,7 +285,8 @@ def GlobalPool(kind: Literal["avg", "max"] = "avg") -> Layer:
         kind: "avg" or "max".
 
     Returns:
-        A layer named "global_pool": `(batch, *spatial, channels)` to `(batch, channels)`.
+        A layer named "global_pool": `(batch, *spatial, channels)` to `(batch, channels)`; it takes
+        the mask `where` as well.
 
     Raises:
         TypeError: When applied, if a mean is to be taken of what is not floating.

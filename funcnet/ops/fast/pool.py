@@ -44,6 +44,8 @@ def spread(dy: Array, placed: Placed) -> Array:
 
 def max_unpool(x: Array, dy: Array, placed: Placed) -> Array:
     """The adjoint of the maximum: each window's dy goes to the first of its largest numbers."""
+    if any(a.dilation > 1 for a in placed):  # XLA's scatter takes no such windows
+        return _give_to_first(x, dy, placed)
     return jax.lax.platform_dependent(
         x,
         dy,
@@ -71,9 +73,10 @@ def _spread_along_each(dy: Array, placed: Placed) -> Array:
 
 def _spread_at_once(dy: Array, placed: Placed) -> Array:
     """Windowed sums of dy, padded and with gaps for the stride."""
-    config = [(a.window - 1 - a.low, a.size + a.low - a.span, a.stride - 1) for a in placed]
+    config = [(a.reach - 1 - a.low, a.size + a.low - a.span, a.stride - 1) for a in placed]
     wide = jax.lax.pad(dy, np.asarray(0, dy.dtype), [(0, 0, 0), *config, (0, 0, 0)])
-    steps = [Axis(n, a.window, 1, 1, 0, 0) for n, a in zip(wide.shape[1:-1], placed, strict=True)]
+    sizes = zip(wide.shape[1:-1], placed, strict=True)
+    steps = [Axis(n, a.window, 1, a.dilation, 0, 0) for n, a in sizes]
     return windows.reduce(wide, steps, 0.0, jax.lax.add)
 
 

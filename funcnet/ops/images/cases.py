@@ -77,23 +77,60 @@ _POOL = {
     "causal": normal_case((2, 7, 3), window=3, stride=1, padding="CAUSAL"),
     "no images": normal_case((0, 6, 4, 3), window=2),
 }
+
+
+def _masked(shape: tuple, mask: tuple, **static: object) -> Case:
+    """With booleans of the last shape; nothing counts at the start of the first image."""
+
+    def make(random: Generator) -> tuple:
+        where = random.random(mask) < 0.5
+        where[:1, :3] = False
+        return random.standard_normal(shape), where
+
+    return Case(make, static)
+
+
 MAX_POOL = _POOL | {
     "same": normal_case((2, 7, 6, 3), window=(3, 2), stride=(2, 1), padding="SAME"),
+    "dilation": _ties(1, 7, 6, 2, window=2, stride=(2, 1), dilation=(3, 2), padding=1),
+    "ceil mode": _ties(1, 6, 5, 2, window=3, stride=2, padding=((1, 0), (0, 1)), ceil_mode=True),
     "ties": _ties(2, 6, 4, 3, window=2),
     "overlapping ties": _ties(2, 7, 9, 3, window=3, stride=2, padding="SAME"),
 }
-AVG_POOL = _POOL | {
+
+
+def _unmasked(cases: dict[str, Case]) -> dict[str, Case]:
+    return {
+        name: Case(lambda random, make=case.make: (*make(random), None), case.static)
+        for name, case in cases.items()
+    }
+
+
+_MORE_WINDOWS = {
+    "dilation": normal_case((1, 7, 6, 2), window=2, stride=(2, 1), dilation=(3, 2), padding=1),
+    "ceil mode": normal_case((1, 6, 5, 2), window=3, stride=2, padding=1, ceil_mode=True),
+    "ceil mode, padding counted": normal_case(
+        (1, 6, 2), window=3, stride=2, padding=1, ceil_mode=True, count_include_pad=True
+    ),
     "padding counted": normal_case(
         (2, 7, 6, 3), window=3, stride=2, padding="SAME", count_include_pad=True
     ),
 }
-GLOBAL_AVG_POOL = {
-    "two axes": normal_case((2, 3, 4, 3)),
-    "one axis": normal_case((2, 5, 3)),
-    "three axes": normal_case((2, 2, 3, 2, 3)),
-    "no images": normal_case((0, 3, 4, 3)),
+AVG_POOL = _unmasked(_POOL | _MORE_WINDOWS) | {
+    "mask": _masked((2, 6, 4, 2), (2, 6, 4, 1), window=2),
+    "mask, broadcast": _masked((2, 5, 2), (5, 2), window=3, stride=1, padding="SAME"),
 }
-GLOBAL_MAX_POOL = GLOBAL_AVG_POOL | {"ties": _ties(2, 3, 4, 3)}
+_PLACES = {
+    "two axes": normal_case((2, 3, 4, 3), None),
+    "one axis": normal_case((2, 5, 3), None),
+    "three axes": normal_case((2, 2, 3, 2, 3), None),
+    "no images": normal_case((0, 3, 4, 3), None),
+}
+GLOBAL_AVG_POOL = _PLACES | {
+    "mask": _masked((2, 3, 2, 2), (2, 3, 2, 1)),
+    "mask, channel by channel": _masked((2, 4, 3), (4, 3)),
+}
+GLOBAL_MAX_POOL = GLOBAL_AVG_POOL | _unmasked({"ties": _ties(2, 3, 4, 3)})
 
 RESIZE = {
     "nearest, larger": normal_case((2, 3, 2, 2), shape=(7, 4), method="nearest"),

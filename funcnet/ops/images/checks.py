@@ -58,7 +58,7 @@ def _padding(op: str, padding: Any, count: int) -> None:
     )
 
 
-def _windows(
+def fitting_windows(
     op: str, sizes: Sequence[int], window: Sequence[int], stride: Any, padding: Any, dilation: Any
 ) -> tuple[Axis, ...]:
     """The windows, which are no larger than the padded input."""
@@ -157,7 +157,7 @@ def kernel_over(
         f"Channels come last: x is (batch, *spatial, channels), w ({layout}).",
     )
     _bias(op, b, w.shape[-1])
-    _windows(op, x.shape[1:-1], w.shape[:-2], stride, padding, dilation)
+    fitting_windows(op, x.shape[1:-1], w.shape[:-2], stride, padding, dilation)
 
 
 def _missing_axes(shape: tuple[int, ...], kernel: tuple[int, ...]) -> str:
@@ -234,53 +234,6 @@ def _output_padding(op: str, given: Any, strides: tuple[int, ...]) -> None:
         repr(given),
         "It chooses among the sizes that the convolution takes to that of x.",
     )
-
-
-def in_windows(op: str, *, x: Array, window: Any, stride: Any, padding: Any) -> None:
-    """Raise unless each window holds something of x."""
-    spatial = len(window) if isinstance(window, Sequence) else max(jnp.ndim(x) - 2, 1)
-    names = SPATIAL.get(spatial, ("*spatial",))
-    require(
-        jnp.ndim(x) == spatial + 2,
-        op,
-        f"x of rank {spatial + 2} ({', '.join(('batch', *names, 'channel'))})",
-        f"shape {jnp.shape(x)}",
-        "Batch comes first and channels last; a window has one length for each axis between.",
-    )
-    number_per_axis(op, "window", window, spatial)
-    lengths = windows.per_axis(window, spatial)
-    step = lengths if stride is None else stride
-    placed = _windows(op, x.shape[1:-1], lengths, step, padding, 1)
-    require(
-        all(max(a.low, a.high) < a.window for a in placed),
-        op,
-        f"padding smaller than the window {lengths}",
-        repr(padding),
-        "A window that holds nothing but padding has no value.",
-    )
-
-
-def floats_in_windows(op: str, *, x: Array, window: Any, stride: Any, padding: Any) -> None:
-    """Raise unless x is floating and each window holds something of it."""
-    floating(op, x)
-    in_windows(op, x=x, window=window, stride=stride, padding=padding)
-
-
-def places(op: str, *, x: Array) -> None:
-    """Raise unless x has spatial axes, and none of them is empty."""
-    require(
-        jnp.ndim(x) >= 3 and 0 not in x.shape[1:-1],
-        op,
-        "x of rank 3 or more (batch, *spatial, channel) with something to pool",
-        f"shape {jnp.shape(x)}",
-        "Batch comes first and channels last.",
-    )
-
-
-def floats_at_places(op: str, *, x: Array) -> None:
-    """Raise unless x is floating and has spatial axes, none of them empty."""
-    places(op, x=x)
-    floating(op, x)
 
 
 def _image(op: str, x: Array) -> None:

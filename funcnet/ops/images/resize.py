@@ -23,7 +23,7 @@ Reads: TypeAlias = tuple[np.ndarray, np.ndarray]
 """What each output reads: places and weights, each (taps, outputs)."""
 
 MOST_TAPS = 64
-"""With more, a sum over taps is long to compile: then one product with the matrix of all weights."""
+"""With more, a sum over taps is long to compile: one product with the matrix of weights is not."""
 
 
 def _line(distance: np.ndarray) -> np.ndarray:

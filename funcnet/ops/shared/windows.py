@@ -69,6 +69,13 @@ class Axis(NamedTuple):
         return (self.windows - 1) * self.stride + 1
 
     @property
+    def filled(self) -> np.ndarray:
+        """How many taps of each window lie in the input."""
+        starts = np.arange(self.windows) * self.stride - self.low
+        places = starts[:, None] + np.arange(self.window) * self.dilation
+        return ((places >= 0) & (places < self.size)).sum(1)
+
+    @property
     def tiles(self) -> bool:
         """Whether each input belongs to at most one window, with neither gap nor padding."""
         return self.window == self.stride and not (self.low or self.high) and self.dilation == 1
@@ -101,6 +108,21 @@ def axes(
     else:
         pairs = _pairs(padding, len(sizes))
     return tuple(Axis(*row, *pair) for row, pair in zip(geometry, pairs, strict=True))
+
+
+def ceiled(axis: Axis) -> Axis:
+    """The same with padding for one more window, where the last would leave something out.
+
+    It starts in the input or in the padding before it, as PyTorch has it.
+
+    >>> a = Axis(6, 3, 2, 1, 0, 0)
+    >>> a.windows, ceiled(a).windows, ceiled(a).high
+    (2, 3, 1)
+    """
+    more = axis.span - 1 + axis.stride
+    needed = more + axis.reach - axis.padded
+    left_out = 0 < needed < axis.stride and more < axis.low + axis.size
+    return axis._replace(high=axis.high + needed) if left_out else axis
 
 
 def adjoint_axes(
@@ -166,6 +188,7 @@ def reduce(x: Array, placed: Sequence[Axis], start: float, combine: Callable) ->
         (1, *(a.window for a in placed), 1),
         (1, *(a.stride for a in placed), 1),
         ((0, 0), *((a.low, a.high) for a in placed), (0, 0)),
+        window_dilation=(1, *(a.dilation for a in placed), 1),
     )
 
 

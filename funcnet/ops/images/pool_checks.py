@@ -1,0 +1,116 @@
+"""What the arguments of pools have to be."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from ...types import Array, require
+from ..shared import windows
+from ..shared.precision import floating
+from ..shared.windows import SPATIAL
+from .checks import fitting_windows, number_per_axis
+
+
+def in_windows(
+    op: str, *, x: Array, window: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> None:
+    """Raise unless each window holds something of x."""
+    spatial = len(window) if isinstance(window, Sequence) else max(jnp.ndim(x) - 2, 1)
+    names = SPATIAL.get(spatial, ("*spatial",))
+    require(
+        jnp.ndim(x) == spatial + 2,
+        op,
+        f"x of rank {spatial + 2} ({', '.join(('batch', *names, 'channel'))})",
+        f"shape {jnp.shape(x)}",
+        "Batch comes first and channels last; a window has one length for each axis between.",
+    )
+    number_per_axis(op, "window", window, spatial)
+    lengths = windows.per_axis(window, spatial)
+    step = lengths if stride is None else stride
+    placed = fitting_windows(op, x.shape[1:-1], lengths, step, padding, dilation)
+    require(
+        all(max(a.low, a.high) < a.reach for a in placed),
+        op,
+        f"padding smaller than the window {lengths}",
+        repr(padding),
+        "A window that holds nothing but padding has no value.",
+    )
+    require(
+        all((windows.ceiled(a) if ceil_mode else a).filled.all() for a in placed),
+        op,
+        "something of x at a tap of each window",
+        f"padding={padding!r} and dilation={dilation!r} for shape {jnp.shape(x)}",
+        "Use less of one of them.",
+    )
+
+
+def _where(op: str, x: Array, where: Array | None) -> None:
+    require(
+        where is None or jnp.result_type(where) == jnp.bool_,
+        op,
+        "where of dtype bool",
+        f"{where is not None and jnp.result_type(where)}",
+        "Compare: where = mask != 0.",
+        TypeError,
+    )
+    shape = () if where is None else jnp.shape(where)
+    ends = zip(reversed(shape), reversed(jnp.shape(x)), strict=False)
+    require(
+        len(shape) <= jnp.ndim(x) and all(n in (1, size) for n, size in ends),
+        op,
+        f"where of a shape that broadcasts to {jnp.shape(x)}, that of x",
+        f"shape {shape}",
+        "Add the axis of channels: where[..., None].",
+    )
+
+
+def floats_in_windows(
+    op: str,
+    *,
+    x: Array,
+    where: Array | None,
+    window: Any,
+    stride: Any,
+    padding: Any,
+    count_include_pad: bool,
+    dilation: Any,
+    ceil_mode: bool,
+) -> None:
+    """Raise unless x is floating, each window holds something of it, and the mask fits."""
+    floating(op, x)
+    in_windows(
+        op,
+        x=x,
+        window=window,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+    )
+    _where(op, x, where)
+    require(
+        where is None or not count_include_pad,
+        op,
+        "either where or count_include_pad",
+        "both",
+        "What where leaves out does not count, and neither does padding then.",
+    )
+
+
+def places(op: str, *, x: Array, where: Array | None) -> None:
+    """Raise unless x has spatial axes, none of them empty, and the mask fits."""
+    require(
+        jnp.ndim(x) >= 3 and 0 not in x.shape[1:-1],
+        op,
+        "x of rank 3 or more (batch, *spatial, channel) with something to pool",
+        f"shape {jnp.shape(x)}",
+        "Batch comes first and channels last.",
+    )
+    _where(op, x, where)
+
+
+def floats_at_places(op: str, *, x: Array, where: Array | None) -> None:
+    """Raise unless x is floating and has spatial axes, none of them empty, and the mask fits."""
+    places(op, x=x, where=where)
+    floating(op, x)
