@@ -13,6 +13,7 @@ from . import tree as tree
 from .figures import Mean as Mean
 from .layers import initializers as initializers
 from .layers.attention import Attention as Attention
+from .layers.conv import AdaptivePool as AdaptivePool
 from .layers.conv import AvgPool as AvgPool
 from .layers.conv import Conv as Conv
 from .layers.conv import ConvTranspose as ConvTranspose
@@ -88,6 +89,8 @@ from .ops.activations.softmax import softmax as softmax
 from .ops.backprop import activations as activations
 from .ops.backprop import backprop_loss as backprop_loss
 from .ops.backprop import deltas as deltas
+from .ops.images.adaptive_pool import adaptive_avg_pool as adaptive_avg_pool
+from .ops.images.adaptive_pool import adaptive_max_pool as adaptive_max_pool
 from .ops.images.conv import conv as conv
 from .ops.images.conv_transpose import conv_transpose as conv_transpose
 from .ops.images.pad import pad as pad

@@ -60,6 +60,7 @@ LAYERS: dict[str, LayerCase] = {
     "conv 1-d, causal": LayerCase(fn.Conv(4, (3,), padding="CAUSAL"), (image(2, 9, 3),)),
     "max pool": LayerCase(fn.MaxPool(2), (IMAGES,)),
     "avg pool": LayerCase(fn.AvgPool(3, 2, padding="SAME"), (IMAGES,)),
+    "adaptive pool": LayerCase(fn.AdaptivePool((3, 2)), (IMAGES,)),
     "global average": LayerCase(fn.GlobalPool(), (IMAGES,)),
     "global maximum": LayerCase(fn.GlobalPool("max"), (IMAGES,)),
     "flatten": LayerCase(fn.Flatten(), (IMAGES,)),

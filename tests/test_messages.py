@@ -130,6 +130,12 @@ OPS = rows(
     partial(fn.global_avg_pool, SIGNAL, jnp.ones((1, 5), bool)),
     "global_avg_pool: expected where of a shape that broadcasts to (1, 5, 2), that of x, got "
     "shape (1, 5). Add the axis of channels: where[..., None].",
+    partial(fn.adaptive_avg_pool, ROWS, shape=2),
+    "adaptive_avg_pool: expected x of rank 3, 4 or 5 (batch, *spatial, channel) with something to "
+    "pool, got shape (2, 3). Batch comes first and channels last.",
+    partial(fn.adaptive_max_pool, IMAGE, shape=(2, 0)),
+    "adaptive_max_pool: expected a shape of 1 or more: one whole number, or one for each spatial "
+    "axis, got (2, 0). Write shape=2, or shape=(2, 2).",
     partial(fn.global_max_pool, ROWS),
     "global_max_pool: expected x of rank 3 or more (batch, *spatial, channel) with something to "
     "pool, got shape (2, 3). Batch comes first and channels last.",
@@ -256,6 +262,8 @@ OTHERS = rows(
     lambda: fn.AvgPool(2, 0)({}, IMAGE),
     "avg_pool: expected a stride of 1 or more: one whole number, or one for each spatial axis, "
     "got 0. Write stride=2, or stride=(2, 2).",
+    lambda: fn.AdaptivePool(2, "mean"),
+    'adaptive_pool: expected the kind "avg" or "max", got \'mean\'. Write AdaptivePool(7, "avg").',
     lambda: fn.GlobalPool("mean"),
     'global_pool: expected the kind "avg" or "max", got \'mean\'. Write GlobalPool("avg").',
     lambda: fn.Flatten()({}, SCALAR),
@@ -378,7 +386,15 @@ def test_the_docstring_names_the_error(call, error, message):
 PACKAGE = Path(fn.__file__).parent
 NN = ("nn/refusals", "nn/layer", "nn/combine", "nn/wrap")
 ELSEWHERE = {"backprop.py"}
-TAKES_INTEGERS = {"dense", "embed", "conv", "pad", "max_pool", "global_max_pool"}
+TAKES_INTEGERS = {
+    "dense",
+    "embed",
+    "conv",
+    "pad",
+    "max_pool",
+    "global_max_pool",
+    "adaptive_max_pool",
+}
 OF_FLOATS = [
     rule
     for rule in RULES

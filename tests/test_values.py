@@ -475,6 +475,32 @@ def test_pools_of_what_counts():
     np.testing.assert_allclose(pooled, masked_mean(x, where, window=2), 1e-12)
 
 
+def binned(reduce):
+    def pool(x, *, shape):
+        y = np.zeros((len(x), *shape, x.shape[-1]))
+        for out in np.ndindex(shape):
+            ends = zip(out, x.shape[1:-1], shape, strict=True)
+            bins = [
+                slice(int(np.floor(i * n / m)), int(np.ceil((i + 1) * n / m))) for i, n, m in ends
+            ]
+            y[(slice(None), *out)] = reduce(x[(slice(None), *bins)], tuple(range(1, x.ndim - 1)))
+        return y
+
+    return pool
+
+
+@values_of(fn.adaptive_avg_pool, fn.adaptive_max_pool)
+def test_pools_to_a_size():
+    rows = [((draw(2, 5, 4, 2),), {"shape": (3, 2)}), ((draw(1, 3, 1),), {"shape": (5,)})]
+    assert_agrees(fn.adaptive_avg_pool, binned(np.mean), rows)
+    assert_agrees(fn.adaptive_max_pool, binned(np.max), rows)
+    same = jnp.ones((1, 3, 3, 1))
+    dx = jax.grad(lambda x: fn.adaptive_max_pool(x, shape=2).sum())(same)
+    assert dx[0, ..., 0].tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]  # the first of equals
+    largest = fn.AdaptivePool(2, "max")({}, same)
+    np.testing.assert_array_equal(largest, fn.adaptive_max_pool(same, shape=2))
+
+
 @values_of(fn.global_max_pool, fn.global_avg_pool)
 def test_global_pools():
     ties = np.random.default_rng(1).integers(0, 3, (2, 3, 4, 2)) * 1.0

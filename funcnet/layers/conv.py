@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..nn.layer import Layer, pure, stateless, take
+from ..ops.images.adaptive_pool import adaptive_avg_pool, adaptive_max_pool
 from ..ops.images.checks import number_per_axis
 from ..ops.images.conv import conv
 from ..ops.images.conv_transpose import conv_transpose
@@ -276,6 +277,38 @@ def AvgPool(
         )
 
     return pure(apply, "avg_pool")
+
+
+def AdaptivePool(shape: int | Sequence[int], kind: Literal["avg", "max"] = "avg") -> Layer:
+    """The mean or the largest of each of so many bins; see `fn.adaptive_avg_pool`.
+
+    Args:
+        shape: The number of bins along each spatial axis, or one for all.
+        kind: "avg" or "max".
+
+    Returns:
+        A layer named "adaptive_pool": `(batch, *spatial, channels)` to `(batch, *shape, channels)`.
+
+    Raises:
+        TypeError: When applied, if a mean is to be taken of what is not floating.
+        ValueError: If `kind` is neither; when applied, if the numbers do not fit the input.
+
+    >>> AdaptivePool((2, 3))({}, jnp.ones((2, 7, 6, 3))).shape
+    (2, 2, 3, 3)
+    """
+    pools = {"avg": adaptive_avg_pool, "max": adaptive_max_pool}
+    require(
+        kind in pools,
+        "adaptive_pool",
+        'the kind "avg" or "max"',
+        repr(kind),
+        'Write AdaptivePool(7, "avg").',
+    )
+
+    def apply(x: Array) -> Array:
+        return pools[kind](x, shape=shape)
+
+    return pure(apply, "adaptive_pool")
 
 
 def GlobalPool(kind: Literal["avg", "max"] = "avg") -> Layer:

@@ -132,6 +132,18 @@ GLOBAL_AVG_POOL = _PLACES | {
 }
 GLOBAL_MAX_POOL = GLOBAL_AVG_POOL | _unmasked({"ties": _ties(2, 3, 4, 3)})
 
+ADAPTIVE_AVG_POOL = {
+    "overlapping bins": normal_case((2, 5, 4, 2), shape=(3, 2)),
+    "more bins than pixels": normal_case((1, 3, 2), shape=5),
+    "three axes": normal_case((1, 2, 3, 4, 1), shape=(1, 3, 2)),
+    "wide bins": normal_case((1, 140, 1), shape=2),
+    "no images": normal_case((0, 5, 2), shape=2),
+}
+ADAPTIVE_MAX_POOL = {
+    "overlapping ties": _ties(2, 5, 4, 2, shape=(3, 2)),
+    **ADAPTIVE_AVG_POOL,
+}
+
 RESIZE = {
     "nearest, larger": normal_case((2, 3, 2, 2), shape=(7, 4), method="nearest"),
     "nearest, smaller": normal_case((1, 5, 4, 2), shape=(3, 2), method="nearest"),

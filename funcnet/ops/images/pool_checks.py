@@ -114,3 +114,21 @@ def floats_at_places(op: str, *, x: Array, where: Array | None) -> None:
     """Raise unless x is floating and has spatial axes, none of them empty, and the mask fits."""
     places(op, x=x, where=where)
     floating(op, x)
+
+
+def bins(op: str, *, x: Array, shape: Any) -> None:
+    """Raise unless x is images, with something to pool, and the number of bins fits."""
+    require(
+        jnp.ndim(x) - 2 in SPATIAL and 0 not in jnp.shape(x)[1:-1],
+        op,
+        "x of rank 3, 4 or 5 (batch, *spatial, channel) with something to pool",
+        f"shape {jnp.shape(x)}",
+        "Batch comes first and channels last.",
+    )
+    number_per_axis(op, "shape", shape, jnp.ndim(x) - 2)
+
+
+def floats_in_bins(op: str, *, x: Array, shape: Any) -> None:
+    """Raise unless x is floating images, with something to pool, and the number of bins fits."""
+    bins(op, x=x, shape=shape)
+    floating(op, x)

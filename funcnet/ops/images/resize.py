@@ -16,14 +16,9 @@ from ...types import Array
 from ..shared.windows import Numbers, per_axis
 from . import cases
 from .checks import channels_for_blocks, other_size, pixels_for_blocks
+from .reads import Reads, matrix, spread, times, weighted
 
 Method: TypeAlias = Literal["nearest", "nearest-exact", "bilinear", "cubic"]
-
-Reads: TypeAlias = tuple[np.ndarray, np.ndarray]
-"""What each output reads: places and weights, each (taps, outputs)."""
-
-MOST_TAPS = 64
-"""With more, a sum over taps is long to compile: one product with the matrix of weights is not."""
 
 
 def _line(distance: np.ndarray) -> np.ndarray:
@@ -58,57 +53,12 @@ def _reads(size: int, length: int, method: Method, antialias: bool, align_corner
     return places.clip(0, size - 1)[read], (weights / weights.sum(0))[read]
 
 
-def _matrix(size: int, reads: Reads) -> np.ndarray:
-    """The same as a matrix, from inputs to outputs."""
-    places, weights = reads
-    matrix = np.zeros((places.shape[1], size))
-    np.add.at(matrix, (np.arange(len(matrix)), places), weights)
-    return matrix
-
-
-def _readers(size: int, reads: Reads) -> Reads:
-    """The same seen from the inputs: which outputs read each, with what weight, (readers, size)."""
-    places, weights = reads
-    taps, outputs = np.nonzero(weights)
-    read = places[taps, outputs]
-    order = np.argsort(read, kind="stable")
-    read = read[order]
-    rank = np.arange(len(read)) - np.searchsorted(read, read)
-    readers = np.zeros((rank.max() + 1, size), int)
-    shares = np.zeros(readers.shape)
-    readers[rank, read] = outputs[order]
-    shares[rank, read] = weights[taps, outputs][order]
-    return readers, shares
-
-
-def _times(x: Array, axis: int, matrix: np.ndarray) -> Array:
-    """Along one axis, the product with a matrix of (outputs, inputs)."""
-    y = jnp.tensordot(x, matrix.astype(x.dtype), (axis, 1), precision="highest")
-    return jnp.moveaxis(y, -1, axis)
-
-
-def _gather(x: Array, axis: int, places: np.ndarray, weights: np.ndarray) -> Array:
-    """Along one axis, the weighted sum of what stands at each row of places."""
-    column = (-1,) + (1,) * (x.ndim - 1 - axis)
-    total = jnp.zeros((), x.dtype)
-    for place, weight in zip(places, weights, strict=True):
-        part = jnp.take(x, place, axis, mode="clip")
-        if not (weight == 1).all():
-            part = part * weight.reshape(column).astype(x.dtype)
-        if not weight.all():  # 0 times infinity is NaN
-            part = jnp.where((weight != 0).reshape(column), part, 0)
-        total = total + part
-    return total
-
-
 def _resize_forward(x, *, shape, method, antialias, align_corners):
     y = x
     for axis, length in enumerate(per_axis(shape, x.ndim - 2), 1):
         size = x.shape[axis]
         if length != size:
-            reads = _reads(size, length, method, antialias, align_corners)
-            many = len(reads[0]) > MOST_TAPS
-            y = _times(y, axis, _matrix(size, reads)) if many else _gather(y, axis, *reads)
+            y = weighted(y, axis, _reads(size, length, method, antialias, align_corners))
     return y, jnp.zeros((0, *x.shape[1:]), x.dtype)
 
 
@@ -118,9 +68,7 @@ def _resize_backward(empty, dy, *, method, antialias, align_corners):
     for axis, size in enumerate(empty.shape[1:-1], 1):
         if dy.shape[axis] != size:
             reads = _reads(size, dy.shape[axis], method, antialias, align_corners)
-            readers = _readers(size, reads)
-            many = len(readers[0]) > MOST_TAPS
-            dx = _times(dx, axis, _matrix(size, reads).T) if many else _gather(dx, axis, *readers)
+            dx = spread(dx, axis, reads, size)
     return (dx,)
 
 
@@ -184,7 +132,7 @@ def resize(
     for axis, length in enumerate(per_axis(shape, x.ndim - 2), 1):
         if length != x.shape[axis]:
             reads = _reads(x.shape[axis], length, method, antialias, align_corners)
-            y = _times(y, axis, _matrix(x.shape[axis], reads))
+            y = times(y, axis, matrix(x.shape[axis], reads))
     return y
 
 
