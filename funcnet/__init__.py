@@ -34,6 +34,7 @@ from .layers.norm import BatchNorm as BatchNorm
 from .layers.norm import GroupNorm as GroupNorm
 from .layers.norm import InstanceNorm as InstanceNorm
 from .layers.norm import LayerNorm as LayerNorm
+from .layers.norm import LocalResponseNorm as LocalResponseNorm
 from .layers.norm import RMSNorm as RMSNorm
 from .layers.position import LearnedPositions as LearnedPositions
 from .layers.position import SinusoidalPositions as SinusoidalPositions
@@ -128,6 +129,7 @@ from .ops.norms.layer_norm import layer_norm as layer_norm
 from .ops.norms.layer_norm import rms_norm as rms_norm
 from .ops.norms.lengths import l2_normalize as l2_normalize
 from .ops.norms.lengths import standardize as standardize
+from .ops.norms.response import local_response_norm as local_response_norm
 from .ops.products.einsum import einsum as einsum
 from .ops.products.gated import geglu as geglu
 from .ops.products.gated import swiglu as swiglu

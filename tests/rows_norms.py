@@ -40,6 +40,9 @@ OPS = rows(
     partial(fn.l2_normalize, SCALAR),
     "l2_normalize: expected x of rank 1 or more, got axis -1 for shape (). The axis is the one "
     "whose entries are taken together.",
+    partial(fn.local_response_norm, ROWS, size=0),
+    "local_response_norm: expected a size of 1 or more, and k above 0, got size=0 and k=2.0. "
+    "Krizhevsky et al. have size=5 and k=2.",
     partial(fn.resize, ROWS, shape=2),
     "resize: expected x of rank 3, 4 or 5 (batch, *spatial, channels), with one pixel at least, "
     "got shape (2, 3). Batch comes first and channels last: x[None] is a batch of one.",
@@ -151,6 +154,7 @@ LAYERS: dict[str, LayerCase] = {
     "rms norm": LayerCase(fn.RMSNorm(), (X,)),
     "group norm": LayerCase(fn.GroupNorm(2), (PIXELS,)),
     "instance norm": LayerCase(fn.InstanceNorm(), (PIXELS,)),
+    "local response norm": LayerCase(fn.LocalResponseNorm(3, alpha=0.5), (PIXELS,)),
     "resize": LayerCase(fn.Resize(factor=2, method="bilinear"), (PIXELS,)),
     "pixel shuffle": LayerCase(fn.PixelShuffle(2), (PIXELS,)),
     "pad": LayerCase(fn.Pad(1, mode="edge"), (PIXELS,)),

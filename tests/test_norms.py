@@ -87,6 +87,23 @@ def test_instance_norm_is_each_channel_by_itself():
 
 
 @wide
+@values_of(fn.local_response_norm)
+def test_local_response_norm_is_each_channel_over_its_neighbours():
+    def by_channels(x, size=5, k=2.0, alpha=1e-4, beta=0.75):
+        y = np.zeros_like(x)
+        for i in range(x.shape[-1]):
+            beside = x[..., max(i - size // 2, 0) : i + (size - 1) // 2 + 1]
+            y[..., i] = x[..., i] / (k + alpha * (beside**2).sum(-1)) ** beta
+        return y
+
+    rows = [
+        ((draw(2, 2, 7),), {}),
+        ((draw(2, 6),), {"size": 4, "k": 1.0, "alpha": 0.5, "beta": 0.5}),
+    ]
+    assert_agrees(fn.local_response_norm, by_channels, rows)
+
+
+@wide
 @values_of(fn.standardize)
 def test_standardize_is_the_z_score_along_axes():
     rows: list = [

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from ..nn import refusals
-from ..nn.layer import Layer, stateless, take, take_state
+from ..nn.layer import Layer, pure, stateless, take, take_state
 from ..ops.norms.batch_norm import batch_norm, normalize
 from ..ops.norms.group_norm import group_norm, instance_norm
 from ..ops.norms.layer_norm import layer_norm, rms_norm
+from ..ops.norms.response import local_response_norm
 from ..types import Array, Key, Params, State, require, shown
 from . import initializers
 
@@ -250,6 +251,31 @@ def InstanceNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -
     """
     op = functools.partial(instance_norm, eps=eps)
     return _affine_layer("instance_norm", op, scale, shift)
+
+
+def LocalResponseNorm(
+    size: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
+) -> Layer:
+    """x / (k + alpha Σ x²)^beta, over the channels around each; see `fn.local_response_norm`.
+
+    Args:
+        size: The number of channels in a sum.
+        k: Above 0.
+        alpha: The weight of the sum.
+        beta: The exponent.
+
+    Returns:
+        A layer named "local_response_norm" on `(..., channels)`.
+
+    Raises:
+        TypeError: When applied, if x is not floating.
+        ValueError: When applied, if the size is no whole number of 1 or more, or k not above 0.
+
+    >>> LocalResponseNorm(1, k=1.0, alpha=1.0, beta=1.0)({}, jnp.array([[3.0, 1.0]]))
+    Array([[0.3, 0.5]], dtype=float32)
+    """
+    options = {"size": size, "k": k, "alpha": alpha, "beta": beta}
+    return pure(functools.partial(local_response_norm, **options), "local_response_norm")
 
 
 def _moved(old: Array, batch: Array, decay: float) -> Array:

@@ -98,3 +98,12 @@ INSTANCE_NORM = {
     "plain": normal_case((2, 3, 4), None, None, eps=0.1),
     "none": normal_case((0, 3, 4), None, (4,)),
 }
+
+LOCAL_RESPONSE_NORM = {
+    "image": normal_case((2, 3, 2, 7), alpha=0.3),
+    "even size": normal_case((3, 6), size=4, k=1.0, alpha=0.5, beta=0.5),
+    "more than all channels": normal_case((2, 3), size=9, alpha=0.5),
+    "as published": normal_case((5,)),
+    "zeros": Case(_with_zeros, {"alpha": 1.0}),
+    "none": normal_case((0, 4)),
+}

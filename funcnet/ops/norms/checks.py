@@ -50,3 +50,15 @@ def along_axis(op: str, *, x: Array, axis: int | Sequence[int]) -> None:
     """Raise unless x is floating and has these axes."""
     floating(op, x)
     on_axes(op, x, axis, "The axis is the one whose entries are taken together.")
+
+
+def neighbours(op: str, *, x: Array, size: int, k: float) -> None:
+    """Raise unless x has channels, and the sum over those beside one is divided by something."""
+    channels(1)(op, x=x)
+    require(
+        is_whole(size) and k > 0,
+        op,
+        "a size of 1 or more, and k above 0",
+        f"size={size!r} and k={k!r}",
+        "Krizhevsky et al. have size=5 and k=2.",
+    )
