@@ -252,6 +252,48 @@ def test_a_name_for_nothing_is_listed_with_the_nearest():
         to_state_dict(NET, params, state, IMAGES, names=names)
 
 
+TOKENS = fn.serial(token=fn.nets.ClassToken(), places=fn.LearnedPositions(4), at=fn.Attention(2))
+SEQUENCE = jax.ShapeDtypeStruct((1, 3, 6), "float32")
+APART = {"at/q": "qkv", "at/k": "qkv", "at/v": "qkv", "at/out": "proj"}
+ALONE = {"token/token": "cls_token", "places/table": "net.pos_embed"}
+JOINED = {
+    "cls_token": (1, 1, 6),
+    "net.pos_embed": (1, 4, 6),
+    "qkv.weight": (6, 18),
+    "qkv.bias": (18,),
+    "proj.weight": (6, 6),
+    "proj.bias": (6,),
+}
+
+
+def test_arrays_by_themselves_projections_one_by_one_and_transposed_weights():
+    theirs, names = drawn(JOINED), {**APART, **ALONE}
+    params, state = from_state_dict(TOKENS, theirs, SEQUENCE, names=names, transposed=["qkv"])
+    np.testing.assert_array_equal(params["token"]["token"], theirs["cls_token"].ravel())
+    np.testing.assert_array_equal(params["places"]["table"], theirs["net.pos_embed"][0])
+    for i, part in enumerate("qkv"):
+        own = params["at"][part]
+        columns = slice(6 * i, 6 * i + 6)
+        np.testing.assert_array_equal(own["w"].reshape(6, 6), theirs["qkv.weight"][:, columns])
+        np.testing.assert_array_equal(own["b"].ravel(), theirs["qkv.bias"][columns])
+    np.testing.assert_array_equal(params["at"]["out"]["w"].reshape(6, 6), theirs["proj.weight"].T)
+    again = to_state_dict(TOKENS, params, state, SEQUENCE, names=names, transposed=["qkv"])
+    assert sorted(again) == sorted(theirs)
+    for name, array in again.items():
+        np.testing.assert_array_equal(array, theirs[name])
+
+
+def test_an_array_by_itself_is_missed_by_its_name():
+    theirs = drawn({k: v for k, v in JOINED.items() if k != "cls_token"} | {"qkv.bias": (6,)})
+    message = (
+        "from_state_dict: expected the arrays of this network, got 'cls_token' in `names` is no "
+        "module; cls_token is missing; qkv.weight has shape (6, 18), not (18, 6); qkv.bias has "
+        "shape (6,), not (18,). Pair layers by `names`, and leave arrays out by `ignore`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        from_state_dict(TOKENS, theirs, SEQUENCE, names={**APART, **ALONE})
+
+
 def test_one_name_to_ignore_is_not_its_letters(key):
     theirs = to_state_dict(fn.Dense(2), *fn.Dense(2).init(key, jnp.ones((1, 3))), jnp.ones((1, 3)))
     extra = {**theirs, "a.weight": np.ones(1)}

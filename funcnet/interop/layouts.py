@@ -4,6 +4,7 @@ A layout reads PyTorch's arrays into a layer's own leaves and writes them back. 
 has follows from the names and ranks of its leaves.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -38,7 +39,8 @@ def layouts(leaves: Mapping[str, Shape], flattened: Shape | None = None) -> tupl
     """The ways that PyTorch may store a layer with these leaves, the usual one first.
 
     Args:
-        leaves: The shape of each of the layer's parameters and of its state; for attention by path.
+        leaves: The shape of each of the layer's parameters and of its state; for attention by path,
+            and perhaps of some of its projections alone.
         flattened: What a dense layer's input was before it was flattened, `(*spatial, channels)`:
             PyTorch has the channels first, and its weights so in another order.
 
@@ -50,6 +52,8 @@ def layouts(leaves: Mapping[str, Shape], flattened: Shape | None = None) -> tupl
         joint = len({leaves[f"{part}/w"] for part in "qkv"}) == 1
         apart = _attention_apart(leaves)
         return (_attention_joint(leaves), apart) if joint else (apart,)
+    if names & {"q/w", "k/w", "v/w", "out/w"}:
+        return (_projections(leaves),)
     if {"w_in", "w_hidden"} <= names:
         return (_recurrent(leaves),)
     if "w" in names and len(leaves["w"]) > 2:
@@ -67,6 +71,39 @@ _NAMES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+
+
+def alone(leaves: Mapping[str, Shape], entry: str) -> Layout:
+    """An array that is no layer's weight, but stands beside modules under a name of its own.
+
+    It is what is added to a sequence, and so has that one's three axes, with 1 for the batch.
+
+    >>> alone({"table": (5, 8)}, "pos_embed").entries
+    {'pos_embed': (1, 5, 8)}
+    """
+    ((leaf, shape),) = leaves.items()
+    theirs = (1,) * (3 - len(shape)) + shape
+    return Layout(
+        {entry: theirs},
+        lambda arrays: {leaf: arrays[entry].reshape(shape)},
+        lambda own: {entry: own[leaf].reshape(theirs)},
+    )
+
+
+def turned(layout: Layout) -> Layout:
+    """The same with its weight as (inputs, outputs).
+
+    >>> turned(layouts({"w": (3, 4)})[0]).entries
+    {'weight': (3, 4)}
+    """
+
+    def change(arrays: Arrays) -> Arrays:
+        return {name: x.T if name == "weight" else x for name, x in arrays.items()}
+
+    entries = {n: s[::-1] if n == "weight" else s for n, s in layout.entries.items()}
+    return Layout(
+        entries, lambda arrays: layout.read(change(arrays)), lambda own: change(layout.write(own))
+    )
 
 
 def stacked_leaves(net: Layer, params: Params, state: State, inputs: tuple) -> set[str]:
@@ -181,6 +218,37 @@ def _recurrent(leaves: Mapping[str, Shape]) -> Layout:
     return Layout(_shapes(write, leaves), read, write)
 
 
+def _rows(part: str, w: np.ndarray) -> np.ndarray:
+    """A projection's weight as (outputs, inputs), the heads folded into one of them."""
+    return (w.reshape(-1, w.shape[-1]) if part == "out" else w.reshape(len(w), -1)).T
+
+
+def _projections(leaves: Mapping[str, Shape]) -> Layout:
+    """One linear layer for some of the projections of an attention, their outputs side by side."""
+    parts = [part for part in ("q", "k", "v", "out") if f"{part}/w" in leaves]
+    biased = f"{parts[0]}/b" in leaves
+    widths = [math.prod(leaves[f"{part}/w"][1 if part != "out" else 2 :]) for part in parts]
+
+    def write(own: Arrays) -> Arrays:
+        weight = np.concatenate([_rows(part, own[f"{part}/w"]) for part in parts])
+        if not biased:
+            return {"weight": weight}
+        return {
+            "weight": weight,
+            "bias": np.concatenate([own[f"{part}/b"].reshape(-1) for part in parts]),
+        }
+
+    def read(theirs: Arrays) -> Arrays:
+        own, ends = {}, np.cumsum(widths)[:-1]
+        for part, rows in zip(parts, np.split(theirs["weight"], ends), strict=True):
+            own[f"{part}/w"] = rows.T.reshape(leaves[f"{part}/w"])
+        for part, b in zip(parts, np.split(theirs["bias"], ends) if biased else [], strict=biased):
+            own[f"{part}/b"] = b.reshape(leaves[f"{part}/b"])
+        return own
+
+    return Layout(_shapes(write, leaves), read, write)
+
+
 def _attention_apart(leaves: Mapping[str, Shape]) -> Layout:
     """A linear layer for each of q, k, v and the output, their heads folded into one axis."""
     theirs_of = {part: f"{part[0]}_proj" for part in ("q", "k", "v", "out")}
@@ -188,9 +256,7 @@ def _attention_apart(leaves: Mapping[str, Shape]) -> Layout:
     def write(own: Arrays) -> Arrays:
         theirs = {}
         for part, name in theirs_of.items():
-            w = own[f"{part}/w"]
-            w = w.reshape(-1, w.shape[-1]) if part == "out" else w.reshape(len(w), -1)
-            theirs[f"{name}.weight"] = w.T
+            theirs[f"{name}.weight"] = _rows(part, own[f"{part}/w"])
             if f"{part}/b" in own:
                 theirs[f"{name}.bias"] = own[f"{part}/b"].reshape(-1)
         return theirs

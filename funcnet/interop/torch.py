@@ -8,7 +8,7 @@ the order (height, width, channel). PyTorch itself is not needed.
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import tree
-from ..nn.layer import Call, Layer, calls_of
+from ..nn.layer import Layer
 from ..types import Params, State, require
-from .layouts import Arrays, Layout, Shape, layouts, stacked_leaves
+from .groups import Group, groups_of, joined
+from .layouts import Arrays, Layout, alone, layouts, turned
 
 COUNTER = "num_batches_tracked"
 """PyTorch's batch norm counts its batches; nothing here depends on it."""
@@ -30,6 +31,7 @@ def from_state_dict(
     *inputs: Any,
     names: Mapping[str, str] | None = None,
     ignore: Collection[str] = (),
+    transposed: Collection[str] = (),
 ) -> tuple[Params, State]:
     """A network's parameters and state from PyTorch's, all or nothing.
 
@@ -41,8 +43,11 @@ def from_state_dict(
             `{"dense": "fc1", "blocks": "transformer.h"}`; what it does not mention has the same
             name on both sides. If None, layers are paired by name where every name agrees, and
             otherwise in the order in which they are called. Layer k of a recurrent module `rnn` is
-            `rnn.l0`, `rnn.l0_reverse`, `rnn.l1`.
+            `rnn.l0`, `rnn.l0_reverse`, `rnn.l1`. The `q`, `k`, `v` and `out` of an attention may be
+            named one by one, and those of one name share its outputs. An array named by itself, as
+            in `{"token/token": "cls_token"}`, is stored as `(1, time, width)`.
         ignore: Names of arrays to leave out, such as that of a tied head.
+        transposed: Names of modules whose weight is `(inputs, outputs)`, as GPT-2's are.
 
     Returns:
         `(params, state)`, in the dtypes that `net.init` gives; what has no place in PyTorch, such
@@ -59,32 +64,8 @@ def from_state_dict(
     >>> params["w"].tolist(), params["b"].tolist()
     ([[1.0], [2.0], [3.0]], [4.0])
     """
-    params, state, groups, known = _groups(net, inputs)
-    ignored = {ignore} if isinstance(ignore, str) else set(ignore)
-    modules = _modules(name for name in state_dict if name not in ignored)
-    pairs = _pairs("from_state_dict", groups, modules, names)
-    found, faults, used = {}, _unknown(names, known, groups, modules), set()
-    for group, module in pairs:
-        entries = modules.get(module, {})
-        layout = _layout_for(group, entries)
-        arrays = {}
-        for entry, shape in layout.entries.items():
-            name = entries.get(entry)
-            if name is None:
-                faults.append(f"{_joined(module, entry)} is missing")
-                continue
-            used.add(name)
-            arrays[entry] = _numpy(state_dict[name])
-            if arrays[entry].shape != shape:
-                faults.append(f"{name} has shape {arrays[entry].shape}, not {shape}")
-        if not faults:
-            found |= {_joined(group.path, leaf, "/"): x for leaf, x in layout.read(arrays).items()}
-    faults += [
-        f"{name} is extra"
-        for entries in modules.values()
-        for entry, name in entries.items()
-        if name not in used and entry != COUNTER
-    ]
+    read = read_state_dict(net, state_dict, inputs, names, ignore, transposed)
+    faults = [*read.unknown, *read.faults]
     require(
         not faults,
         "from_state_dict",
@@ -92,7 +73,59 @@ def from_state_dict(
         "; ".join(faults),
         "Pair layers by `names`, and leave arrays out by `ignore`.",
     )
-    return _filled(params, found, {}), _filled(state, found, _first_state(net, inputs))
+    return read.params, read.state
+
+
+class Read(NamedTuple):
+    """What became of a state_dict: parameters and state, which hold nothing if there are faults,
+    and faults of the arrays and of `names`."""
+
+    params: Params
+    state: State
+    faults: list[str]
+    unknown: list[str]
+
+
+def read_state_dict(
+    net: Layer,
+    state_dict: Mapping[str, Any],
+    inputs: tuple,
+    names: Mapping[str, str] | None,
+    ignore: Collection[str],
+    transposed: Collection[str],
+) -> Read:
+    """What `from_state_dict` makes of its arguments, and what it would refuse."""
+    params, state, groups, known = groups_of(net, inputs, names or {})
+    ignored = {ignore} if isinstance(ignore, str) else set(ignore)
+    modules = _modules((name for name in state_dict if name not in ignored), names or {})
+    pairs = _pairs("from_state_dict", groups, modules, names)
+    found, faults, used = {}, [], set()
+    unknown = _unknown(names, known, groups, modules)
+    for group, name in pairs:
+        module, layout = _placed(group, name, modules, transposed)
+        entries = modules.get(module, {})
+        arrays = {}
+        for entry, shape in layout.entries.items():
+            name = entries.get(entry)
+            if name is None:
+                faults.append(f"{joined(module, entry)} is missing")
+                continue
+            used.add(name)
+            arrays[entry] = _numpy(state_dict[name])
+            if arrays[entry].shape != shape:
+                faults.append(f"{name} has shape {arrays[entry].shape}, not {shape}")
+        if not faults:
+            found |= {joined(group.path, leaf, "/"): x for leaf, x in layout.read(arrays).items()}
+    faults += [
+        f"{name} is extra"
+        for entries in modules.values()
+        for entry, name in entries.items()
+        if name not in used and entry != COUNTER
+    ]
+    if faults:
+        return Read({}, {}, faults, unknown)
+    filled = _filled(params, found, {}), _filled(state, found, _first_state(net, inputs))
+    return Read(*filled, faults, unknown)
 
 
 def to_state_dict(
@@ -101,6 +134,7 @@ def to_state_dict(
     state: State,
     *inputs: Any,
     names: Mapping[str, str] | None = None,
+    transposed: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
     """PyTorch's state_dict of a network, in NumPy arrays: the inverse of `from_state_dict`.
 
@@ -110,6 +144,7 @@ def to_state_dict(
         state: Its state.
         *inputs: Example inputs of `net`, arrays or `jax.ShapeDtypeStruct`s.
         names: As for `from_state_dict`.
+        transposed: As for `from_state_dict`.
 
     Returns:
         Each array under its name, in the order in which layers are called. PyTorch takes it as
@@ -124,7 +159,7 @@ def to_state_dict(
     >>> {k: v.shape for k, v in to_state_dict(Dense(1), params, {}, jnp.ones((1, 3))).items()}
     {'weight': (1, 3), 'bias': (1,)}
     """
-    _, _, groups, known = _groups(net, inputs)
+    _, _, groups, known = groups_of(net, inputs, names or {})
     unknown = _unknown(names, known, groups, None)
     require(
         not unknown,
@@ -136,7 +171,7 @@ def to_state_dict(
     leaves = tree.flatten(params) | tree.flatten(state)
     missing = [
         path for group in groups for leaf in group.leaves
-        if (path := _joined(group.path, leaf, "/")) not in leaves
+        if (path := joined(group.path, leaf, "/")) not in leaves
     ]  # fmt: skip
     require(
         not missing,
@@ -147,9 +182,10 @@ def to_state_dict(
     )
     written: dict[str, np.ndarray] = {}
     for group in groups:
-        module = _renamed(group.path, names or {})
-        own = {leaf: np.asarray(leaves[_joined(group.path, leaf, "/")]) for leaf in group.leaves}
-        for entry, array in _layout_for(group, {}).write(own).items():
+        name = _renamed(group.named, names or {})
+        module, layout = _placed(group, name, {}, transposed)
+        own = {leaf: np.asarray(leaves[joined(group.path, leaf, "/")]) for leaf in group.leaves}
+        for entry, array in layout.write(own).items():
             name = _with_layer(module, entry)
             require(
                 name not in written,
@@ -160,99 +196,25 @@ def to_state_dict(
             )
             written[name] = np.ascontiguousarray(array)
         if "var" in own:
-            written[_joined(module, COUNTER)] = np.array(0, np.int64)
+            written[joined(module, COUNTER)] = np.array(0, np.int64)
     return written
-
-
-class _Group(NamedTuple):
-    """A layer with parameters of its own: its path, its leaves' shapes, what it flattens, and
-    whether it is several layers in one, their arrays stacked."""
-
-    path: str
-    leaves: dict[str, Shape]
-    flattened: Shape | None
-    stacked: bool
-
-
-def _groups(net: Layer, inputs: tuple) -> tuple[Params, State, list[_Group], set[str]]:
-    """The places of the tree that hold arrays, in the order in which their layers are called, and
-    the paths of all layers."""
-    params, state, calls = calls_of(net, *inputs)
-    stacked = stacked_leaves(net, params, state, calls[0].inputs)
-    turn = {"/".join(call.path): i for i, call in reversed(list(enumerate(calls)))}
-    groups: dict[str, dict[str, Shape]] = {}
-    for path, leaf in tree.flatten(params).items():
-        parent, _, name = path.rpartition("/")
-        whole, _, part = parent.rpartition("/")
-        if _is_attention(_below(params, whole)):
-            parent, name = whole, f"{part}/{name}"
-        groups.setdefault(parent, {})[name] = leaf.shape
-    for path, leaf in tree.flatten(state).items():
-        parent, _, name = path.rpartition("/")
-        if name in ("mean", "var") and parent in groups:
-            groups[parent][name] = leaf.shape
-    placed = sorted(groups, key=lambda path: turn[_deepest(path, turn)])
-    flats = {path: _flattened(calls, turn[path]) if path in turn else None for path in placed}
-    deep = {
-        path: any(
-            _joined(path, leaf, "/") in stacked or len(shape) > _RANKS.get(leaf, len(shape))
-            for leaf, shape in leaves.items()
-        )
-        for path, leaves in groups.items()
-    }
-    found = [_Group(path, groups[path], flats[path], deep[path]) for path in placed]
-    return params, state, found, {*turn, *groups}
-
-
-_RANKS = {"scale": 1, "shift": 1, "table": 2, "w_hidden": 2, "q/w": 3}
-"""The ranks that some leaves have in any layer that is not stacked."""
-
-
-def _below(node: Any, path: str) -> Any:
-    for name in path.split("/") if path else []:
-        node = node[name]
-    return node
-
-
-def _is_attention(node: Any) -> bool:
-    return set(node) == {"q", "k", "v", "out"}
-
-
-def _deepest(path: str, calls: Collection[str]) -> str:
-    """The innermost layer that the path runs through."""
-    while path not in calls:
-        path = path.rpartition("/")[0]
-    return path
-
-
-def _flattened(calls: list[Call], i: int) -> Shape | None:
-    """The shape, without the batch, that the input of call i had before it was flattened."""
-    for call in reversed(calls[:i]):
-        if call.path == calls[i].path[: len(call.path)] or not call.inputs:
-            continue
-        before, after = call.inputs[0], call.output
-        if not hasattr(before, "shape") or not hasattr(after, "shape"):
-            return None
-        if before.shape == after.shape:
-            continue
-        whole = before.ndim > 2 and after.ndim == 2 and before.size == after.size
-        return before.shape[1:] if whole else None
-    return None
 
 
 _RECURRENT = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh))_(l\d+(?:_reverse)?)")
 _PROJECTION = re.compile(r"(?:(.*)\.)?([qkvo]_proj\.\w+|out_proj\.\w+)")
 
 
-def _modules(names: Iterator[str]) -> dict[str, dict[str, str]]:
+def _modules(arrays: Iterable[str], names: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """For each of PyTorch's modules, its entries and their full names, in order."""
-    listed = list(names)
+    listed, named = list(arrays), set(names.values())
     joint = {name.rpartition(".")[0] for name in listed if name.endswith("in_proj_weight")}
     modules: dict[str, dict[str, str]] = {}
     for name in listed:
         recurrent, projection = _RECURRENT.fullmatch(name), _PROJECTION.fullmatch(name)
-        if recurrent:
-            module, entry = _joined(recurrent[1] or "", recurrent[3]), recurrent[2]
+        if name.rpartition(".")[0] in named:
+            module, _, entry = name.rpartition(".")
+        elif recurrent:
+            module, entry = joined(recurrent[1] or "", recurrent[3]), recurrent[2]
         elif projection and (
             not projection[2].startswith("out_") or (projection[1] or "") in joint
         ):
@@ -265,11 +227,11 @@ def _modules(names: Iterator[str]) -> dict[str, dict[str, str]]:
 
 def _pairs(
     where: str,
-    groups: list[_Group],
+    groups: list[Group],
     modules: Mapping[str, Any],
     names: Mapping[str, str] | None,
-) -> list[tuple[_Group, str]]:
-    by_name = [(group, _renamed(group.path, names or {})) for group in groups]
+) -> list[tuple[Group, str]]:
+    by_name = [(group, _renamed(group.named, names or {})) for group in groups]
     if names is not None or all(module in modules for _, module in by_name):
         return by_name
     require(
@@ -295,21 +257,22 @@ def _renamed(path: str, names: Mapping[str, str]) -> str:
 def _unknown(
     names: Mapping[str, str] | None,
     paths: Collection[str],
-    groups: list[_Group],
-    modules: Collection[str] | None,
+    groups: list[Group],
+    modules: Mapping[str, Mapping[str, str]] | None,
 ) -> list[str]:
     """A fault for each path in `names` that the net does not have, and each module unknown.
 
     A layer that holds no arrays may have any module; None stands for modules that are yet to be.
     """
     faults = []
-    holding = [group.path for group in groups]
+    holding = [group.named for group in groups]
+    arrays = [name for entries in (modules or {}).values() for name in entries.values()]
     for path, module in (names or {}).items():
         if not _is_start(path, paths, "/"):
             faults.append(f"{path!r} in `names` is no path of the net{_nearest(path, paths)}")
         elif modules is None or not _is_start(path, holding, "/"):
             continue
-        elif not _is_start(module, modules, "."):
+        elif not _is_start(module, [*modules, *arrays], "."):
             faults.append(f"{module!r} in `names` is no module{_nearest(module, modules)}")
     return faults
 
@@ -323,7 +286,13 @@ def _nearest(name: str, known: Collection[str]) -> str:
     return f" (nearest: {', '.join(near)})" if near else ""
 
 
-def _layout_for(group: _Group, entries: Mapping[str, str]) -> Layout:
+def _placed(
+    group: Group,
+    name: str,
+    modules: Mapping[str, Mapping[str, str]],
+    transposed: Collection[str],
+) -> tuple[str, Layout]:
+    """The module that holds the group's arrays, and how."""
     require(
         not group.stacked,
         "state_dict",
@@ -331,8 +300,13 @@ def _layout_for(group: _Group, entries: Mapping[str, str]) -> Layout:
         f"several layers stacked at {group.path or 'the top'}",
         "Convert the net with its layers one by one, and stack them with tree.stack.",
     )
+    if group.alone:
+        module, _, entry = name.rpartition(".")
+        return module, alone(group.leaves, entry)
     choices = layouts(group.leaves, group.flattened)
-    return next((c for c in choices if c.entries.keys() <= entries.keys()), choices[0])
+    entries = modules.get(name, {})
+    layout = next((c for c in choices if c.entries.keys() <= entries.keys()), choices[0])
+    return name, turned(layout) if name in transposed else layout
 
 
 _LAYER = re.compile(r"(?:(.*)\.)?(l\d+(?:_reverse)?)")
@@ -343,12 +317,8 @@ def _with_layer(module: str, entry: str) -> str:
     layer = _LAYER.fullmatch(module)
     if entry.endswith(("_ih", "_hh")):
         base, suffix = (layer[1] or "", layer[2]) if layer else (module, "l0")
-        return _joined(base, f"{entry}_{suffix}")
-    return _joined(module, entry)
-
-
-def _joined(start: str, end: str, by: str = ".") -> str:
-    return f"{start}{by}{end}" if start else end
+        return joined(base, f"{entry}_{suffix}")
+    return joined(module, entry)
 
 
 def _numpy(array: Any) -> np.ndarray:
