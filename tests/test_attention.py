@@ -329,6 +329,12 @@ def by_hand(params, x, context=None, mask=None, turn=lambda x: x, **options):
     return np.einsum("bthd,hdf->btf", o, params["out"]["w"]) + params["out"].get("b", 0)
 
 
+def test_the_base_of_rotary_reaches_the_op():
+    net, x = fn.Attention(2, rotary=True, rotary_base=50.0), draw(2, 4, 8).astype("float32")
+    params = moved(net, x)
+    close(run(net, params, x), by_hand(params, x, turn=partial(rotary, base=50.0)))
+
+
 def test_self_attention():
     net, x = fn.Attention(2), draw(2, 4, 6).astype("float32")
     params = moved(net, x)
@@ -504,6 +510,16 @@ def test_gpt_sees_no_token_ahead_and_ties_its_head(ids):
     started = net.init(jax.random.key(0), ids)[0]["block_0"]
     spread = [np.std(started["mlp"][name]["w"]) for name in ("up", "down")]
     close(spread, [0.02, 0.02 / 2], 0.2)  # the branches of two blocks: four
+
+
+def test_gpt_with_a_head_of_its_own(ids):
+    net = GPT(tied=False)
+    params = moved(net, ids)
+    features, table = jax.jit(GPT(logits=False, tied=False))(params, ids)
+    np.testing.assert_array_equal(table, params["head"]["table"])
+    close(run(net, params, ids), features @ table.T)
+    rest = {name: params[name] for name in params if name != "head"}
+    close(features, jax.jit(GPT(logits=False))(rest, ids)[0])
 
 
 def test_gpt_with_stacked_blocks_is_the_same(ids):

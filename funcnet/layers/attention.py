@@ -47,6 +47,7 @@ def Attention(
     weights: bool = False,
     w_init: Callable = initializers.lecun_normal(),
     out_init: Callable | None = None,
+    rotary_base: float = 10000.0,
 ) -> Layer:
     """Attention of `heads` heads between four projections: `q`, `k`, `v` and `out`.
 
@@ -78,6 +79,7 @@ def Attention(
             heads, queries, keys)`, without dropout.
         w_init: Draws the projections' weights, as matrices.
         out_init: Draws that of `out`; None for `w_init`.
+        rotary_base: The `base` of the op `rotary`.
 
     Returns:
         A layer named "attention": `(batch, time, features)` to the same shape. The parameters of
@@ -138,6 +140,8 @@ def Attention(
         if rotary:
             at = jnp.arange(x.shape[1]) + (0 if start is None else start)
             q, k = turned(q, at), turned(k, at)
+            at = start + jnp.arange(x.shape[1])
+            q, k = turned(q, at, base=rotary_base), turned(k, at, base=rotary_base)
         full = None
         if cache:
             k, v, full, state = _appended(state, k, v)

@@ -158,6 +158,7 @@ def TransformerBlock(
     cross: bool = False,
     w_init: Callable = initializers.lecun_normal(),
     out_init: Callable | None = None,
+    rotary_base: float = 10000.0,
 ) -> Layer:
     """x + attention(norm(x)), and then y + feed_forward(norm(y)); between them perhaps a context.
 
@@ -186,6 +187,7 @@ def TransformerBlock(
         w_init: Draws the weights.
         out_init: Draws those that end a branch: `scaled(init, (2 * depth) ** -0.5)` keeps a deep
             stack's sum from growing, as in GPT-2; None for `w_init`.
+        rotary_base: The `base` of the op `rotary`.
 
     Returns:
         A layer named "transformer_block", with `norm1`, `attention`, `norm2` and `mlp`, and with
@@ -215,6 +217,10 @@ def TransformerBlock(
         "norm_cross": norm_of("transformer_block", norm),
         "cross": Attention(heads, **shared),
     }
+    attention = Attention(
+        heads, kv_heads=kv_heads, causal=causal, rotary=rotary, drop=drop, bias=bias,
+        chunk=chunk, cache=cache, w_init=w_init, out_init=out_init, rotary_base=rotary_base,
+    )  # fmt: skip
     mlp = FeedForward(hidden, activation=activation, bias=bias, w_init=w_init, out_init=out_init)
 
     @network(

@@ -11,11 +11,11 @@ from ..layers.norm import LayerNorm, norm_of
 from ..layers.position import LearnedPositions
 from ..layers.transformer import TransformerBlock
 from ..nn.combine import network
-from ..nn.layer import Layer
+from ..nn.layer import Layer, stateless, take
 from ..nn.wrap import repeat
 from ..ops.losses.linear_cross_entropy import linear_cross_entropy
 from ..ops.products.linear import dense
-from ..types import Array, State, is_whole, require, shown
+from ..types import Array, Key, Params, State, is_whole, require, shown
 
 
 def GPT(
@@ -36,8 +36,13 @@ def GPT(
     stacked: bool = False,
     cache: bool = False,
     logits: bool = True,
+    tied: bool = True,
+    rotary_base: float = 10000.0,
 ) -> Layer:
     """Token and position vectors, `depth` causal transformer blocks, and a head tied to the tokens.
+
+    With `norm=RMSNorm`, `activation="swiglu"`, `rotary=True`, `bias=False` and `tied=False` it is
+    Llama's decoder.
 
     Args:
         vocabulary: Number of different tokens.
@@ -57,6 +62,9 @@ def GPT(
             to compile does not grow with the depth; they are `blocks`, not `block_0`, `block_1`.
         cache: Whether to decode: the net has state and appends to what it was given before.
         logits: Whether to return logits, and not the two factors that `lm_loss` makes a loss of.
+        tied: Whether the head's weights are the tokens' vectors; otherwise it is `head`, a table of
+            its own of the same shape.
+        rotary_base: See `TransformerBlock`.
 
     Returns:
         A layer named "gpt": integers `(batch, time)` to logits `(batch, time, vocabulary)`, or to
@@ -75,7 +83,8 @@ def GPT(
     (1, 5, 11)
 
     Reference: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019,
-    section 2.3.
+    section 2.3; Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023,
+    section 2.2.
     """
     require(
         is_whole(depth),
@@ -89,10 +98,12 @@ def GPT(
         heads, hidden=hidden, activation=activation, norm=norm, drop=drop, kv_heads=kv_heads,
         causal=True, rotary=rotary, bias=bias, chunk=chunk, cache=length if cache else None,
         w_init=draw, out_init=initializers.scaled(draw, (2 * depth) ** -0.5),
+        rotary_base=rotary_base,
     )  # fmt: skip
     names = ["blocks"] if stacked else [f"block_{i}" for i in range(depth)]
     blocks = {name: repeat(block, depth) if stacked else block for name in names}
     positions = {} if rotary else {"positions": LearnedPositions(length, init=draw)}
+    head = {} if tied else {"head": _head(vocabulary, draw)}
 
     @network(
         tokens=Embed(vocabulary, width, init=draw),
@@ -100,6 +111,7 @@ def GPT(
         drop=Dropout(drop),
         **blocks,
         norm=norm_of("gpt", norm),
+        **head,
     )
     def gpt(net, ids):
         x = net.tokens(ids)
@@ -108,7 +120,8 @@ def GPT(
         x = net.drop(x)
         for name in names:
             x = getattr(net, name)(x)
-        features, table = net.norm(x), net.params["tokens"]["table"]
+        x = net.norm(x)
+        features, table = (x, net.params["tokens"]["table"]) if tied else net.head(x)
         return dense(features, table.T, None) if logits else (features, table)
 
     return gpt
@@ -120,6 +133,22 @@ def tokens_before(state: State | None) -> Array | int:
     >>> tokens_before(None)
     0
     """
+def _head(vocabulary: int, init: Callable) -> Layer:
+    """x with the table `(vocabulary, width)` that makes logits of it."""
+
+    def draw(key: Key, x: Array) -> Params:
+        table = initializers.drawn(init, key, (vocabulary, x.shape[-1]), x.dtype)
+        return {"table": table}
+
+    def apply(params: Params, x: Array) -> tuple[Array, Array]:
+        (table,) = take("head", params, "table")
+        return x, table
+
+    return stateless(draw, apply, "head")
+
+
+def _tokens_before(state: State | None) -> Array | int:
+    """How many tokens the first block's cache holds."""
     return 0 if state is None else jnp.ravel(state["attention"]["index"])[0]
 
 
