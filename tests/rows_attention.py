@@ -209,6 +209,12 @@ OTHERS = rows(
     "four times the features.",
     lambda: fn.nets.GPT(5, width=8, depth=0, heads=2, length=8),
     "GPT: expected a depth that is a whole number of 1 or more, got 0. It is the number of blocks.",
+    lambda: fn.nets.BERT(5, length=4, head="logits", **SMALL),
+    "BERT: expected a head among features, pooled, classes, tokens, got 'logits'. The features of "
+    "all tokens are the usual output.",
+    lambda: fn.nets.BERT(5, length=4, **SMALL).init(KEY, IDS, jnp.ones((1, 2))),
+    "bert: expected a boolean mask of shape (1, 2), as the ids have, got float32 of shape (1, 2). "
+    "It is True where there is a token: write mask > 0 for one of numbers.",
     lambda: fn.nets.ViT(10, patch=4, pool="max", **SMALL),
     'ViT: expected pool to be "token" or "mean", got \'max\'. The class token is the first '
     "paper's choice.",
@@ -272,6 +278,10 @@ LAYERS: dict[str, LayerCase] = {
     "gpt": LayerCase(fn.nets.GPT(5, length=4, drop=0.1, **SMALL), (TOKENS,), needs_key=True),
     "encoder decoder": LayerCase(
         fn.nets.EncoderDecoder(5, length=4, drop=0.1, **SMALL), (TOKENS, TOKENS), needs_key=True
+    "bert": LayerCase(
+        fn.nets.BERT(5, width=8, depth=1, heads=2, length=4, drop=0.1, head="tokens"),
+        (TOKENS,),
+        needs_key=True,
     ),
     "vit": LayerCase(
         fn.nets.ViT(3, patch=4, drop=0.1, drop_path=0.1, **SMALL),

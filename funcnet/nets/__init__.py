@@ -1,5 +1,6 @@
 """Whole networks, made of combinators alone; what trains them and draws from them: `fn.nets`."""
 
+from .bert import BERT as BERT
 from .convnet import LeNet as LeNet
 from .ddpm import DDPM as DDPM
 from .ddpm import sample_ddpm as sample_ddpm
