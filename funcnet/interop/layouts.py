@@ -60,6 +60,8 @@ def layouts(leaves: Mapping[str, Shape], flattened: Shape | None = None) -> tupl
         return (_renamed(leaves, {"w": "weight", "b": "bias"}, {"w": _CONV}),)
     if "w" in names:
         return (_renamed(leaves, {"w": "weight", "b": "bias"}, {"w": _dense(flattened)}),)
+    if names == {"b"}:
+        return _renamed(leaves, {"b": "bias"}, {}), _renamed(leaves, {}, {})
     return (_renamed(leaves, _NAMES, {}),)
 
 
