@@ -53,8 +53,8 @@ def gpt2(config: Mapping[str, Any], *, cache: bool = False, logits: bool = True)
     Reference: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
     """
     get = Settings("gpt2", config)
-    get.only(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
-    get.only(add_cross_attention=False, tie_word_embeddings=True)
+    get.only({"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False})
+    get.only({"add_cross_attention": False, "tie_word_embeddings": True})
     net = GPT(
         get("vocab_size"), width=get("n_embd"), depth=get("n_layer"), heads=get("n_head"),
         length=get("n_positions"), hidden=get("n_inner", None),
@@ -108,8 +108,8 @@ def llama(
     width, heads = get("hidden_size"), get("num_attention_heads")
     rope = get("rope_parameters", None) or {}
     scaled = get("rope_scaling", None) or rope
-    Settings("llama", scaled).only(rope_type="default", type="default")
-    get.only(hidden_act="silu", mlp_bias=False, head_dim=width // heads)
+    Settings("llama", scaled).only({"rope_type": "default", "type": "default"})
+    get.only({"hidden_act": "silu", "mlp_bias": False, "head_dim": width // heads})
     tied = get("tie_word_embeddings", False)
     net = GPT(
         get("vocab_size"), width=width, depth=get("num_hidden_layers"), heads=heads,
@@ -154,7 +154,9 @@ def bert(config: Mapping[str, Any], *, head: str | None = None) -> Family:
     Understanding", 2019.
     """
     get = Settings("bert", config)
-    get.only(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    get.only(
+        {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+    )
     kind = (get("architectures", None) or [""])[0]
     head = head or _BERT_HEADS.get(kind, "features")
     net = BERT(
@@ -221,7 +223,7 @@ def vit(config: Mapping[str, Any]) -> Family:
     Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021.
     """
     get = Settings("vit", config)
-    get.only(qkv_bias=True)
+    get.only({"qkv_bias": True})
     size = get("image_size")
     sides = (size, size) if isinstance(size, int) else tuple(size)
     net = ViT(

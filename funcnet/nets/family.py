@@ -124,13 +124,13 @@ class Settings:
         )
         return self.config.get(key, otherwise)
 
-    def only(self, **values: Any) -> None:
+    def only(self, values: Mapping[str, Any]) -> None:
         """Refuse a configuration that has other values, where it has any.
 
         Raises:
             ValueError: If one differs.
 
-        >>> Settings("gpt2", {}).only(scale_attn_weights=True)
+        >>> Settings("gpt2", {}).only({"scale_attn_weights": True})
         """
         for key, value in values.items():
             require(
