@@ -134,7 +134,7 @@ class Settings:
         """
         for key, value in values.items():
             require(
-                self.config.get(key, value) == value,
+                self.config.get(key) in (None, value),
                 self.name,
                 f"a model with {key} {value!r}",
                 shown(self.config.get(key)),
