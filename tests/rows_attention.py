@@ -278,6 +278,7 @@ LAYERS: dict[str, LayerCase] = {
     "gpt": LayerCase(fn.nets.GPT(5, length=4, drop=0.1, **SMALL), (TOKENS,), needs_key=True),
     "encoder decoder": LayerCase(
         fn.nets.EncoderDecoder(5, length=4, drop=0.1, **SMALL), (TOKENS, TOKENS), needs_key=True
+    ),
     "bert": LayerCase(
         fn.nets.BERT(5, width=8, depth=1, heads=2, length=4, drop=0.1, head="tokens"),
         (TOKENS,),

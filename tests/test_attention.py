@@ -107,6 +107,15 @@ def test_the_weights_of_attention_times_the_values_are_attention(x64):
         close(y, expected, 1e-12)
 
 
+def test_a_huge_window_and_a_small_unsigned_offset_count_right():
+    q, v = jnp.zeros((1, 1, 1, 2)), jnp.arange(64.0).reshape(1, 64, 1, 1)
+    k = jnp.zeros((1, 64, 1, 2))
+    y = fn.attention(q, k, v, offset=jnp.uint8(2), causal=True, window=5)
+    assert y.item() == 1
+    for window in (2**31 - 1, 2**40):
+        assert fn.attention(k, k, v, window=window).ravel().tolist() == [31.5] * 64
+
+
 def test_memory_of_attention_grows_as_the_sequence_does_and_time_as_the_window():
     def compiled(time, **options):
         x = jax.ShapeDtypeStruct((1, time, 2, 16), "float32")

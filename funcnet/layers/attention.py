@@ -139,8 +139,6 @@ def Attention(
         start = take_state("attention", state, "k", "v", "index")[2] if cache else None
         if rotary:
             at = jnp.arange(x.shape[1]) + (0 if start is None else start)
-            q, k = turned(q, at), turned(k, at)
-            at = start + jnp.arange(x.shape[1])
             q, k = turned(q, at, base=rotary_base), turned(k, at, base=rotary_base)
         full = None
         if cache:

@@ -212,15 +212,19 @@ def TransformerBlock(
         "kv_heads": kv_heads, "drop": drop, "bias": bias, "chunk": chunk, "softcap": softcap,
         "w_init": w_init, "out_init": out_init,
     }  # fmt: skip
-    attention = Attention(heads, causal=causal, rotary=rotary, window=window, cache=cache, **shared)
+    attention = Attention(
+        heads,
+        causal=causal,
+        rotary=rotary,
+        rotary_base=rotary_base,
+        window=window,
+        cache=cache,
+        **shared,
+    )
     context = {
         "norm_cross": norm_of("transformer_block", norm),
         "cross": Attention(heads, **shared),
     }
-    attention = Attention(
-        heads, kv_heads=kv_heads, causal=causal, rotary=rotary, drop=drop, bias=bias,
-        chunk=chunk, cache=cache, w_init=w_init, out_init=out_init, rotary_base=rotary_base,
-    )  # fmt: skip
     mlp = FeedForward(hidden, activation=activation, bias=bias, w_init=w_init, out_init=out_init)
 
     @network(

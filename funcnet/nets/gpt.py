@@ -127,12 +127,6 @@ def GPT(
     return gpt
 
 
-def tokens_before(state: State | None) -> Array | int:
-    """How many tokens the cache of a block with this state holds.
-
-    >>> tokens_before(None)
-    0
-    """
 def _head(vocabulary: int, init: Callable) -> Layer:
     """x with the table `(vocabulary, width)` that makes logits of it."""
 
@@ -147,8 +141,12 @@ def _head(vocabulary: int, init: Callable) -> Layer:
     return stateless(draw, apply, "head")
 
 
-def _tokens_before(state: State | None) -> Array | int:
-    """How many tokens the first block's cache holds."""
+def tokens_before(state: State | None) -> Array | int:
+    """How many tokens the cache of a block with this state holds.
+
+    >>> tokens_before(None)
+    0
+    """
     return 0 if state is None else jnp.ravel(state["attention"]["index"])[0]
 
 

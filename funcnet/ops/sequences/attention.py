@@ -136,8 +136,8 @@ def attention(
         chunk: How many queries to look at together, in a loop; None for 256 where there are 2^20
             pairs of a query and a key or more, and for all at once where there are fewer.
         window: How many keys before and after its own position a query attends to: a number, or
-            `(before, after)`, each a number or None for all. Where both ends are known, time grows
-            with the window and not with the keys.
+            `(before, after)`, each a number or None for all. Where both ends are known, a chunk
+            looks at no other keys (dropout is drawn for all of them).
         softcap: Where given, scores z are softcap tanh(z / softcap), before the bias.
 
     Returns:

@@ -25,8 +25,9 @@ def _attention_weights_backward(res, dp, **options):
     ds = p * (dp - (p * dp).sum(-1, keepdims=True))
     dz = ds * slope * scale_of(q, options["scale"])
     (batch, keys, groups, width), heads = k.shape, q.shape[2]
-    dq = product(dz, heads_first(k, heads), q.dtype)
-    dk = product(dz.mT, heads_first(q), q.dtype)
+    dtype = jnp.result_type(q, k)
+    dq = product(dz, heads_first(k, heads), dtype)
+    dk = product(dz.mT, heads_first(q), dtype)
     dk = dk.reshape(batch, groups, heads // groups, keys, width).sum(2)
     return heads_first(dq), heads_first(dk), None, _over(ds, bias), None
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ...types import Array, Key
 from ..activations.dropout import keep_mask
 from ..shared.precision import product, wide
-from .scores import Window, bounds, capped, in_window, scale_of
+from .scores import Window, bounds, capped, in_window, position, scale_of
 
 LONG, CHUNK = 2**20, 256
 """From so many pairs of a query and a key on, queries are looked at in chunks of so many."""
@@ -143,7 +143,7 @@ def in_chunks(args: tuple, options: dict[str, Any]) -> Chunks:
         mask=pairs(mask),
         bias=None if bias is None else pairs(bias.astype(wide(dtype))),
         key=key,
-        offset=0 if offset is None else offset,
+        offset=position(offset),
         chunk=chunk,
         span=span,
         window=window,

@@ -18,18 +18,24 @@ def bounds(causal: bool, window: int | Window | None) -> Window:
     >>> bounds(True, 3), bounds(False, (2, None)), bounds(True, None)
     ((3, 0), (2, None), (None, 0))
     """
-    left, right = window if isinstance(window, tuple) else (window, window)
+    ends = window if isinstance(window, tuple) else (window, window)
+    left, right = (None if n is None else min(n, 2**31 - 1) for n in ends)
     return left, 0 if causal else right
 
 
 def in_window(queries: Array, keys: Array, window: Window) -> Array | None:
     """Whether a query at each of these positions sees keys at those; None where all see all."""
     left, right = window
-    seen = None if left is None else keys >= queries - left
+    seen = None if left is None else queries - keys <= left
     if right is None:
         return seen
-    ahead = keys <= queries + right
+    ahead = keys - queries <= right
     return ahead if seen is None else seen & ahead
+
+
+def position(offset: Array | None) -> Array | int:
+    """That of the first query among the keys, in a dtype that has room for differences."""
+    return 0 if offset is None else jnp.asarray(offset, jnp.int32)
 
 
 def scale_of(q: Array, scale: float | None) -> float:
@@ -64,7 +70,7 @@ def all_scores(
         s = s + bias
     if mask is not None:
         s = jnp.where(mask, s, -jnp.inf)
-    queries = jnp.arange(q.shape[1])[:, None] + (0 if offset is None else offset)
+    queries = jnp.arange(q.shape[1])[:, None] + position(offset)
     seen = in_window(queries, jnp.arange(k.shape[1]), bounds(causal, window))
     return (s if seen is None else jnp.where(seen, s, -jnp.inf)), slope
 
