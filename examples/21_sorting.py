@@ -7,6 +7,7 @@ tells it how many of each digit there are, nor where to stop.
 """
 
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +35,8 @@ def draw(random, size):
     return jax.tree.map(jnp.asarray, (inputs, labels))
 
 
-sizes = {"width": 64, "depth": 2, "heads": 4, "length": LONGEST + 2}
-translator = fn.nets.EncoderDecoder(FIRST + 10, logits=False, **sizes)
+build = partial(fn.nets.EncoderDecoder, FIRST + 10, width=64, depth=2, heads=4, length=LONGEST + 2)
+translator = build(logits=False)
 
 
 @fn.network(translator=translator)
@@ -59,7 +60,7 @@ for i in range(STEPS):
         print(f"step {i + 1:4d}: loss {values['loss']:.4f}, {time.monotonic() - start:.0f} s")
 
 inputs, labels = draw(np.random.default_rng(1), TESTED)
-writer = fn.nets.EncoderDecoder(FIRST + 10, cache=True, **sizes)
+writer = build(cache=True)
 written = fn.nets.sample(
     writer, state.params["translator"], jnp.full((TESTED, 1), BEGIN), LONGEST + 1,
     jax.random.key(1), temperature=0.0, source=inputs["source"], mask=inputs["mask"],

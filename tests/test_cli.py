@@ -376,8 +376,8 @@ MISUSES = {
         "funcnet check: check: expected the name of an op, got 'dens'. Did you mean dense, einsum?",
     ),
     "no op at all": (
-        ["check", "nothing"],
-        "expected the name of an op, got 'nothing'. `funcnet check` without a name proves all.\n",
+        ["check", "zzz"],
+        "expected the name of an op, got 'zzz'. `funcnet check` without a name proves all.\n",
     ),
     "smoothing of text": (
         ["train", "gpt", "--smoothing", "0.1"],
