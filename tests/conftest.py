@@ -1,4 +1,5 @@
 import fcntl
+import functools
 import gc
 import os
 import signal
@@ -11,7 +12,9 @@ USERS_XLA_FLAGS = os.environ.setdefault("USERS_XLA_FLAGS", os.environ.get("XLA_F
 Kept in the environment, since a worker of pytest-xdist inherits XLA_FLAGS as set below.
 """
 FAST_TO_COMPILE = ["--xla_backend_optimization_level=0"]
-if version("jaxlib").startswith("0.10."):  # later versions may not know these flags
+KNOWN = version("jaxlib").startswith("0.10.")
+"""Whether it is the version that the flags and the context below belong to."""
+if KNOWN:
     FAST_TO_COMPILE += [
         "--xla_cpu_use_fusion_emitters=false",
         "--xla_cpu_parallel_codegen_split_count=1",
@@ -24,6 +27,7 @@ import jax  # noqa: E402  # after the flags, which it reads once
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
 
 import funcnet as fn  # noqa: E402
 
@@ -31,6 +35,8 @@ import funcnet as fn  # noqa: E402
 def pytest_configure(config):
     # A shell that starts pytest in the background has it ignore what tests send themselves.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if KNOWN:  # a context of its own takes half of the time to lower a small program
+        mlir.make_ir_context = functools.cache(mlir.make_ir_context)
     jax.monitoring.register_event_duration_secs_listener(Compiled.one_more)
     jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where HLO comes from
     cache = os.environ.get("FUNCNET_COMPILATION_CACHE")

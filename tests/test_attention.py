@@ -465,7 +465,7 @@ def ids():
 
 
 def test_a_translation_sees_the_whole_source_and_no_target_ahead(key):
-    build = partial(fn.nets.EncoderDecoder, 7, width=8, depth=2, heads=2, length=6)
+    build = partial(fn.nets.EncoderDecoder, 7, width=8, depth=1, heads=2, length=6)
     net, writer = build(source_vocabulary=5), build(source_vocabulary=5, cache=True)
     source, target = jnp.array([[1, 2, 3], [4, 0, 2]]), jnp.array([[0, 1, 2, 3], [0, 4, 5, 6]])
     params = moved(net, source, target)

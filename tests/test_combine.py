@@ -18,7 +18,7 @@ from funcnet.rules.prove import cast
 from .cases import LAYERS, ROWS
 
 KEY = jax.random.key(0, impl="rbg")
-NETS = {"char rnn", "ddpm", "encoder decoder", "gpt", "resnet", "unet", "vae", "vit"}
+NETS = {"bert", "char rnn", "ddpm", "encoder decoder", "gpt", "resnet", "unet", "vae", "vit"}
 """Whole networks take long to compile: some properties are left to the layers they are made of."""
 every_layer_and_net = pytest.mark.parametrize("name", LAYERS)
 every_layer = pytest.mark.parametrize(

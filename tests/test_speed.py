@@ -71,6 +71,7 @@ def test_import_is_short():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.alone
 def test_the_rules_make_the_gradient_of_lenet_faster():
     program = "from tests.benchmarks import lenet; print(1 / lenet.ratio())"
