@@ -147,6 +147,9 @@ OPS += rows(
 
 OTHERS = rows(
     ValueError,
+    lambda: sample(fn.nets.EncoderDecoder(5, length=4, **SMALL), {}, IDS, 1, KEY, source=TOKENS),
+    "sample: expected a source (batch, time) for each of 1 prompts, got shape (2, 3). Each prompt "
+    "begins the translation of one source.",
     lambda: fn.nets.EncoderDecoder(5, length=4, **SMALL | {"depth": 0}),
     "EncoderDecoder: expected a depth that is a whole number of 1 or more, got 0. It is the number "
     "of blocks of each side.",
@@ -154,11 +157,11 @@ OTHERS = rows(
     "encoder_decoder: expected a boolean mask of shape (2, 3), that of the source, got bool of "
     "shape (1, 3). It is True where the source has a token, and False where it is filled up.",
     lambda: fn.TransformerBlock(2, cross=True).init(KEY, SEQUENCE),
-    "transformer_block: expected x, a context, and perhaps a mask of each, got 1 inputs. Call "
+    "transformer_block: expected x, a context, and perhaps a mask of each, got x and 0 more. Call "
     "net(params, x, context, mask of context, mask).",
     lambda: fn.TransformerBlock(2).init(KEY, SEQUENCE, None, CONTEXT),
-    "transformer_block: expected x, and perhaps a mask, got 3 inputs. A block that takes a context "
-    "is TransformerBlock(heads, cross=True).",
+    "transformer_block: expected x, and perhaps a mask, got x and 2 more. A block that takes a "
+    "context is TransformerBlock(heads, cross=True).",
     lambda: fn.Attention(0),
     "attention: expected a number of heads of 1 or more, got 0. It divides the width.",
     lambda: fn.Attention(4, kv_heads=3),

@@ -254,7 +254,7 @@ def _sorted(rest: tuple, cross: bool) -> tuple[Any, Any, Any]:
         len(rest) <= (3 if cross else 1) and (not cross or (rest and rest[0] is not None)),
         "transformer_block",
         "x, a context, and perhaps a mask of each" if cross else "x, and perhaps a mask",
-        f"{1 + len(rest)} inputs",
+        f"x and {len(rest)} more",
         "Call net(params, x, context, mask of context, mask)."
         if cross
         else "A block that takes a context is TransformerBlock(heads, cross=True).",

@@ -182,6 +182,13 @@ def _check_sample(
         shown(top_k),
         "It is among how many of the likeliest tokens to draw.",
     )
+    require(
+        source is None or (jnp.ndim(source) == 2 and len(source) == len(prompt)),
+        "sample",
+        f"a source (batch, time) for each of {len(prompt)} prompts",
+        f"shape {jnp.shape(source) if source is not None else None}",
+        "Each prompt begins the translation of one source.",
+    )
     given = [x for x in (source, prompt[:, :1], mask) if x is not None]
     vocabulary, state = _start.eval_shape(net, jax.random.key(0), *given)
     check_known("sample", prompt, vocabulary.size)
