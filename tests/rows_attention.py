@@ -148,8 +148,14 @@ OPS += rows(
 OTHERS = rows(
     ValueError,
     lambda: sample(fn.nets.EncoderDecoder(5, length=4, **SMALL), {}, IDS, 1, KEY, source=TOKENS),
-    "sample: expected a source (batch, time) for each of 1 prompts, got shape (2, 3). Each prompt "
-    "begins the translation of one source.",
+    "sample: expected a source of integers (batch, time), one for each of 1 prompts, got int32 of "
+    "shape (2, 3). Each prompt begins the translation of one source.",
+    lambda: sample(fn.nets.EncoderDecoder(5, length=4, **SMALL), {}, IDS, 1, KEY, mask=IDS > 0),
+    "sample: expected a source with the mask, got a mask alone. The mask says where the source has "
+    "tokens.",
+    lambda: sample(fn.nets.EncoderDecoder(5, length=4, **SMALL, cache=True), {}, IDS, 1, KEY),
+    f"sample: expected a cache with room for {IDS.shape[1]} tokens: GPT(..., cache=True), got a "
+    "net without a cache. An EncoderDecoder needs its source as well: sample(..., source=...).",
     lambda: fn.nets.EncoderDecoder(5, length=4, **SMALL | {"depth": 0}),
     "EncoderDecoder: expected a depth that is a whole number of 1 or more, got 0. It is the number "
     "of blocks of each side.",
@@ -238,7 +244,7 @@ OTHERS = rows(
     "tokens to draw.",
     lambda: sample(fn.nets.GPT(5, length=8, **SMALL), {}, IDS, 4, KEY),
     "sample: expected a cache with room for 5 tokens: GPT(..., cache=True), got a net without a "
-    "cache. Its `length` bounds the prompt and what is drawn together.",
+    "cache. An EncoderDecoder needs its source as well: sample(..., source=...).",
     lambda: sample(fn.nets.GPT(5, length=8, **SMALL), {}, IDS + 5, 4, KEY),
     "sample: expected a prompt of tokens from 0 to 4, got tokens from 5 to 5. The net knows no "
     "others: encode the prompt as its training text was.",

@@ -143,7 +143,7 @@ def Attention(
         full = None
         if cache:
             k, v, full, state = _appended(state, k, v)
-            mask = None if mask is None else _cache_mask(mask, cache)
+            _check_cache_mask(mask, cache)
         random = need_key("attention", key) if train and drop else None
         seen = {"causal": causal, "window": window, "softcap": softcap}
         y = attention(
@@ -228,15 +228,14 @@ def _merge(params: Params, y: Array) -> Array:
     return dense(rows, w.reshape(heads * each, outputs), params.get("b"))
 
 
-def _cache_mask(mask: Array, length: int) -> Array:
+def _check_cache_mask(mask: Array | None, length: int) -> None:
     require(
-        jnp.ndim(mask) == 0 or mask.shape[-1] in (1, length),
+        mask is None or jnp.ndim(mask) == 0 or mask.shape[-1] in (1, length),
         "attention",
         f"a mask over all {length} keys of the cache",
-        f"shape {mask.shape}",
+        f"shape {jnp.shape(mask)}" if mask is not None else "none",
         "Those after the last token are never seen: fill it up with True.",
     )
-    return mask
 
 
 def _appended(state: State, k: Array, v: Array) -> tuple[Array, Array, Any, State]:

@@ -183,11 +183,23 @@ def _check_sample(
         "It is among how many of the likeliest tokens to draw.",
     )
     require(
-        source is None or (jnp.ndim(source) == 2 and len(source) == len(prompt)),
+        source is None
+        or (
+            jnp.issubdtype(jnp.result_type(source), jnp.integer)
+            and jnp.ndim(source) == 2
+            and len(source) == len(prompt)
+        ),
         "sample",
-        f"a source (batch, time) for each of {len(prompt)} prompts",
-        f"shape {jnp.shape(source) if source is not None else None}",
+        f"a source of integers (batch, time), one for each of {len(prompt)} prompts",
+        f"{jnp.result_type(source)} of shape {jnp.shape(source)}" if source is not None else "none",
         "Each prompt begins the translation of one source.",
+    )
+    require(
+        mask is None or source is not None,
+        "sample",
+        "a source with the mask",
+        "a mask alone",
+        "The mask says where the source has tokens.",
     )
     given = [x for x in (source, prompt[:, :1], mask) if x is not None]
     vocabulary, state = _start.eval_shape(net, jax.random.key(0), *given)
@@ -203,5 +215,7 @@ def _check_sample(
         "sample",
         f"a cache with room for {prompt.shape[1] + length - 1} tokens: GPT(..., cache=True)",
         f"room for {room}" if lengths else "a net without a cache",
-        "Its `length` bounds the prompt and what is drawn together.",
+        "Its `length` bounds the prompt and what is drawn together."
+        if lengths
+        else "An EncoderDecoder needs its source as well: sample(..., source=...).",
     )
