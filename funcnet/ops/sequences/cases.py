@@ -91,6 +91,7 @@ ATTENTION = {
         chunk=2,
     ),
     "window, in chunks": _attended((1, 5, 2, 2), (1, 6, 1, 2), window=(1, 1), chunk=2, offset=1),
+    "window, all at once": _attended((1, 2, 1, 2), (1, 6, 1, 2), window=(1, 1), offset=2),
     "window, every option": _attended(
         (1, 5, 2, 2),
         (1, 7, 1, 2),

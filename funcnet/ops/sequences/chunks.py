@@ -178,7 +178,9 @@ def added(total: Array, part: Array, places: dict[int, Any]) -> Array:
     if total.shape == part.shape:
         return total + part
     longer = [n > m for n, m in zip(total.shape, part.shape, strict=True)]
-    begin = [places.get(axis, 0) if is_longer else 0 for axis, is_longer in enumerate(longer)]
+    places = {axis: jnp.asarray(place, jnp.int32) for axis, place in places.items()}
+    nowhere = jnp.int32(0)
+    begin = [places.get(axis, nowhere) if more else nowhere for axis, more in enumerate(longer)]
     held = jax.lax.dynamic_slice(total, begin, part.shape)
     return jax.lax.dynamic_update_slice(total, held + part, begin)
 
