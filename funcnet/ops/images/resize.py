@@ -97,8 +97,9 @@ def resize(
         bilinear        (i + ½) n / m − ½, on the line between the two pixels beside it
         cubic           the same, on Keys's cubic, of a = −½, through the four pixels beside it
 
-    as in `jax.image.resize`, which calls nearest-exact "nearest", and, but for cubic, in PyTorch.
-    Beyond the edge there is nothing: the weights of the pixels within are divided by their sum.
+    as in `jax.image.resize`, which calls nearest-exact "nearest", and in PyTorch, but for cubic and
+    for both options together, where PyTorch's corners are not aligned. Beyond the edge there is
+    nothing: the weights of the pixels within are divided by their sum.
 
     Args:
         x: `(batch, *spatial, channels)`, with one to three spatial axes.
