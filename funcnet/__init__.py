@@ -13,6 +13,7 @@ from . import tree as tree
 from .figures import Mean as Mean
 from .layers import initializers as initializers
 from .layers.attention import Attention as Attention
+from .layers.attention_pool import AttentionPool as AttentionPool
 from .layers.conv import AdaptivePool as AdaptivePool
 from .layers.conv import AvgPool as AvgPool
 from .layers.conv import Conv as Conv

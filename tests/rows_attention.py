@@ -147,6 +147,12 @@ OPS += rows(
 
 OTHERS = rows(
     ValueError,
+    lambda: fn.AttentionPool(2).init(KEY, IDS),
+    "attention_pool: expected x (batch, time, features) of a floating dtype, got int32 of shape "
+    "(1, 2). Of images write x.reshape(batch, -1, channels).",
+    lambda: fn.AttentionPool(2).init(KEY, SEQUENCE, SEQUENCE > 0),
+    "attention_pool: expected a boolean mask of shape (2, 5), one for each token, got bool of "
+    "shape (2, 5, 8). Compare: mask = ids != 0.",
     lambda: sample(fn.nets.EncoderDecoder(5, length=4, **SMALL), {}, IDS, 1, KEY, source=TOKENS),
     "sample: expected a source of integers (batch, time), one for each of 1 prompts, got int32 of "
     "shape (2, 3). Each prompt begins the translation of one source.",
@@ -275,6 +281,9 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "attention, window, soft cap": LayerCase(
         fn.Attention(2, window=(2, 1), softcap=2.0), (SEQUENCE, CONTEXT, image(2, 3, 4))
+    ),
+    "attention pool": LayerCase(
+        fn.AttentionPool(2), (SEQUENCE, jnp.arange(5) < jnp.array([[5], [2]]))
     ),
     "feed-forward": LayerCase(fn.FeedForward(6), (SEQUENCE,)),
     "feed-forward, gated": LayerCase(fn.FeedForward(6, activation="swiglu"), (SEQUENCE,)),

@@ -612,3 +612,17 @@ def test_vit_is_a_transformer_over_patches(pool):
     x = normalised(p["norm"], x)
     pooled = x[:, 0] if pool == "token" else x.mean(1)
     close(run(net, p, images), pooled @ p["head"]["w"] + p["head"]["b"], 1e-4)
+
+
+def test_a_pool_looks_at_tokens_alone(x64):
+    x, net = draw(2, 5, 6), fn.AttentionPool(2)
+    mask = np.arange(5) < np.array([[5], [3]])
+    params, _ = net.init(jax.random.key(0), x)
+    x[1, 3:] = np.nan
+    y, gradient = jax.value_and_grad(lambda x: jnp.square(net(params, x, mask)).sum())(x)
+    alone = sum(jnp.square(net(params, part)).sum() for part in (x[:1], x[1:, :3]))
+    close(y, alone, 1e-12)
+    assert not gradient[1, 3:].any()
+    assert gradient[1, :3].all()
+    nothing = net(params, x[:1], np.zeros((1, 5), bool))
+    close(nothing[0], params["attention"]["out"]["b"], 0)
