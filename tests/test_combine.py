@@ -195,7 +195,8 @@ def test_each_member_of_an_ensemble_is_the_layer(name, key):
 
 CHANGES_KIND = {
     "bert", "encoder decoder",
-    "adaptive pool", "avg pool", "char rnn", "class token", "conv", "conv 1-d, causal",
+    "adaptive pool", "attention pool", "avg pool", "char rnn", "class token", "conv",
+    "conv 1-d, causal",
     "conv in groups", "conv transpose", "ddpm", "dense", "dense without bias", "einsum", "embed",
     "ensemble",
     "flatten", "global average", "global maximum", "gpt", "gru", "lenet", "lstm", "max pool",

@@ -47,7 +47,7 @@ def AttentionPool(
         _check(x, mask)
         at_query, at_attention = jax.random.split(key)
         query = drawn(init, at_query, x.shape[-1:], initializers.float_dtype(x))
-        return {"query": query, "attention": attention.init(at_attention, x[:, :1], x)[0]}
+        return {"query": query, "attention": attention.init(at_attention, x)[0]}
 
     def apply(params: Params, x: Array, mask: Array | None = None) -> Array:
         _check(x, mask)
