@@ -101,6 +101,15 @@ def x64():
 
 
 @pytest.fixture
+def rules():
+    """A page may define rules; the other tests take those of the library alone."""
+    before = dict(fn.RULES)
+    yield
+    fn.RULES.clear()
+    fn.RULES.update(before)
+
+
+@pytest.fixture
 def networks_compile_whole(monkeypatch):
     """Examples call networks without `jax.jit`, where JAX would compile each op by itself."""
     call = fn.Layer.__call__

@@ -1,4 +1,4 @@
-"""Every Python block of README.md and docs/*.md runs, and every relative link leads somewhere."""
+"""Every Python block of README.md and docs/ runs, and every relative link leads somewhere."""
 
 import re
 import sys
@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-import funcnet as fn
-
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^(`{3,})(\w*)[^\n]*\n(.*?)^\1[ ]*$", re.M | re.S)
 LINK = re.compile(r"\]\(([^()\s]+)[^()]*\)|\b(?:src|href)=\"([^\"]+)\"")
 ELSEWHERE = re.compile(r"[a-z]+:|#")
@@ -32,24 +30,20 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
-def links(page: Path) -> list[str]:
-    """The relative links of a page, each without its fragment."""
-    prose = re.sub(r"`[^`\n]*`", "", FENCED.sub("", page.read_text()))
+def links_in(text: str) -> list[str]:
+    """The relative links of a text in Markdown, each without its fragment."""
+    prose = re.sub(r"`[^`\n]*`", "", FENCED.sub("", text))
     targets = (match[1] or match[2] for match in LINK.finditer(prose))
     return [target.split("#")[0] for target in targets if not ELSEWHERE.match(target)]
 
 
+def links(page: Path) -> list[str]:
+    """The relative links of a page."""
+    return links_in(page.read_text())
+
+
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
-
-
-@pytest.fixture
-def rules():
-    """A page may define rules; the other tests take those of the library alone."""
-    before = dict(fn.RULES)
-    yield
-    fn.RULES.clear()
-    fn.RULES.update(before)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
