@@ -70,6 +70,13 @@ def test_fences_are_closed(page):
     assert len(opened) == 2 * len(FENCED.findall(page.read_text()))
 
 
+def test_the_front_page_gives_readmes_commands():
+    readme, front = ((ROOT / name).read_text() for name in ("README.md", "docs/index.md"))
+    commands = [match[3] for match in FENCED.finditer(front) if match[2] == "sh"]
+    assert commands
+    assert all(f"```sh\n{command}```" in readme for command in commands)
+
+
 def test_blocks_and_links_are_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(

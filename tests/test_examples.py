@@ -2,6 +2,7 @@
 
 import ast
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,16 @@ QUICK = frozenset({"02_network_331"})
 """The stem of the one that takes a few seconds at most and so stays in the quick form."""
 USUAL = QUICK
 """What the usual form runs: the others train longer."""
+
+
+PICTURES = Path(__file__).parent.parent / "docs/pictures"
+
+
+def size(png: Path) -> tuple[int, ...]:
+    """The width and height of a picture, from the head of its file."""
+    head = png.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:])
 
 
 def row(path: Path):
@@ -35,6 +46,8 @@ def test_example_runs(path, tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
+    for kept in PICTURES.glob(f"{path.stem}.png"):
+        assert size(tmp_path / "runs" / kept.name) == size(kept)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
