@@ -2,11 +2,14 @@
 
 import re
 import sys
+import tomllib
 import types
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+import funcnet as fn
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -85,3 +88,15 @@ def test_blocks_and_links_are_found(tmp_path):
     )
     assert blocks(page) == [Block(4, "a = f[0](x)\n"), Block(12, "b\n")]
     assert links(page) == ["other.md", "a/b.png"]
+
+
+def test_the_citation_is_of_this_version():
+    (yaml,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/citation.md").read_text(), re.S)
+    cited = dict(re.findall(r"^([a-z-]+):\s*(.+?)$", yaml, re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    assert cited["version"] == fn.__version__
+    assert cited["title"] == project["name"]
+    assert cited["abstract"] == project["description"]
+    assert cited["license"] == project["license"]
+    assert cited["keywords"] == f"[{', '.join(project['keywords'])}]"
