@@ -16,6 +16,7 @@ KEY = jax.random.key(0)
 SCALAR, ROW, ROWS = jnp.zeros(()), jnp.zeros(3), jnp.zeros((2, 3))
 SIGNAL, IMAGE = jnp.zeros((1, 5, 2)), jnp.zeros((1, 5, 5, 2))
 X, PIXELS, WORDS = image(5, 6), image(2, 3, 2, 4), image(2, 3, 4)
+PLACES = jnp.arange(3)[:, None] < jnp.array([3, 2])[:, None, None]
 
 OPS = rows(
     ValueError,
@@ -34,6 +35,12 @@ OPS = rows(
     partial(fn.instance_norm, ROWS),
     "instance_norm: expected x of rank 3 or more (..., channels), got shape (2, 3). Add the "
     "missing axes: x[None].",
+    partial(fn.instance_norm, SIGNAL, None, None, jnp.ones((1, 5), bool)),
+    "instance_norm: expected where of a shape that broadcasts to (1, 5, 2), that of x, got shape "
+    "(1, 5). Add the axis of channels: where[..., None].",
+    partial(fn.batch_norm, ROWS, None, None, jnp.ones((2, 2), bool)),
+    "batch_norm: expected where of a shape that broadcasts to (2, 3), that of x, got shape (2, 2). "
+    "Add the axis of channels: where[..., None].",
     partial(fn.standardize, ROWS, axis=2),
     "standardize: expected an axis from -2 to 1, got axis 2 for shape (2, 3). The axis is the "
     "one whose entries are taken together.",
@@ -83,6 +90,10 @@ OPS = rows(
 
 OPS += rows(
     TypeError,
+    partial(fn.group_norm, ROWS, None, None, jnp.ones((2, 1)), groups=3),
+    "group_norm: expected where of dtype bool, got float32. Compare: where = mask != 0.",
+    partial(fn.standardize, ROWS, jnp.ones((2, 1))),
+    "standardize: expected where of dtype bool, got float32. Compare: where = mask != 0.",
     partial(fn.einsum, ROWS, ROWS, equation=None),
     'einsum: expected an equation, a string, got None. Write equation="btd,dhk->bthk".',
     partial(fn.einsum, ROWS, ROWS, equation=["ij", "jk"]),
@@ -154,6 +165,8 @@ LAYERS: dict[str, LayerCase] = {
     "rms norm": LayerCase(fn.RMSNorm(), (X,)),
     "group norm": LayerCase(fn.GroupNorm(2), (PIXELS,)),
     "instance norm": LayerCase(fn.InstanceNorm(), (PIXELS,)),
+    "batch norm, padded": LayerCase(fn.BatchNorm(), (WORDS, PLACES)),
+    "group norm, padded": LayerCase(fn.GroupNorm(2), (WORDS, PLACES)),
     "local response norm": LayerCase(fn.LocalResponseNorm(3, alpha=0.5), (PIXELS,)),
     "resize": LayerCase(fn.Resize(factor=2, method="bilinear"), (PIXELS,)),
     "pixel shuffle": LayerCase(fn.PixelShuffle(2), (PIXELS,)),

@@ -137,6 +137,128 @@ def test_l2_normalize_has_length_one_and_leaves_zero_alone():
     assert np.isfinite(jax.grad(lambda x: (slope(x) ** 2).sum())(x)).all()
 
 
+# Masks
+
+LENGTHS = np.arange(5) < np.array([[5], [3], [2]])
+"""Three sequences of up to 5 places."""
+SOME = np.random.default_rng(4).random((3, 5, 4)) < 0.6
+SOME[1, :, 2:] = False
+FEATURES = np.array([True, False, True, True])
+
+
+def by_parts(x, where, parts, eps):
+    """Each part of x, as an index, brought to mean 0 and variance 1 by what counts of it alone."""
+    counts, y = np.broadcast_to(where, x.shape), np.zeros(x.shape)
+    for part in parts:
+        if counts[part].any():
+            own, line = y[part], x[part]
+            own[counts[part]] = unit(line[counts[part]], eps)
+            y[part] = own
+    return y, counts
+
+
+def scaled(y, counts, scale, shift):
+    return np.where(
+        counts, y * (1 if scale is None else scale) + (0 if shift is None else shift), 0
+    )
+
+
+def masked_batch_norm(x, scale, shift, where, eps=1e-5):
+    columns = [(..., slice(c, c + 1)) for c in range(x.shape[-1])]
+    y, counts = by_parts(x, where, columns, eps)
+    kept = [x[..., c][counts[..., c]] for c in range(x.shape[-1])]
+    mean, var = (np.array([f(v) if v.size else 0.0 for v in kept]) for f in (np.mean, np.var))
+    return scaled(y, counts, scale, shift), mean, var
+
+
+def masked_group_norm(x, scale, shift, where, groups=4, eps=1e-5):
+    size = x.shape[-1] // groups
+    parts = [(n, ..., slice(g * size, (g + 1) * size)) for n, g in np.ndindex(x.shape[0], groups)]
+    return scaled(*by_parts(x, where, parts, eps), scale, shift)
+
+
+def masked_z_score(x, where, axis=-1, eps=1e-5):
+    axes = tuple(np.atleast_1d(axis) % x.ndim)
+    sizes = [1 if d in axes else n for d, n in enumerate(x.shape)]
+    parts = [
+        tuple(slice(None) if d in axes else slice(i, i + 1) for d, i in enumerate(at))
+        for at in np.ndindex(*sizes)
+    ]
+    return scaled(*by_parts(x, where, parts, eps), None, None)
+
+
+@wide
+@values_of(fn.batch_norm, fn.group_norm, fn.instance_norm, fn.standardize)
+def test_statistics_are_of_what_counts():
+    x, scale, shift = 2 + draw(3, 5, 4), draw(4, seed=1), draw(4, seed=2)
+    places = LENGTHS[..., None]
+    norm = (x, scale, shift)
+    rows = [((*norm, places), {}), ((*norm, SOME), {"eps": 0.1}), ((x, None, shift, SOME[0]), {})]
+    assert_agrees(fn.batch_norm, masked_batch_norm, rows)
+    assert_agrees(fn.instance_norm, masked_group_norm, rows)
+    assert_agrees(fn.group_norm, masked_group_norm, [(a, s | {"groups": 2}) for a, s in rows])
+    rows = [((x, SOME), {"eps": 0.1}), ((x, places), {"axis": (0, 1)}), ((x, FEATURES), {})]
+    assert_agrees(fn.standardize, masked_z_score, rows)
+
+
+def padded_and_alone():
+    """Each norm of padded sequences beside the same of what counts of them alone."""
+    x, scale, shift = 3 + draw(3, 5, 4), draw(4, seed=1), draw(4, seed=2)
+    spoilt, learned = np.where(LENGTHS[..., None], x, np.nan), (scale, shift)
+
+    def together(x, scale, shift):
+        return fn.batch_norm(x[LENGTHS], scale, shift)[0]
+
+    def one_by_one(norm):
+        def apart(x, scale, shift):
+            ends = zip(x, LENGTHS.sum(1), strict=True)
+            return jnp.concatenate([norm(row[None, :n], scale, shift)[0] for row, n in ends])
+
+        return apart
+
+    def with_mask(norm):
+        return lambda x, scale, shift: norm(x, scale, shift, LENGTHS[..., None])[LENGTHS]
+
+    group = jax.tree_util.Partial(fn.group_norm, groups=2)
+    batch = with_mask(lambda *args: fn.batch_norm(*args)[0])
+    pairs = {
+        "batch": (batch, together),
+        "group": (with_mask(group), one_by_one(group)),
+        "instance": (with_mask(fn.instance_norm), one_by_one(fn.instance_norm)),
+    }
+    return (x, *learned), (spoilt, *learned), pairs
+
+
+@wide
+@pytest.mark.parametrize("name", ["batch", "group", "instance"])
+def test_padding_changes_nothing_even_where_it_is_nan(name):
+    clean, spoilt, pairs = padded_and_alone()
+    padded, alone = pairs[name]
+    y, pull = jax.vjp(padded, *spoilt)
+    expected, pull_alone = jax.vjp(alone, *clean)
+    close(y, expected, 1e-12)
+    dy = jnp.asarray(ripple(y.shape))
+    for found, truth in zip(pull(dy), pull_alone(dy), strict=True):
+        close(found, truth, 1e-11)
+    again = jax.grad(lambda *args: (jax.vjp(padded, *args)[1](dy)[0] ** 2).sum())(*spoilt)
+    assert np.isfinite(again).all()
+    assert not again[~LENGTHS].any()
+
+
+@pytest.mark.parametrize("where", [np.zeros((3, 5, 1), bool), np.zeros((), bool)])
+def test_where_nothing_counts_all_is_0(where):
+    x, ones = jnp.full((3, 5, 4), jnp.nan), jnp.ones(4)
+    for norm in (
+        fn.batch_norm,
+        fn.instance_norm,
+        lambda *args: fn.group_norm(*args, groups=2),
+        lambda x, scale, shift, where: fn.standardize(x, where, axis=1),
+    ):
+        y, pull = jax.vjp(lambda *args, norm=norm: norm(*args, where), x, ones, ones)
+        for leaf in jax.tree.leaves((y, pull(jax.tree.map(jnp.ones_like, y)))):
+            assert not np.asarray(leaf).any()
+
+
 NORMS = {
     "layer norm": lambda x: fn.layer_norm(x),
     "group norm": lambda x: fn.group_norm(x, groups=2),
@@ -340,6 +462,65 @@ def test_the_layers_pass_their_options_and_parameters_on(key):
         assert list(net.init(key, x)[0]) == names
     shift = jnp.ones(4)
     close(fn.LayerNorm(scale=False)({"shift": shift}, x), fn.layer_norm(x, None, shift))
+
+
+def test_layers_take_the_mask_after_x(key):
+    x, where = draw(3, 5, 4).astype("float32"), LENGTHS[..., None]
+    for net, op in (
+        (fn.GroupNorm(2), lambda *args: fn.group_norm(*args, groups=2)),
+        (fn.InstanceNorm(), fn.instance_norm),
+    ):
+        params = moved(net, key, x, where)
+        close(net(params, x, where), op(x, params["scale"], params["shift"], where))
+        close(net(params, x), op(x, params["scale"], params["shift"]))
+    for net in (fn.LayerNorm(), fn.RMSNorm()):
+        with pytest.raises(TypeError, match=r"_norm: expected the inputs \(x\), got 2 of them"):
+            net(moved(net, key, x), x, where)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_the_averages_of_batch_norm_ignore_padding(key, unbiased):
+    net = fn.BatchNorm(decay=0.7, unbiased_running_var=unbiased)
+    x = draw(3, 5, 4).astype("float32")
+    spoilt, where = np.where(LENGTHS[..., None], x, np.nan), LENGTHS[..., None]
+    params, (_, state) = moved(net, key, x), net.init(key, x, where)
+    y, after = net.apply(params, state, spoilt, where, train=True)
+    alone, expected = net.apply(params, state, x[LENGTHS], train=True)
+    close(y[LENGTHS], alone)
+    assert not y[~LENGTHS].any()
+    jax.tree.map(close, after, expected)
+    evaluated, same = net.apply(params, after, spoilt, where)
+    close(evaluated[LENGTHS], net.apply(params, after, x[LENGTHS])[0])
+    assert not evaluated[~LENGTHS].any()
+    jax.tree.map(np.testing.assert_array_equal, same, after)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_a_batch_of_fewer_than_two_values_leaves_the_averages(key, unbiased):
+    net, x = fn.BatchNorm(unbiased_running_var=unbiased), draw(3, 5, 4).astype("float32")
+    params, state = net.init(key, x)
+    train = jax.jit(lambda x, where: net.apply(params, state, x, where, train=True))
+    for counts in (0, 1):
+        where = (np.arange(15) < counts).reshape(3, 5, 1)
+        y, after = train(x, where)
+        assert np.isfinite(y).all()
+        jax.tree.map(np.testing.assert_array_equal, after, state)
+    by_channel = np.ones((3, 5, 4), bool)
+    by_channel[..., 0] = False
+    _, after = train(x, by_channel)
+    _, whole = train(x, by_channel | True)
+    assert (after["mean"][0], after["var"][0]) == (0, 1)
+    close(after["mean"][1:], whole["mean"][1:])
+
+
+def test_the_averages_of_bfloat16_count_in_float32(key):
+    net, x = fn.BatchNorm(decay=0.0, unbiased_running_var=True), jnp.ones((259, 1), jnp.bfloat16)
+    x = x.at[::2].set(-1)
+    params, state = net.init(key, x)
+    _, plain = net.apply(params, state, x, train=True)
+    _, counted = net.apply(params, state, x, jnp.ones((259, 1), bool), train=True)
+    np.testing.assert_allclose(counted["var"], plain["var"], rtol=1e-6)
+    np.testing.assert_allclose(plain["var"], (1 - 259.0**-2) * 259 / 258, rtol=1e-6)
 
 
 def test_resize_takes_a_shape_or_a_factor():

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..ops.norms.batch_norm import batch_norm, normalize
 from ..ops.norms.group_norm import group_norm, instance_norm
 from ..ops.norms.layer_norm import layer_norm, rms_norm
 from ..ops.norms.response import local_response_norm
+from ..ops.shared.masks import broadcasts, count_along, masked
 from ..types import Array, Key, Params, State, require, shown
 from . import initializers
 
@@ -54,6 +55,9 @@ def BatchNorm(
 
     In training the mean and the variance are those of the batch, and the running averages in the
     state move towards them; otherwise they are the running averages, which start from 0 and 1.
+    Inputs are x and perhaps a mask `where`, booleans that broadcast to x: what it leaves out has no
+    effect on anything, may be anything, and gives 0. A channel of which it leaves fewer than two
+    values keeps its running averages.
 
     Args:
         decay: Weight of the old running average: `new = decay * old + (1 - decay) * batch`. What
@@ -93,43 +97,50 @@ def BatchNorm(
     )
     initial = _initial(scale, shift)
 
-    def init(key: Key, x: Array) -> tuple[Params, State]:
+    def init(key: Key, x: Array, where: Array | None = None) -> tuple[Params, State]:
         channels, dtype = (initializers.features("batch_norm", x),), initializers.float_dtype(x)
         wide = jnp.promote_types(dtype, jnp.float32)
         params = {name: draw(key, channels, dtype) for name, draw in initial.items()}
         return params, {"mean": jnp.zeros(channels, wide), "var": jnp.ones(channels, wide)}
 
     def apply(
-        params: Params, state: State, x: Array, *, train: bool = False, key: Key | None = None
+        params: Params,
+        state: State,
+        x: Array,
+        where: Array | None = None,
+        *,
+        train: bool = False,
+        key: Key | None = None,
     ) -> tuple[Array, State]:
         given = dict(zip(initial, take("batch_norm", params, *initial), strict=True))
         learned = given.get("scale"), given.get("shift")
-        old = dict(
-            zip(("mean", "var"), take_state("batch_norm", state, "mean", "var"), strict=True)
-        )
+        old = take_state("batch_norm", state, "mean", "var")
         if not train:
-            return normalize(x, old["mean"], old["var"], *learned, eps=eps), state
-        n = math.prod(jnp.shape(x)[:-1])
+            broadcasts("batch_norm", x, where)
+            y = normalize(masked(x, where), *old, *learned, eps=eps)
+            return masked(y, where), state
         require(
-            n > 1,
+            math.prod(jnp.shape(x)[:-1]) > 1,
             "batch_norm",
             "more than one value for each channel in training",
             f"shape {jnp.shape(x)}",
             "The variance of one value is 0: use a larger batch, or train=False.",
         )
-        y, mean, var = batch_norm(x, *learned, eps=eps)
-        _check_averages(old["mean"], old["var"], mean)
-        batch = {"mean": mean, "var": var * (n / (n - 1)) if unbiased_running_var else var}
-        return y, {name: _moved(old[name], batch[name], decay) for name in old}
+        y, mean, var = batch_norm(x, *learned, where, eps=eps)
+        _check_averages("batch_norm", *old, mean)
+        n = count_along(x, where, range(jnp.ndim(x) - 1))
+        n = n if isinstance(n, int) else n.reshape(-1)
+        var = _unbiased(var, n) if unbiased_running_var else var
+        return y, _moved(old, (mean, var), None if where is None else n > 1, decay)
 
     return Layer(init, apply, "batch_norm")
 
 
-def _check_averages(old_mean: Array, old_var: Array, mean: Array) -> None:
+def _check_averages(where: str, old_mean: Array, old_var: Array, mean: Array) -> None:
     for name, average in (("mean", old_mean), ("var", old_var)):
         require(
             jnp.shape(average) == mean.shape,
-            "batch_norm",
+            where,
             f"{name} of shape {mean.shape}, one for each channel of x",
             f"shape {jnp.shape(average)}",
             "Use the state from this network's own net.init(key, x).",
@@ -152,6 +163,21 @@ def _affine_layer(name: str, op: Callable, scale: bool, shift: bool) -> Layer:
     def apply(params: Params, x: Array) -> Array:
         given = dict(zip(initial, take(name, params, *initial), strict=True))
         return op(x, given.get("scale"), given.get("shift"))
+
+    return stateless(init, apply, name)
+
+
+def _masked_layer(name: str, op: Callable, scale: bool, shift: bool) -> Layer:
+    """The same of x and a mask, which `op` takes last."""
+
+    def of(where: Array | None) -> Layer:
+        return _affine_layer(name, lambda x, *learned: op(x, *learned, where), scale, shift)
+
+    def init(key: Key, x: Array, where: Array | None = None) -> Params:
+        return of(where).init(key, x)[0]
+
+    def apply(params: Params, x: Array, where: Array | None = None) -> Array:
+        return of(where)(params, x)
 
     return stateless(init, apply, name)
 
@@ -212,11 +238,13 @@ def GroupNorm(groups: int, *, eps: float = 1e-5, scale: bool = True, shift: bool
         shift: Whether to add a learned `shift`.
 
     Returns:
-        A layer named "group_norm" on `(batch, *spatial, channels)`, with parameters `scale` and
-        `shift`, each `(channels,)`.
+        A layer named "group_norm" on `(batch, *spatial, channels)`, and on the mask `where` if one
+        is given, with parameters `scale` and `shift`, each `(channels,)`.
 
     Raises:
-        ValueError: When applied, if `groups` does not divide the channels.
+        TypeError: When applied, if `where` is not boolean.
+        ValueError: When applied, if `groups` does not divide the channels, or `where` does not
+            broadcast to x.
 
     >>> x = jnp.array([[1.0, 3.0, 7.0, 5.0]])
     >>> params, _ = GroupNorm(2).init(jax.random.key(0), x)
@@ -226,7 +254,7 @@ def GroupNorm(groups: int, *, eps: float = 1e-5, scale: bool = True, shift: bool
     Reference: Wu & He, "Group Normalization", 2018.
     """
     op = functools.partial(group_norm, groups=groups, eps=eps)
-    return _affine_layer("group_norm", op, scale, shift)
+    return _masked_layer("group_norm", op, scale, shift)
 
 
 def InstanceNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -> Layer:
@@ -238,8 +266,12 @@ def InstanceNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -
         shift: Whether to add a learned `shift`; PyTorch's default is not to.
 
     Returns:
-        A layer named "instance_norm" on `(batch, *spatial, channels)`, with parameters `scale` and
-        `shift`, each `(channels,)`.
+        A layer named "instance_norm" on `(batch, *spatial, channels)`, and on the mask `where` if
+        one is given, with parameters `scale` and `shift`, each `(channels,)`.
+
+    Raises:
+        TypeError: When applied, if `where` is not boolean.
+        ValueError: When applied, if `where` does not broadcast to x.
 
     >>> x = jnp.array([[[1.0], [3.0]]])
     >>> params, _ = InstanceNorm().init(jax.random.key(0), x)
@@ -250,7 +282,7 @@ def InstanceNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -
     Fast Stylization", 2016.
     """
     op = functools.partial(instance_norm, eps=eps)
-    return _affine_layer("instance_norm", op, scale, shift)
+    return _masked_layer("instance_norm", op, scale, shift)
 
 
 def LocalResponseNorm(
@@ -278,6 +310,19 @@ def LocalResponseNorm(
     return pure(functools.partial(local_response_norm, **options), "local_response_norm")
 
 
-def _moved(old: Array, batch: Array, decay: float) -> Array:
-    new = decay * old + (1 - decay) * jax.lax.stop_gradient(batch)
-    return new.astype(old.dtype)
+def _unbiased(var: Array, n: Array | int) -> Array:
+    """n / (n - 1) times a biased variance, where that is a number."""
+    return var * (n / jnp.maximum(n - 1, 1))
+
+
+def _moved(
+    old: Sequence[Array], batch: Sequence[Array], enough: Array | None, decay: float
+) -> dict[str, Array]:
+    """The running mean and variance after a batch, at those channels of which it had enough."""
+    new = [
+        decay * a + (1 - decay) * jax.lax.stop_gradient(b) for a, b in zip(old, batch, strict=True)
+    ]
+    if enough is not None:
+        new = [jnp.where(enough, b, a) for a, b in zip(old, new, strict=True)]
+    pairs = zip(("mean", "var"), old, new, strict=True)
+    return {name: b.astype(a.dtype) for name, a, b in pairs}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ...types import Array, require
 from ..shared import windows
+from ..shared.masks import broadcasts
 from ..shared.precision import floating
 from ..shared.windows import SPATIAL
 from .checks import fitting_windows, number_per_axis
@@ -45,26 +46,6 @@ def in_windows(
     )
 
 
-def _where(op: str, x: Array, where: Array | None) -> None:
-    require(
-        where is None or jnp.result_type(where) == jnp.bool_,
-        op,
-        "where of dtype bool",
-        f"{where is not None and jnp.result_type(where)}",
-        "Compare: where = mask != 0.",
-        TypeError,
-    )
-    shape = () if where is None else jnp.shape(where)
-    ends = zip(reversed(shape), reversed(jnp.shape(x)), strict=False)
-    require(
-        len(shape) <= jnp.ndim(x) and all(n in (1, size) for n, size in ends),
-        op,
-        f"where of a shape that broadcasts to {jnp.shape(x)}, that of x",
-        f"shape {shape}",
-        "Add the axis of channels: where[..., None].",
-    )
-
-
 def floats_in_windows(
     op: str,
     *,
@@ -88,7 +69,7 @@ def floats_in_windows(
         dilation=dilation,
         ceil_mode=ceil_mode,
     )
-    _where(op, x, where)
+    broadcasts(op, x, where)
     require(
         where is None or not count_include_pad,
         op,
@@ -107,7 +88,7 @@ def places(op: str, *, x: Array, where: Array | None) -> None:
         f"shape {jnp.shape(x)}",
         "Batch comes first and channels last.",
     )
-    _where(op, x, where)
+    broadcasts(op, x, where)
 
 
 def floats_at_places(op: str, *, x: Array, where: Array | None) -> None:

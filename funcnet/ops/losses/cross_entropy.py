@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ...rules.rule import rule
 from ...types import Array
 from ..fast.rows import sum_over
+from ..shared.masks import masked
 from . import cases
 from .checks import classes
 from .labels import (
@@ -21,7 +22,7 @@ from .labels import (
     label_weights,
     mean_over_labels,
 )
-from .reduction import count_of, each, masked, reduce
+from .reduction import count_of, each, reduce
 
 
 class _Examples(NamedTuple):

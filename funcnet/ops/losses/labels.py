@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from ...types import Array
+from ..shared.masks import masked
 from .checks import check_range
-from .reduction import masked
 
 
 def counts_of(labels: Array, where: Array | None, ignore_index: int | None) -> Array | None:

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from ...rules.rule import rule
 from ...types import Array
 from ..fast.rows import sum_over
+from ..shared.masks import masked
 from . import cases
 from .checks import alike, one_class
 from .labels import check_labels, class_weights, counts_of, label_weights, mean_over_labels
 from .loss import loss
-from .reduction import each, masked, reduce
+from .reduction import each, reduce
 
 LOG_CAP = 100.0
 """The most that -ln p of a probability counts for, as in PyTorch's BCELoss."""

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 
 from ...rules.rule import rule
 from ...types import Array
+from ..shared.masks import masked
 from ..shared.precision import product, wide
 from . import cases
 from .checks import check_range, linear_head
 from .labels import counts_of, label_losses, label_slopes, mean_over_labels, within_classes
-from .reduction import count_of, each, masked, reduce
+from .reduction import count_of, each, reduce
 
 
 class _Options(NamedTuple):

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from ...rules.arguments import accepted, parameters
 from ...rules.rule import Case, rule
 from ...types import Array
+from ..shared.masks import masked
 from .checks import alike, check_range
-from .reduction import count_of, each, masked, mean_over, reduce
+from .reduction import count_of, each, mean_over, reduce
 
 ANY: Mapping[str, tuple[float, float]] = types.MappingProxyType({})
 

@@ -8,11 +8,6 @@ from ...types import Array
 from ..fast.rows import sum_over
 
 
-def masked(x: Array, counts: Array | None) -> Array:
-    """`x` with 0 at the places that do not count."""
-    return x if counts is None else jnp.where(counts, x, 0)
-
-
 def count_of(counts: Array | None, shape: tuple[int, ...]) -> Array | float:
     """How many places count; all of `shape` if `counts` is None."""
     return float(math.prod(shape)) if counts is None else counts.sum(dtype=jnp.int32)

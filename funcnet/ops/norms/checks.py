@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from ...types import Array, is_whole, require
+from ..shared.masks import broadcasts
 from ..shared.precision import floating, on_axes
 
 
@@ -33,9 +34,28 @@ def channels(least: int, *vectors: str) -> Callable[..., None]:
     return _have_channels
 
 
-def in_groups(op: str, *, x: Array, scale: Array | None, shift: Array | None, groups: int) -> None:
-    """Raise unless x has channels that so many groups divide."""
-    channels(2, "scale", "shift")(op, x=x, scale=scale, shift=shift)
+def counted_channels(least: int) -> Callable[..., None]:
+    """A check: x has channels, scale and shift have as many, and a mask broadcasts to x."""
+    have_channels = channels(least, "scale", "shift")
+
+    def _are_counted(op: str, *, x: Array, where: Array | None, **given: Array | None) -> None:
+        have_channels(op, x=x, **given)
+        broadcasts(op, x, where)
+
+    return _are_counted
+
+
+def in_groups(
+    op: str,
+    *,
+    x: Array,
+    scale: Array | None,
+    shift: Array | None,
+    where: Array | None,
+    groups: int,
+) -> None:
+    """Raise unless x has channels that so many groups divide, and the mask fits."""
+    counted_channels(2)(op, x=x, scale=scale, shift=shift, where=where)
     width = x.shape[-1]
     require(
         is_whole(groups) and width % groups == 0,
@@ -50,6 +70,14 @@ def along_axis(op: str, *, x: Array, axis: int | Sequence[int]) -> None:
     """Raise unless x is floating and has these axes."""
     floating(op, x)
     on_axes(op, x, axis, "The axis is the one whose entries are taken together.")
+
+
+def counted_along_axis(
+    op: str, *, x: Array, where: Array | None, axis: int | Sequence[int]
+) -> None:
+    """Raise unless x is floating and has these axes, and the mask broadcasts to it."""
+    along_axis(op, x=x, axis=axis)
+    broadcasts(op, x, where)
 
 
 def neighbours(op: str, *, x: Array, size: int, k: float) -> None:

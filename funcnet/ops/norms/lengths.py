@@ -8,46 +8,56 @@ import jax.numpy as jnp
 from ...rules.rule import rule
 from ...types import Array
 from ..fast.rows import sum_over
+from ..shared.masks import count_along, masked
 from . import cases
-from .checks import along_axis
-from .moments import moments
+from .checks import along_axis, counted_along_axis
+from .moments import defined, moments
 
 
-def _mean_along(axis: int | Sequence[int]) -> Callable[[Array], Array]:
-    def mean(x: Array) -> Array:
-        whole = sum_over(x, axis, keepdims=True)
-        return whole / max(x.size // max(whole.size, 1), 1)
-
-    return mean
+def _axes(axis: int | Sequence[int]) -> Sequence[int]:
+    return (axis,) if isinstance(axis, int) else axis
 
 
-def _standardize_forward(x, *, axis, eps):
-    pivot, offset, centred, var = moments(x, _mean_along(axis))
+def _mean_along(x: Array, where: Array | None, axis: int | Sequence[int]) -> Callable:
+    """From an array to its mean along the axis, over what counts of x."""
+    n = count_along(x, where, _axes(axis))
+    return lambda x: sum_over(masked(x, where), axis, keepdims=True) / n
+
+
+def _standardize_forward(x, where, *, axis, eps):
+    pivot, offset, centred, var = moments(masked(x, where), _mean_along(x, where, axis))
     rstd = jax.lax.rsqrt(var + eps)
-    return centred * rstd, (x, pivot, offset, rstd)
+    return masked(centred * rstd, where), (x, where, pivot, offset, rstd)
 
 
 def _standardize_backward(res, dy, *, axis):
-    """With y = (x − mean) r, r = 1 / √(var + eps):  dx = r (dy − mean(dy) − y mean(y dy))"""
-    x, pivot, offset, rstd = res
-    unit, mean = ((x - pivot) - offset) * rstd, _mean_along(axis)
-    return (rstd * (dy - mean(dy) - unit * mean(unit * dy)),)
+    """With y = (x − mean) r, r = 1 / √(var + eps), and means over what counts:
+    dx = r (dy − mean(dy) − y mean(y dy)) there, else 0
+    """
+    x, where, pivot, offset, rstd = res
+    x = masked(x, where)
+    unit, mean = ((x - pivot) - offset) * rstd, _mean_along(x, where, axis)
+    return masked(rstd * (dy - mean(dy) - unit * mean(unit * dy)), where), None
 
 
 @rule(
     _standardize_forward,
     _standardize_backward,
     cases=cases.STANDARDIZE,
-    check=along_axis,
+    check=counted_along_axis,
     wide=True,
     recomputes=True,
     fast=True,
 )
-def standardize(x: Array, *, axis: int | Sequence[int] = -1, eps: float = 1e-5) -> Array:
+def standardize(
+    x: Array, where: Array | None = None, *, axis: int | Sequence[int] = -1, eps: float = 1e-5
+) -> Array:
     """(x − mean) / √(var + eps), with mean and variance along `axis`: mean 0 and variance 1.
 
     Args:
         x: Any shape.
+        where: Booleans that broadcast to x: what counts; the rest has no effect, may be anything,
+            and gives 0. None for all.
         axis: One axis, or several taken together.
         eps: Added to the variance, the mean square distance from the mean.
 
@@ -55,16 +65,18 @@ def standardize(x: Array, *, axis: int | Sequence[int] = -1, eps: float = 1e-5) 
         The shape and dtype of `x`.
 
     Raises:
-        TypeError: If `x` is not floating.
-        ValueError: If there is no such axis.
+        TypeError: If `x` is not floating, or `where` not boolean.
+        ValueError: If there is no such axis, or `where` does not broadcast to x.
 
     >>> standardize(jnp.array([[1.0, 10.0], [3.0, 10.0]]), axis=0).round(3).tolist()
     [[-1.0, 0.0], [1.0, 0.0]]
+    >>> standardize(jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])).round(3).tolist()
+    [-1.0, 1.0, 0.0]
 
     Reference: LeCun et al., "Efficient BackProp", 1998, section 4.3.
     """
-    centred = x - x.mean(axis, keepdims=True)
-    return centred / jnp.sqrt(jnp.square(centred).mean(axis, keepdims=True) + eps)
+    _, centred, var = defined(x, where, _axes(axis))
+    return centred / jnp.sqrt(var + eps)
 
 
 def _l2_normalize_forward(x, *, axis, eps):

@@ -1,11 +1,13 @@
 """Mean and variance, and what a norm does with them."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from ...types import Array
+from ..shared.masks import masked
 
 
 def moments(x: Array, mean: Callable[[Array], Array]) -> tuple[Array, Array, Array, Array]:
@@ -19,6 +21,25 @@ def moments(x: Array, mean: Callable[[Array], Array]) -> tuple[Array, Array, Arr
     offset = mean(x)
     centred = x - offset
     return pivot, offset, centred, mean(jnp.square(centred))
+
+
+def defined(x: Array, where: Array | None, axes: Sequence[int]) -> tuple[Array, Array, Array]:
+    """Mean, what is left of x, and variance along the axes, of what counts and as one defines them.
+
+    What does not count, and a mean or variance of nothing, is 0.
+
+    >>> x, where = jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])
+    >>> [v.tolist() for v in defined(x, where, (0,))]
+    [[2.0], [-1.0, 1.0, 0.0], [1.0]]
+    """
+    if where is None:
+        n = max(math.prod(x.shape[axis] for axis in axes), 1)
+    else:
+        n = jnp.maximum(jnp.broadcast_to(where, x.shape).sum(tuple(axes), keepdims=True), 1)
+    x = masked(x, where)
+    mean = x.sum(tuple(axes), keepdims=True) / n
+    centred = masked(x - mean, where)
+    return mean, centred, jnp.square(centred).sum(tuple(axes), keepdims=True) / n
 
 
 def affine(x: Array, scale: Array | None, shift: Array | None) -> Array:
