@@ -150,6 +150,27 @@ OTHERS = rows(
     "einsum: expected x with axes nd, got shape (1, 5, 2). The equation is 'nd,dk->nk'.",
 )
 
+AVERAGING = fn.InstanceNorm(track_running_stats=True)
+STATE = {"mean": jnp.zeros(2), "var": jnp.ones(2)}
+OTHERS += rows(
+    ValueError,
+    lambda: fn.InstanceNorm(track_running_stats=True, decay=-1),
+    "instance_norm: expected a decay from 0 to 1, got -1. It is the weight of the old average: "
+    "0.9 where PyTorch says momentum=0.1.",
+    lambda: AVERAGING.apply(AVERAGING.init(KEY, SIGNAL)[0], STATE, SIGNAL[:, :1], train=True),
+    "instance_norm: expected examples with more than one place in training, got shape (1, 1, 2). "
+    "The variance of one value is 0: use larger inputs, or train=False.",
+    lambda: AVERAGING.apply(AVERAGING.init(KEY, SIGNAL)[0], STATE, SIGNAL[:0], train=True),
+    "instance_norm: expected examples with more than one place in training, got shape (0, 5, 2). "
+    "The variance of one value is 0: use larger inputs, or train=False.",
+    lambda: AVERAGING(AVERAGING.init(KEY, SIGNAL)[0], SIGNAL),
+    "instance_norm: expected state mean, var, got none. Call `output, state = net.apply(params, "
+    "state, x)` with the state from net.init(key, x).",
+    lambda: fn.BatchNorm(scale=False, shift=False).apply({}, STATE, SIGNAL, jnp.ones(5, bool)),
+    "batch_norm: expected where of a shape that broadcasts to (1, 5, 2), that of x, got shape "
+    "(5,). Add the axis of channels: where[..., None].",
+)
+
 OTHERS += rows(
     TypeError,
     lambda: fn.SinusoidalPositions()({}, jnp.zeros((2, 3), int)),
@@ -166,6 +187,7 @@ LAYERS: dict[str, LayerCase] = {
     "group norm": LayerCase(fn.GroupNorm(2), (PIXELS,)),
     "instance norm": LayerCase(fn.InstanceNorm(), (PIXELS,)),
     "batch norm, padded": LayerCase(fn.BatchNorm(), (WORDS, PLACES)),
+    "instance norm with averages": LayerCase(fn.InstanceNorm(track_running_stats=True), (PIXELS,)),
     "group norm, padded": LayerCase(fn.GroupNorm(2), (WORDS, PLACES)),
     "local response norm": LayerCase(fn.LocalResponseNorm(3, alpha=0.5), (PIXELS,)),
     "resize": LayerCase(fn.Resize(factor=2, method="bilinear"), (PIXELS,)),

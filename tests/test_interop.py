@@ -61,6 +61,27 @@ def test_there_and_back_is_the_same():
     assert again["batch_norm.num_batches_tracked"].dtype == np.int64
 
 
+@pytest.mark.parametrize("learned", [True, False])
+def test_running_statistics_go_there_and_back_with_or_without_parameters(learned):
+    options = {"scale": learned, "shift": learned}
+    own = fn.serial(
+        fn.InstanceNorm(track_running_stats=True, **options), fn.relu, fn.BatchNorm(**options)
+    )
+    entries = {"running_mean": (3,), "running_var": (3,), "num_batches_tracked": ()}
+    entries |= {"weight": (3,), "bias": (3,)} if learned else {}
+    theirs = drawn({f"{i}.{name}": shape for i in (0, 2) for name, shape in entries.items()})
+    params, state = from_state_dict(own, theirs, IMAGES)
+    for module, layer in ((0, "instance_norm"), (2, "batch_norm")):
+        for name, entry in (("mean", "running_mean"), ("var", "running_var")):
+            np.testing.assert_array_equal(state[layer][name], theirs[f"{module}.{entry}"])
+    names = {"instance_norm": "0", "batch_norm": "2"}
+    again = to_state_dict(own, params, state, IMAGES, names=names)
+    assert again.keys() == theirs.keys()
+    for name in again:
+        if not name.endswith("num_batches_tracked"):
+            np.testing.assert_array_equal(again[name], theirs[name])
+
+
 def filled(leaf):
     return np.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape)
 
@@ -202,6 +223,7 @@ WORDS = jax.ShapeDtypeStruct((2, 3), "int32")
 STACKED = {
     "inside": (fn.serial(fn.repeat(fn.serial(fn.Dense(4, bias=False), fn.relu), 3)), WIDE),
     "remat": (fn.remat(fn.repeat(fn.remat(fn.Dense(4, bias=False)), 3)), WIDE),
+    "averages alone": (fn.repeat(fn.BatchNorm(scale=False, shift=False), 3), WIDE),
     "one slope": (fn.repeat(fn.PReLU(shared=True), 3), WIDE),
     "ensemble": (fn.ensemble(fn.Dense(4, bias=False), 3), WIDE),
     "ensemble of kernels": (fn.ensemble(fn.Conv(4, 3, bias=False), 3), WIDE),

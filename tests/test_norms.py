@@ -495,6 +495,63 @@ def test_the_averages_of_batch_norm_ignore_padding(key, unbiased):
     jax.tree.map(np.testing.assert_array_equal, same, after)
 
 
+def averages_by_hand(x, mean, var, decay, where=None, unbiased=False):
+    """One step of PyTorch's InstanceNorm: the mean over examples of their statistics."""
+    counts = np.broadcast_to(True if where is None else where, x.shape)
+    for c in range(x.shape[-1]):
+        own = [row[..., c][kept[..., c]] for row, kept in zip(x, counts, strict=True)]
+        own = [row for row in own if row.size > 1]
+        if own:
+            mean[c] = decay * mean[c] + (1 - decay) * np.mean([row.mean() for row in own])
+            spread = [row.var(ddof=int(unbiased)) for row in own]
+            var[c] = decay * var[c] + (1 - decay) * np.mean(spread)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_instance_norm_trains_on_examples_and_evaluates_on_their_averages(key, unbiased, masked):
+    options = {"decay": 0.7, "unbiased_running_var": unbiased, "eps": 0.01}
+    net = fn.InstanceNorm(track_running_stats=True, **options)
+    x = 3 + 2 * draw(3, 5, 4).astype("float32")
+    where = (SOME,) if masked else ()
+    params, (_, state) = moved(net, key, x), net.init(key, x, *where)
+    mean, var = np.zeros(4), np.ones(4)
+    assert {name: leaf.tolist() for name, leaf in state.items()} == {
+        "mean": mean.tolist(),
+        "var": var.tolist(),
+    }
+    plain = fn.InstanceNorm(eps=0.01)
+    for step in range(3):
+        y, state = jax.jit(lambda s, *given: net.apply(params, s, *given, train=True))(
+            state, x + step, *where
+        )
+        close(y, plain(params, x + step, *where))
+        averages_by_hand(x + step, mean, var, 0.7, *where, unbiased=unbiased)
+        close(state["mean"], mean)
+        close(state["var"], var)
+    y, after = net.apply(params, state, x, *where)
+    expected = (x - mean) / np.sqrt(var + 0.01) * params["scale"] + params["shift"]
+    close(y, np.where(SOME, expected, 0) if masked else expected)
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+    slopes = [
+        jax.grad(lambda p, f=f: (f(p) * ripple(x.shape)).sum())(params)
+        for f in (
+            lambda p: net.apply(p, state, x, *where, train=True)[0],
+            lambda p: plain(p, x, *where),
+        )
+    ]
+    jax.tree.map(close, *slopes)
+
+
+@pytest.mark.parametrize("counts", [0, 1])
+def test_examples_of_fewer_than_two_places_leave_the_averages(key, counts):
+    net, x = fn.InstanceNorm(track_running_stats=True), draw(3, 5, 4).astype("float32")
+    params, state = net.init(key, x)
+    y, after = net.apply(params, state, x, np.arange(5)[:, None] < counts, train=True)
+    assert np.isfinite(y).all()
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+
+
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_a_batch_of_fewer_than_two_values_leaves_the_averages(key, unbiased):
     net, x = fn.BatchNorm(unbiased_running_var=unbiased), draw(3, 5, 4).astype("float32")

@@ -49,8 +49,8 @@ def groups_of(
     held, reached = _held(params, names)
     for path, leaf in tree.flatten(state).items():
         parent, _, name = path.rpartition("/")
-        if name in ("mean", "var") and parent in held:
-            held[parent][1][name] = leaf.shape
+        if name in ("mean", "var"):
+            held.setdefault(parent, (parent, {}))[1][name] = leaf.shape
     groups = []
     for named in sorted(held, key=lambda named: turn[_deepest(named, turn)]):
         path, leaves = held[named]
@@ -84,7 +84,7 @@ def _held(
     return held, {path for path in names if any(f"{p}/".startswith(f"{path}/") for p in paths)}
 
 
-_RANKS = {"scale": 1, "shift": 1, "table": 2, "w_hidden": 2, "q/w": 3}
+_RANKS = {"scale": 1, "shift": 1, "mean": 1, "var": 1, "table": 2, "w_hidden": 2, "q/w": 3}
 """The ranks that some leaves have in any layer that is not stacked."""
 
 

@@ -2,22 +2,23 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from numbers import Real
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ..nn import refusals
-from ..nn.layer import Layer, pure, stateless, take, take_state
-from ..ops.norms.batch_norm import batch_norm, normalize
+from ..nn.layer import Layer, pure, stateless, take
+from ..ops.norms.batch_norm import batch_norm
+from ..ops.norms.checks import counted_channels
 from ..ops.norms.group_norm import group_norm, instance_norm
 from ..ops.norms.layer_norm import layer_norm, rms_norm
 from ..ops.norms.response import local_response_norm
-from ..ops.shared.masks import broadcasts, count_along, masked
-from ..types import Array, Key, Params, State, require, shown
+from ..ops.shared.masks import count_along, masked
+from ..types import Array, Key, Params, require, shown
 from . import initializers
+from .averages import averaging_layer, initial, unbiased
 
 
 def norm_of(where: str, norm: Any) -> Layer:
@@ -73,8 +74,10 @@ def BatchNorm(
         each `(channels,)`; the state is float32 at least.
 
     Raises:
-        ValueError: If `decay` is outside 0 to 1; when applied without the state, or in training to
-            a batch that has one value for each channel or, as an empty one, none.
+        TypeError: When applied, if `where` is not boolean.
+        ValueError: If `decay` is outside 0 to 1; when applied without the state, with a `where`
+            that does not broadcast to x, or in training to a batch that has one value for each
+            channel or, as an empty one, none.
 
     >>> x = jnp.array([[1.0], [3.0]])
     >>> net = BatchNorm()
@@ -88,37 +91,8 @@ def BatchNorm(
     Reference: Ioffe & Szegedy, "Batch Normalization: Accelerating Deep Network Training by
     Reducing Internal Covariate Shift", 2015, algorithms 1 and 2.
     """
-    require(
-        isinstance(decay, Real | jax.Array) and 0 <= decay <= 1,
-        "batch_norm",
-        "a decay from 0 to 1",
-        repr(decay),
-        "It is the weight of the old average: 0.9 where PyTorch says momentum=0.1.",
-    )
-    initial = _initial(scale, shift)
 
-    def init(key: Key, x: Array, where: Array | None = None) -> tuple[Params, State]:
-        channels, dtype = (initializers.features("batch_norm", x),), initializers.float_dtype(x)
-        wide = jnp.promote_types(dtype, jnp.float32)
-        params = {name: draw(key, channels, dtype) for name, draw in initial.items()}
-        return params, {"mean": jnp.zeros(channels, wide), "var": jnp.ones(channels, wide)}
-
-    def apply(
-        params: Params,
-        state: State,
-        x: Array,
-        where: Array | None = None,
-        *,
-        train: bool = False,
-        key: Key | None = None,
-    ) -> tuple[Array, State]:
-        given = dict(zip(initial, take("batch_norm", params, *initial), strict=True))
-        learned = given.get("scale"), given.get("shift")
-        old = take_state("batch_norm", state, "mean", "var")
-        if not train:
-            broadcasts("batch_norm", x, where)
-            y = normalize(masked(x, where), *old, *learned, eps=eps)
-            return masked(y, where), state
+    def batch(x: Array, scale: Array | None, shift: Array | None, where: Array | None) -> tuple:
         require(
             math.prod(jnp.shape(x)[:-1]) > 1,
             "batch_norm",
@@ -126,42 +100,25 @@ def BatchNorm(
             f"shape {jnp.shape(x)}",
             "The variance of one value is 0: use a larger batch, or train=False.",
         )
-        y, mean, var = batch_norm(x, *learned, where, eps=eps)
-        _check_averages("batch_norm", *old, mean)
-        n = count_along(x, where, range(jnp.ndim(x) - 1))
+        y, mean, var = batch_norm(x, scale, shift, where, eps=eps)
+        n = count_along(x, where, range(x.ndim - 1))
         n = n if isinstance(n, int) else n.reshape(-1)
-        var = _unbiased(var, n) if unbiased_running_var else var
-        return y, _moved(old, (mean, var), None if where is None else n > 1, decay)
+        var = unbiased(var, n) if unbiased_running_var else var
+        return y, mean, var, None if isinstance(n, int) else n > 1
 
-    return Layer(init, apply, "batch_norm")
-
-
-def _check_averages(where: str, old_mean: Array, old_var: Array, mean: Array) -> None:
-    for name, average in (("mean", old_mean), ("var", old_var)):
-        require(
-            jnp.shape(average) == mean.shape,
-            where,
-            f"{name} of shape {mean.shape}, one for each channel of x",
-            f"shape {jnp.shape(average)}",
-            "Use the state from this network's own net.init(key, x).",
-        )
-
-
-def _initial(scale: bool, shift: bool) -> dict[str, Callable]:
-    both = {"scale": initializers.ones, "shift": initializers.zeros}
-    return {name: draw for (name, draw), on in zip(both.items(), (scale, shift), strict=True) if on}
+    return averaging_layer("batch_norm", batch, initial(scale, shift), decay, eps)
 
 
 def _affine_layer(name: str, op: Callable, scale: bool, shift: bool) -> Layer:
     """`op(x, scale, shift)` with those of the two that are learned, one for each channel."""
-    initial = _initial(scale, shift)
+    learned = initial(scale, shift)
 
     def init(key: Key, x: Array) -> Params:
         dtype = initializers.float_dtype(x)
-        return {name: draw(key, x.shape[-1:], dtype) for name, draw in initial.items()}
+        return {name: draw(key, x.shape[-1:], dtype) for name, draw in learned.items()}
 
     def apply(params: Params, x: Array) -> Array:
-        given = dict(zip(initial, take(name, params, *initial), strict=True))
+        given = dict(zip(learned, take(name, params, *learned), strict=True))
         return op(x, given.get("scale"), given.get("shift"))
 
     return stateless(init, apply, name)
@@ -257,21 +214,41 @@ def GroupNorm(groups: int, *, eps: float = 1e-5, scale: bool = True, shift: bool
     return _masked_layer("group_norm", op, scale, shift)
 
 
-def InstanceNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -> Layer:
+def InstanceNorm(
+    *,
+    eps: float = 1e-5,
+    scale: bool = True,
+    shift: bool = True,
+    track_running_stats: bool = False,
+    decay: float = 0.9,
+    unbiased_running_var: bool = False,
+) -> Layer:
     """(x - mean) / √(var + eps) scale + shift, each example and channel on its own.
+
+    With `track_running_stats` these statistics are those of training alone, and running averages of
+    them those of evaluation, as in `BatchNorm`: each batch moves the averages towards the mean of
+    its examples' means and variances. An example of which `where` leaves fewer than two places of a
+    channel is not among them.
 
     Args:
         eps: Added to the variance.
         scale: Whether to multiply by a learned `scale`; PyTorch's default is not to.
         shift: Whether to add a learned `shift`; PyTorch's default is not to.
+        track_running_stats: Whether to keep running averages and evaluate by them.
+        decay: Weight of the old running average: 0.9 where PyTorch says momentum=0.1.
+        unbiased_running_var: Whether the running variance takes n / (n - 1) times that of an
+            example's n places, as PyTorch's does.
 
     Returns:
         A layer named "instance_norm" on `(batch, *spatial, channels)`, and on the mask `where` if
-        one is given, with parameters `scale` and `shift`, each `(channels,)`.
+        one is given, with parameters `scale` and `shift` and, with `track_running_stats`, state
+        `mean` and `var`, each `(channels,)`; the state is float32 at least.
 
     Raises:
         TypeError: When applied, if `where` is not boolean.
-        ValueError: When applied, if `where` does not broadcast to x.
+        ValueError: If `decay` is outside 0 to 1; when applied, if `where` does not broadcast to x;
+            with `track_running_stats`, when applied without the state, or in training to no example
+            or to examples of one place.
 
     >>> x = jnp.array([[[1.0], [3.0]]])
     >>> params, _ = InstanceNorm().init(jax.random.key(0), x)
@@ -281,8 +258,43 @@ def InstanceNorm(*, eps: float = 1e-5, scale: bool = True, shift: bool = True) -
     Reference: Ulyanov, Vedaldi & Lempitsky, "Instance Normalization: The Missing Ingredient for
     Fast Stylization", 2016.
     """
-    op = functools.partial(instance_norm, eps=eps)
-    return _masked_layer("instance_norm", op, scale, shift)
+    if not track_running_stats:
+        op = functools.partial(instance_norm, eps=eps)
+        return _masked_layer("instance_norm", op, scale, shift)
+
+    def batch(x: Array, scale: Array | None, shift: Array | None, where: Array | None) -> tuple:
+        counted_channels(3)("instance_norm", x=x, scale=scale, shift=shift, where=where)
+        require(
+            len(x) > 0 and math.prod(x.shape[1:-1]) > 1,
+            "instance_norm",
+            "examples with more than one place in training",
+            f"shape {x.shape}",
+            "The variance of one value is 0: use larger inputs, or train=False.",
+        )
+        y, mean, var, n = _by_example(x, scale, shift, where, eps)
+        var = unbiased(var, n) if unbiased_running_var else var
+        if isinstance(n, int):
+            return y, mean.mean(0), var.mean(0), None
+        enough = jnp.broadcast_to(n > 1, mean.shape)
+        examples = jnp.maximum(enough.sum(0), 1)
+        mean, var = (masked(v, enough).sum(0) / examples for v in (mean, var))
+        return y, mean, var, enough.any(0)
+
+    return averaging_layer("instance_norm", batch, initial(scale, shift), decay, eps)
+
+
+def _by_example(
+    x: Array, scale: Array | None, shift: Array | None, where: Array | None, eps: float
+) -> tuple[Array, Array, Array, Array | int]:
+    """The output of `instance_norm`; of each example the mean, the variance, and of how many."""
+    n, counts = count_along(x, where, range(1, x.ndim - 1)), None
+    if where is not None:
+        counts = jnp.broadcast_to(where, (*x.shape[:-1], *(jnp.shape(where)[-1:] or (1,))))
+    each = jax.vmap(
+        lambda x, counts: batch_norm(x, scale, shift, counts, eps=eps),
+        (0, None if where is None else 0),
+    )
+    return *each(x, counts), n if isinstance(n, int) else n.reshape(n.shape[0], n.shape[-1])
 
 
 def LocalResponseNorm(
@@ -308,21 +320,3 @@ def LocalResponseNorm(
     """
     options = {"size": size, "k": k, "alpha": alpha, "beta": beta}
     return pure(functools.partial(local_response_norm, **options), "local_response_norm")
-
-
-def _unbiased(var: Array, n: Array | int) -> Array:
-    """n / (n - 1) times a biased variance, where that is a number."""
-    return var * (n / jnp.maximum(n - 1, 1))
-
-
-def _moved(
-    old: Sequence[Array], batch: Sequence[Array], enough: Array | None, decay: float
-) -> dict[str, Array]:
-    """The running mean and variance after a batch, at those channels of which it had enough."""
-    new = [
-        decay * a + (1 - decay) * jax.lax.stop_gradient(b) for a, b in zip(old, batch, strict=True)
-    ]
-    if enough is not None:
-        new = [jnp.where(enough, b, a) for a, b in zip(old, new, strict=True)]
-    pairs = zip(("mean", "var"), old, new, strict=True)
-    return {name: b.astype(a.dtype) for name, a, b in pairs}
