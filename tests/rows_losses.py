@@ -69,8 +69,17 @@ OPS = rows(
     "bernoulli_nll: expected targets from 0 to 1, got targets from -1.0 to -1.0. Leave out what "
     "must not count with where.",
     partial(fn.hinge, N, N + 2),
-    "hinge: expected targets from -1 to 1, got targets from 2.0 to 2.0. Leave out what must not "
-    "count with where.",
+    "hinge: expected targets of -1 and 1, got 2.0. Of labels 0 and 1 they are 2 * labels - 1. "
+    "Leave out what must not count with where.",
+    partial(fn.margin_ranking, N, N, N),
+    "margin_ranking: expected targets of -1 and 1, got 0.0. Of labels 0 and 1 they are 2 * labels "
+    "- 1. Leave out what must not count with where.",
+    partial(fn.bernoulli_nll, N, N, None, jnp.ones(3)),
+    "bernoulli_nll: expected weight that broadcasts to the probs' shape (4,), got shape (3,). Pass "
+    "one number, or one for each output on the last axis.",
+    partial(fn.binary_cross_entropy, Z, Z, None, None, jnp.ones((2, 1, 1))),
+    "binary_cross_entropy: expected weight that broadcasts to the logits' shape (2, 3), got shape "
+    "(2, 1, 1). Pass one number, or one for each output on the last axis.",
     partial(fn.soft_dice, Z, Z, smooth=0.0),
     "soft_dice: expected smooth above 0, got 0.0. It keeps the ratio of empty rows finite.",
     partial(fn.sigmoid_focal, N, N, gamma=-1.0),

@@ -1,6 +1,7 @@
 """Losses of margins, counts and rare classes, against NumPy and optax."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -32,6 +33,18 @@ def test_hinge():
     assert_agrees(fn.hinge, hinge_by_hand, rows)
     theirs = optax.hinge_loss(scores, SIGNS).mean()
     np.testing.assert_allclose(fn.hinge(scores, SIGNS), theirs, rtol=1e-12)
+
+
+def test_targets_that_do_not_count_or_are_traced_are_not_looked_at():
+    where = np.array([True, False, True, True])
+    others = np.where(where, SIGNS, 0)
+    found = fn.hinge(draw(4), others, where), fn.margin_ranking(draw(4), 0 * draw(4), others, where)
+    expected = (
+        fn.hinge(draw(4), SIGNS, where),
+        fn.margin_ranking(draw(4), 0 * draw(4), SIGNS, where),
+    )
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(jax.jit(fn.hinge)(np.zeros(2), np.array([0.5, 0.0])), 1)
 
 
 def ranking_by_hand(first, second, targets, where=None, margin=0.0, reduction="mean"):
@@ -95,6 +108,58 @@ def test_soft_dice():
     pair = [np.abs(np.sin(draw(4, 3, seed=i))) for i in range(2)]
     rows = modes(*pair) + modes(*pair, smooth=0.1)[:1]
     assert_agrees(fn.soft_dice, dice_by_hand, rows)
+
+
+def bce_by_hand(logits, targets, where=None, pos_weight=1, weight=1, reduction="mean"):
+    p = 1 / (1 + np.exp(-logits))
+    losses = -weight * (pos_weight * targets * np.log(p) + (1 - targets) * np.log(1 - p))
+    return reduced(losses, everywhere(losses, where), reduction)
+
+
+WEIGHTS = jnp.array([0.5, 2.0, 0.0, 3.0])
+"""As constants, which JAX's arrays are to `assert_agrees`."""
+
+
+@values_of(fn.bernoulli_nll, fn.sigmoid_focal)
+def test_weights_of_binary_losses():
+    """As in PyTorch, the mean divides by the number of elements and not by their weights."""
+    logits, targets = draw(4), np.array([0.0, 1.0, 0.3, 0.8])
+    probs, w = 1 / (1 + np.exp(-logits)), np.asarray(WEIGHTS)
+
+    def by_hand(logits, targets, where, weight, **static):
+        return bce_by_hand(logits, targets, where, 1, np.asarray(weight), **static)
+
+    def of_coins(probs, targets, where, weight, **static):
+        return by_hand(np.log(probs / (1 - probs)), targets, where, weight, **static)
+
+    def focal(logits, targets, where, weight, reduction="mean"):
+        losses = w * focal_by_hand(logits, targets, reduction="none")
+        return reduced(losses, everywhere(losses, where), reduction)
+
+    def bce(logits, targets, where, weight, **static):
+        return fn.binary_cross_entropy(logits, targets, where, None, weight, **static)
+
+    bce.rule = fn.binary_cross_entropy.rule
+    for op, reference, x in (
+        (bce, by_hand, logits),
+        (fn.bernoulli_nll, of_coins, probs),
+        (fn.sigmoid_focal, focal, logits),
+    ):
+        rows = [((*args, WEIGHTS), static) for args, static in modes(x, targets)]
+        assert_agrees(op, reference, rows)
+        assert not jax.grad(lambda w, op=op, x=x: op(x, targets, None, w))(WEIGHTS).any()
+    both = fn.binary_cross_entropy(logits, targets, None, 2.5, WEIGHTS)
+    np.testing.assert_allclose(both, bce_by_hand(logits, targets, None, 2.5, w), rtol=1e-12)
+
+
+def test_a_weight_of_what_does_not_count_may_be_anything():
+    logits, targets, where = draw(4), np.array([0.0, 1.0, 0.3, 0.8]), np.array([True, False] * 2)
+    weight = np.where(where, 2.0, np.nan)
+    for op in (fn.binary_cross_entropy, fn.autodiff(fn.binary_cross_entropy)):
+        loss, slopes = jax.value_and_grad(op)(logits, targets, where, None, weight)
+        plain, expected = jax.value_and_grad(op)(logits, targets, where)
+        np.testing.assert_allclose(loss, 2 * plain, rtol=1e-12)
+        np.testing.assert_allclose(slopes, 2 * expected, rtol=1e-12)
 
 
 def focal_by_hand(logits, targets, where=None, gamma=2.0, alpha=None, reduction="mean"):

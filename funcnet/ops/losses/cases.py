@@ -9,97 +9,67 @@ from numpy.random import Generator
 from ...rules.rule import Case
 
 
-def _mask(random: Generator, shape: tuple[int, ...], masked: bool) -> np.ndarray | None:
+def drawn_mask(random: Generator, shape: tuple[int, ...], masked: bool) -> np.ndarray | None:
+    """A mask of this shape, or None."""
     return (random.random(shape) < 0.6) if masked else None
 
 
-def _normals(
+def normals(
     *shape: int, arrays: int = 2, mask: bool = False, rows: bool = False, **static: Any
 ) -> Case:
+    """Standard normal arrays of this shape and a mask, which with `rows` is one for each row."""
+
     def make(random: Generator) -> tuple:
-        where = _mask(random, shape[:-1] if rows else shape, mask)
+        where = drawn_mask(random, shape[:-1] if rows else shape, mask)
         return *(random.standard_normal(shape) for _ in range(arrays)), where
 
     return Case(make, static)
 
 
 def _tie(random: Generator) -> tuple:
-    predictions, targets, _ = _normals(4).make(random)
+    predictions, targets, _ = normals(4).make(random)
     targets[1] = predictions[1]
     return predictions, targets, None
 
 
 DISTANCE = {
-    "mean": _normals(6),
-    "sum": _normals(4, 3, reduction="sum"),
-    "none": _normals(4, 3, reduction="none"),
-    "one number": _normals(),
-    "where": _normals(4, 3, mask=True),
-    "where, none": _normals(9, mask=True, reduction="none"),
+    "mean": normals(6),
+    "sum": normals(4, 3, reduction="sum"),
+    "none": normals(4, 3, reduction="none"),
+    "one number": normals(),
+    "where": normals(4, 3, mask=True),
+    "where, none": normals(9, mask=True, reduction="none"),
     "equal": Case(_tie),
-    "no examples": _normals(0, 3),
+    "no examples": normals(0, 3),
 }
 HUBER = DISTANCE | {
-    "narrow": _normals(9, delta=0.1),
-    "wide": _normals(9, delta=3.0),
+    "narrow": normals(9, delta=0.1),
+    "wide": normals(9, delta=3.0),
     "infinite": Case(lambda random: (np.array([np.inf, -np.inf, 1.0]), np.zeros(3), None)),
 }
 SMOOTH_L1 = {
-    "mean": _normals(9),
-    "narrow, sum": _normals(4, 3, beta=0.1, reduction="sum"),
-    "where, none": _normals(9, mask=True, beta=3.0, reduction="none"),
-    "no examples": _normals(0, 3),
+    "mean": normals(9),
+    "narrow, sum": normals(4, 3, beta=0.1, reduction="sum"),
+    "where, none": normals(9, mask=True, beta=3.0, reduction="none"),
+    "no examples": normals(0, 3),
 }
 
 
-def _signed(*shape: int, scores: int = 1, mask: bool = False, **static: Any) -> Case:
+def _weights(random: Generator, shape: tuple | None) -> np.ndarray | None:
+    return None if shape is None else random.uniform(0.5, 3.0, shape)
+
+
+def _binary(
+    *shape: int,
+    positive: tuple | None = None,
+    weight: tuple | None = None,
+    mask: bool = False,
+    **static: Any,
+) -> Case:
     def make(random: Generator) -> tuple:
-        signs = 2.0 * (random.random(shape) < 0.5) - 1
-        return (
-            *(random.standard_normal(shape) for _ in range(scores)),
-            signs,
-            _mask(random, shape, mask),
-        )
-
-    return Case(make, static)
-
-
-HINGE = {
-    "mean": _signed(6),
-    "sum": _signed(4, 3, reduction="sum", margin=0.3),
-    "where, none": _signed(9, mask=True, reduction="none"),
-    "kinks": Case(lambda random: (np.array([1.0, -1.0, 0.0, 1.0]), np.array([1, -1, 1, -1]), None)),
-    "no examples": _signed(0, 3),
-}
-MARGIN_RANKING = {
-    "mean": _signed(6, scores=2),
-    "sum": _signed(4, 3, scores=2, reduction="sum", margin=0.5),
-    "where, none": _signed(9, scores=2, mask=True, reduction="none"),
-    "ties": Case(lambda random: (np.zeros(2), np.zeros(2), np.array([1, -1]), None)),
-    "no examples": _signed(0, 3, scores=2),
-}
-
-
-def _coincident(random: Generator) -> tuple:
-    anchor, positive, negative, _ = _normals(3, 4, arrays=3, rows=True).make(random)
-    positive[0], negative[1] = anchor[0], anchor[1]
-    return anchor, positive, negative, None
-
-
-TRIPLET_MARGIN = {
-    "mean": _normals(6, 4, arrays=3, rows=True),
-    "sum": _normals(2, 3, 4, arrays=3, rows=True, reduction="sum", margin=0.2),
-    "where, none": _normals(6, 4, arrays=3, rows=True, mask=True, reduction="none"),
-    "length 0": Case(_coincident),
-    "no examples": _normals(0, 4, arrays=3, rows=True),
-}
-
-
-def _binary(*shape: int, weight: tuple | None = None, mask: bool = False, **static: Any) -> Case:
-    def make(random: Generator) -> tuple:
-        w = None if weight is None else random.uniform(0.5, 3.0, weight)
-        where = _mask(random, shape, mask)
-        return random.standard_normal(shape), random.random(shape), where, w
+        pair = _weights(random, positive), _weights(random, weight)
+        where = drawn_mask(random, shape, mask)
+        return random.standard_normal(shape), random.random(shape), where, *pair
 
     return Case(make, static)
 
@@ -109,23 +79,27 @@ BINARY_CROSS_ENTROPY = {
     "sum": _binary(4, 3, reduction="sum"),
     "none": _binary(4, 3, reduction="none"),
     "one number": _binary(),
-    "one weight": _binary(4, 3, weight=()),
-    "weights, where": _binary(4, 3, weight=(3,), mask=True),
+    "one positive weight": _binary(4, 3, positive=()),
+    "positive weights, where": _binary(4, 3, positive=(3,), mask=True),
+    "weights": _binary(4, 3, weight=(4, 1)),
+    "every option": _binary(4, 3, positive=(3,), weight=(4, 3), mask=True, reduction="sum"),
     "no examples": _binary(0, 3),
 }
 
 
-def _coins(*shape: int, mask: bool = False, **static: Any) -> Case:
+def _coins(*shape: int, weight: tuple | None = None, mask: bool = False, **static: Any) -> Case:
     def make(random: Generator) -> tuple:
-        where = _mask(random, shape, mask)
-        return random.uniform(0.1, 0.9, shape), random.random(shape), where
+        where = drawn_mask(random, shape, mask)
+        coins = random.uniform(0.1, 0.9, shape), random.random(shape)
+        return *coins, where, _weights(random, weight)
 
     return Case(make, static)
 
 
-def _binary_pair(*shape: int, mask: bool = False, **static: Any) -> Case:
+def _weighted(*shape: int, weight: tuple | None = None, mask: bool = False, **static: Any) -> Case:
     def make(random: Generator) -> tuple:
-        return _binary(*shape, mask=mask).make(random)[:3]
+        logits, targets, where, _, w = _binary(*shape, weight=weight, mask=mask).make(random)
+        return logits, targets, where, w
 
     return Case(make, static)
 
@@ -133,7 +107,7 @@ def _binary_pair(*shape: int, mask: bool = False, **static: Any) -> Case:
 def _counted(*shape: int, mask: bool = False, **static: Any) -> Case:
     def make(random: Generator) -> tuple:
         rates, counts = random.uniform(0.2, 4.0, shape), random.poisson(2.0, shape).astype(float)
-        return rates, counts, _mask(random, shape, mask)
+        return rates, counts, drawn_mask(random, shape, mask)
 
     return Case(make, static)
 
@@ -149,8 +123,8 @@ POISSON_NLL = {
 
 def _sets(*shape: int, mask: bool = False, **static: Any) -> Case:
     def make(random: Generator) -> tuple:
-        probs, targets, _ = _coins(*shape).make(random)
-        return probs, targets, _mask(random, shape[:-1], mask)
+        probs, targets, *_ = _coins(*shape).make(random)
+        return probs, targets, drawn_mask(random, shape[:-1], mask)
 
     return Case(make, static)
 
@@ -165,35 +139,37 @@ SOFT_DICE = {
 
 
 def _sure(random: Generator) -> tuple:
-    return np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.5, 0.5, 1.0]), None
+    return np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.5, 0.5, 1.0]), None, None
 
 
 SIGMOID_FOCAL = {
-    "mean": _binary_pair(6),
-    "sum, alpha": _binary_pair(4, 3, alpha=0.25, reduction="sum"),
-    "where, none": _binary_pair(9, mask=True, gamma=0.5, reduction="none"),
-    "gamma 0": _binary_pair(4, gamma=0.0),
-    "no examples": _binary_pair(0, 3),
+    "mean": _weighted(6),
+    "sum, alpha": _weighted(4, 3, alpha=0.25, reduction="sum"),
+    "where, none": _weighted(9, mask=True, gamma=0.5, reduction="none"),
+    "gamma 0": _weighted(4, gamma=0.0),
+    "weights": _weighted(4, 3, weight=(3,), mask=True),
+    "no examples": _weighted(0, 3),
 }
 BERNOULLI_NLL = {
     "mean": _coins(6),
     "sum": _coins(4, 3, reduction="sum"),
     "where, none": _coins(9, mask=True, reduction="none"),
     "0 and 1": Case(_sure),
+    "weights": _coins(4, 3, weight=(4, 1), mask=True),
     "no examples": _coins(0, 3),
 }
 GAUSSIAN_NLL = {
-    "mean": _normals(6, arrays=3),
-    "sum, full": _normals(4, 3, arrays=3, reduction="sum", full=True),
-    "where, none": _normals(9, arrays=3, mask=True, reduction="none"),
-    "no examples": _normals(0, 3, arrays=3),
+    "mean": normals(6, arrays=3),
+    "sum, full": normals(4, 3, arrays=3, reduction="sum", full=True),
+    "where, none": normals(9, arrays=3, mask=True, reduction="none"),
+    "no examples": normals(0, 3, arrays=3),
 }
 
 
 def _distributions(*shape: int, mask: bool = False, **static: Any) -> Case:
     def make(random: Generator) -> tuple:
         log_q, p = (random.dirichlet(np.ones(shape[-1]), shape[:-1]) for _ in range(2))
-        return np.log(log_q), p, _mask(random, shape[:-1], mask)
+        return np.log(log_q), p, drawn_mask(random, shape[:-1], mask)
 
     return Case(make, static)
 
@@ -212,10 +188,10 @@ KL_DIVERGENCE = {
     "no examples": _distributions(0, 5),
 }
 GAUSSIAN_KL = {
-    "mean": _normals(6, 5, rows=True),
-    "sum": _normals(2, 3, 4, rows=True, reduction="sum"),
-    "where, none": _normals(6, 5, rows=True, mask=True, reduction="none"),
-    "no examples": _normals(0, 5, rows=True),
+    "mean": normals(6, 5, rows=True),
+    "sum": normals(2, 3, 4, rows=True, reduction="sum"),
+    "where, none": normals(6, 5, rows=True, mask=True, reduction="none"),
+    "no examples": normals(0, 5, rows=True),
 }
 
 
@@ -239,7 +215,7 @@ def _classes(
         hard = random.integers(0, 5, examples)
         labels = random.dirichlet(np.ones(5), examples) if soft else hard
         weights = random.uniform(0.5, 2.0, (5,)) if weighted else None
-        return outputs(random, examples), labels, weights, _mask(random, examples, mask)
+        return outputs(random, examples), labels, weights, drawn_mask(random, examples, mask)
 
     return Case(make, static)
 

@@ -58,6 +58,21 @@ def check_range(
         )
 
 
+def check_signs(op: str, name: str, values: Any, counts: Any) -> None:
+    """Raise unless the values that count are −1 or 1; traced values cannot be looked at."""
+    if is_traced(values) or is_traced(counts):
+        return
+    known = np.asarray(values) if counts is None else np.asarray(values)[np.asarray(counts)]
+    strange = known[~np.isin(known, (-1, 1))]
+    require(
+        not strange.size,
+        op,
+        f"{name} of -1 and 1",
+        strange[0] if strange.size else "none",
+        f"Of labels 0 and 1 they are 2 * labels - 1. {BY_WHERE}",
+    )
+
+
 def alike(*names: str, rows: bool = False) -> Callable[..., None]:
     """A check: the first is floating, the others have its shape, and a mask fits the losses.
 
@@ -106,6 +121,30 @@ def smoothed(op: str, *, smooth: float, **given: Any) -> None:
     alike("probs", "targets", rows=True)(op, **given)
 
 
+def weighed(*names: str) -> Callable[..., None]:
+    """A check: the arrays are alike, and a weight broadcasts to the losses."""
+
+    def _are_weighed(op: str, *, weight: Array | None, **given: Any) -> None:
+        alike(*names)(op, **given)
+        _check_broadcasts(op, "weight", weight, names[0], jnp.shape(given[names[0]]))
+
+    return _are_weighed
+
+
+def _check_broadcasts(
+    op: str, name: str, weight: Array | None, whole: str, shape: tuple[int, ...]
+) -> None:
+    sizes = () if weight is None else jnp.shape(weight)
+    fits = zip(sizes[::-1], shape[::-1], strict=False)
+    require(
+        len(sizes) <= len(shape) and all(n in (1, m) for n, m in fits),
+        op,
+        f"{name} that broadcasts to the {whole}' shape {shape}",
+        f"shape {sizes}",
+        "Pass one number, or one for each output on the last axis.",
+    )
+
+
 def focused(op: str, *, gamma: float, alpha: float | None, **given: Any) -> None:
     """Raise unless the targets have the shape of the logits, and the two numbers their ranges."""
     require(
@@ -118,7 +157,7 @@ def focused(op: str, *, gamma: float, alpha: float | None, **given: Any) -> None
         alpha,
         "It weighs the positive part, and 1 - alpha the negative.",
     )
-    alike("logits", "targets")(op, **given)
+    weighed("logits", "targets")(op, **given)
 
 
 def binary(
@@ -128,20 +167,13 @@ def binary(
     targets: Array,
     where: Array | None,
     pos_weight: Array | None,
+    weight: Array | None,
     reduction: str,
 ) -> None:
-    """Raise unless the targets have the shape of the logits, to which the weight broadcasts."""
-    pair = alike("logits", "targets")
-    pair(op, logits=logits, targets=targets, where=where, reduction=reduction)
-    shape, sizes = jnp.shape(logits), () if pos_weight is None else jnp.shape(pos_weight)
-    fits = zip(sizes[::-1], shape[::-1], strict=False)
-    require(
-        len(sizes) <= len(shape) and all(n in (1, m) for n, m in fits),
-        op,
-        f"pos_weight that broadcasts to the logits' shape {shape}",
-        f"shape {sizes}",
-        "Pass one number, or one for each output on the last axis.",
-    )
+    """Raise unless the targets have the shape of the logits, to which the weights broadcast."""
+    given = {"logits": logits, "targets": targets, "where": where, "reduction": reduction}
+    weighed("logits", "targets")(op, weight=weight, **given)
+    _check_broadcasts(op, "pos_weight", pos_weight, "logits", jnp.shape(logits))
 
 
 def _check_weights(op: str, weights: Array | None, shape: tuple[int, ...]) -> None:

@@ -226,6 +226,7 @@ def binary_cross_entropy(
     targets: Array,
     where: Array | None = None,
     pos_weight: Array | None = None,
+    weight: Array | None = None,
     *,
     reduction: str = "mean",
 ) -> Array:
@@ -237,6 +238,8 @@ def binary_cross_entropy(
         where: Boolean, of the same shape: which elements count; None for all.
         pos_weight: w, broadcastable to the logits: the weight of the positive part, a constant;
             None for 1.
+        weight: Broadcastable to the logits: by how much each loss is multiplied, constants; None
+            for 1. The mean divides by the number of what counts, as in PyTorch.
         reduction: "mean", "sum" or "none".
 
     Returns:
@@ -283,6 +286,7 @@ def sigmoid_focal(
     logits: Array,
     targets: Array,
     where: Array | None = None,
+    weight: Array | None = None,
     *,
     gamma: float = 2.0,
     alpha: float | None = None,
@@ -297,6 +301,8 @@ def sigmoid_focal(
         logits: z, of any shape, finite, before any sigmoid.
         targets: t from 0 to 1, of the same shape. They get a gradient.
         where: Boolean, of the same shape: which elements count; None for all.
+        weight: Broadcastable to the logits: by how much each loss is multiplied, constants; None
+            for 1. The mean divides by the number of what counts, as in PyTorch.
         gamma: γ, 0 or more; with 0 and no `alpha` it is `binary_cross_entropy`.
         alpha: α, the weight of the positive part; None weighs neither.
         reduction: "mean", "sum" or "none".
@@ -306,7 +312,7 @@ def sigmoid_focal(
 
     Raises:
         TypeError: If the logits are not floating or `where` is not boolean.
-        ValueError: If the shapes differ, or an option or a concrete target is out of range.
+        ValueError: If a shape does not fit, or an option or a concrete target is out of range.
 
     >>> print(f"{sigmoid_focal(jnp.zeros(2), jnp.array([0.0, 1.0])):.4f}")  # ln 2 / 4
     0.1733

@@ -9,7 +9,7 @@ from ...types import Array
 from ..fast.rows import sum_over
 from ..shared.masks import masked
 from . import cases
-from .checks import alike, one_class
+from .checks import alike, one_class, weighed
 from .labels import check_labels, class_weights, counts_of, label_weights, mean_over_labels
 from .loss import loss
 from .reduction import each, reduce
@@ -166,11 +166,16 @@ def _bernoulli_nll_backward(res, dy):
 @loss(
     _bernoulli_nll_backward,
     cases=cases.BERNOULLI_NLL,
-    check=alike("probs", "targets"),
+    check=weighed("probs", "targets"),
     ranges={"probs": (0, 1), "targets": (0, 1)},
 )
 def bernoulli_nll(
-    probs: Array, targets: Array, where: Array | None = None, *, reduction: str = "mean"
+    probs: Array,
+    targets: Array,
+    where: Array | None = None,
+    weight: Array | None = None,
+    *,
+    reduction: str = "mean",
 ) -> Array:
     """-(t ln p + (1 - t) ln(1 - p)), elementwise: binary cross-entropy from probabilities.
 
@@ -182,6 +187,8 @@ def bernoulli_nll(
         probs: p from 0 to 1, of any shape.
         targets: t from 0 to 1, of the same shape. They get a gradient.
         where: Boolean, of the same shape: which elements count; None for all.
+        weight: Broadcastable to the probabilities: by how much each loss is multiplied, constants;
+            None for 1. The mean divides by the number of what counts, as in PyTorch.
         reduction: "mean", "sum" or "none".
 
     Returns:
@@ -189,7 +196,7 @@ def bernoulli_nll(
 
     Raises:
         TypeError: If the probabilities are not floating or `where` is not boolean.
-        ValueError: If the shapes differ, or `reduction` or a concrete number is out of range.
+        ValueError: If a shape does not fit, or `reduction` or a concrete number is out of range.
 
     >>> print(f"{bernoulli_nll(jnp.array([0.5, 1.0]), jnp.array([1.0, 1.0])):.4f}")  # ½ ln 2
     0.3466

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from ...types import Array
 from ..fast.rows import sum_over
-from . import cases
+from . import margin_cases as cases
 from .checks import alike
 from .loss import loss
 
@@ -23,7 +23,7 @@ def _hinge_backward(res, dy, *, margin):
     _hinge_backward,
     cases=cases.HINGE,
     check=alike("scores", "targets"),
-    ranges={"targets": (-1, 1)},
+    signs=("targets",),
     nodiff=("targets",),
 )
 def hinge(
@@ -48,7 +48,8 @@ def hinge(
 
     Raises:
         TypeError: If the scores are not floating or `where` is not boolean.
-        ValueError: If the shapes differ, or `reduction` or a concrete target is out of range.
+        ValueError: If the shapes differ, `reduction` is unknown, or a concrete target neither −1
+            nor 1.
 
     >>> hinge(jnp.array([0.5, 3.0]), jnp.array([-1, 1]), reduction="none").tolist()
     [1.5, 0.0]
@@ -72,7 +73,7 @@ def _margin_ranking_backward(res, dy, *, margin):
     _margin_ranking_backward,
     cases=cases.MARGIN_RANKING,
     check=alike("first", "second", "targets"),
-    ranges={"targets": (-1, 1)},
+    signs=("targets",),
     nodiff=("targets",),
 )
 def margin_ranking(
@@ -99,13 +100,14 @@ def margin_ranking(
 
     Raises:
         TypeError: If the first scores are not floating or `where` is not boolean.
-        ValueError: If the shapes differ, or `reduction` or a concrete target is out of range.
+        ValueError: If the shapes differ, `reduction` is unknown, or a concrete target neither −1
+            nor 1.
 
     >>> low, high = jnp.array([1.0, 1.0]), jnp.array([3.0, 3.0])
     >>> margin_ranking(low, high, jnp.array([1, -1]), reduction="none").tolist()
     [2.0, 0.0]
 
-    Reference: Joachims, "Optimizing Search Engines Using Clickthrough Data", 2002, section 4.2.
+    Reference: Joachims, "Optimizing Search Engines Using Clickthrough Data", 2002, section 4.
     """
     return _above_zero(margin - targets * (first - second))
 
