@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import funcnet as fn
@@ -24,6 +25,38 @@ def test_round_trip(saved):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == b.dtype
     assert [file.name for file in path.parent.iterdir()] == ["w.npz"]
+
+
+OPTIMIZERS = {
+    "adam": optax.adam(1e-2),
+    "parted": optax.multi_transform(
+        {"w": fn.averaged(optax.MultiSteps(optax.adamw(1e-2), 2)), "b": optax.set_to_zero()},
+        lambda params: fn.tree.labels(params, {"*/w": "w"}, "b"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_goes_on_from_a_state_on_disk_as_if_it_had_not_stopped(name, tmp_path):
+    net = fn.serial(fn.Dense(4), fn.Dropout(0.5), fn.BatchNorm())
+    step = fn.make_step(net, fn.squared_error, OPTIMIZERS[name])
+    batches = np.random.default_rng(0).normal(size=(6, 2, 8, 4)).astype(np.float32)
+
+    def trained(state, batches):
+        for x, y in batches:
+            state, _ = step.update(state, (x, y))
+        return state
+
+    key = jax.random.key(0)
+    whole = trained(step.init(key, batches[0, 0]), batches)
+    save_weights(tmp_path / "half.npz", trained(step.init(key, batches[0, 0]), batches[:3]))
+    like = jax.eval_shape(step.init, key, batches[0, 0])
+    half, nothing = load_weights(tmp_path / "half.npz", like)
+    assert nothing == {}
+    assert int(half.step) == 3
+    assert jax.tree.structure(half) == jax.tree.structure(whole)
+    for a, b in zip(*map(jax.tree.leaves, (trained(half, batches[3:]), whole)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_another_network_lists_every_fault_at_once(saved):

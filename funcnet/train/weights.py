@@ -24,6 +24,12 @@ def save_weights(path: str | Path, params: Params, state: State | None = None) -
 
     The file appears whole or not at all.
 
+    Args:
+        path: Where to write.
+        params: The parameters; or any tree of arrays, such as a whole `TrainState`, from which
+            training goes on.
+        state: The network's state, if it is not among them.
+
     Raises:
         ValueError: If `path` cannot be written, or two arrays have one path.
         TypeError: If there is anything but arrays of numbers, such as a random key.
@@ -67,8 +73,9 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
 
     Args:
         path: What `save_weights` wrote.
-        params: The network's parameters, or their shapes, as `net.init` gives them.
-        state: The same for its state.
+        params: The network's parameters, or their shapes, as `net.init` gives them; of a
+            `TrainState`, what `step.init` gives.
+        state: The same for the network's state.
 
     Returns:
         `(params, state)`, JAX's arrays; of a dtype that JAX computes in only with
