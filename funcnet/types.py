@@ -1,6 +1,7 @@
 """The words every floor shares: the array types, and the one form of an error message."""
 
 import operator
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import jax
@@ -69,6 +70,8 @@ def shown(x: Any) -> str:
 
     >>> print(shown(3), shown("a"), shown((4, 5)), shown(len), shown(jax.numpy.ones((2, 3))))
     3 'a' (4, 5) the function len float32 of shape (2, 3)
+    >>> print(shown(iter([1, 2])))
+    a list_iterator
     """
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return f"{x.dtype} of shape {tuple(x.shape)}"
@@ -76,6 +79,6 @@ def shown(x: Any) -> str:
         return f"the class {x.__name__}"
     if callable(x) and hasattr(x, "__name__"):
         return f"the function {x.__name__}"
-    leaves = jax.tree.leaves(x, is_leaf=lambda leaf: leaf is None)
+    leaves = jax.tree.leaves(x, is_leaf=lambda leaf: leaf is None or isinstance(leaf, Iterator))
     plain = all(isinstance(leaf, str | int | float | complex | None) for leaf in leaves)
     return repr(x) if plain and len(repr(x)) < 60 else f"a {type(x).__name__}"

@@ -357,6 +357,15 @@ REFUSED = {
         (X,),
         r"fit: expected data as a tuple of arrays, .*, got tuple of 1\. Give \(x, y\)",
     ),
+    "batches": (
+        ((X, Y) for _ in range(3)),
+        r"fit: expected data as a tuple of arrays, the inputs and then the target, got a "
+        r"generator\. Give \(x, y\); batches that come one by one go to a loop over",
+    ),
+    "batches by name": (
+        {"x": X, "y": Y},
+        r"fit: expected data as a tuple of arrays, .*, got dict of 2\. Give \(x, y\); batches",
+    ),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..figures import Figure
 from ..nn.layer import Layer
-from ..types import Array, require
+from ..types import Array, require, shown
 from .arrays import Data, check_lengths, finite_in
 from .history import COUNTERS, VALIDATION
 from .step import TrainState
@@ -25,12 +25,15 @@ def arrays_of(name: str, data: Any, where: str = "fit") -> tuple[np.ndarray, ...
         "Call fit(net, criterion, optimizer, data.train, validation=data.test, ...).",
         TypeError,
     )
+    in_batches = hasattr(data, "__iter__") and not isinstance(data, tuple | list)
     require(
         isinstance(data, tuple | list) and len(data) >= 2,
         where,
         f"{name} as a tuple of arrays, the inputs and then the target",
-        f"{type(data).__name__} of {len(data)}" if hasattr(data, "__len__") else repr(data),
-        "Give (x, y).",
+        f"{type(data).__name__} of {len(data)}" if hasattr(data, "__len__") else shown(data),
+        "Give (x, y); batches that come one by one go to a loop over the step of make_step."
+        if in_batches and not hasattr(data, "shape")
+        else "Give (x, y).",
         TypeError,
     )
     last = len(data) - 1
