@@ -141,7 +141,9 @@ from .ops.sequences.attention_weights import attention_weights as attention_weig
 from .ops.sequences.elman import elman as elman
 from .ops.sequences.gru import gru as gru
 from .ops.sequences.lstm import lstm as lstm
+from .ops.sequences.rotary import llama3_frequencies as llama3_frequencies
 from .ops.sequences.rotary import rotary as rotary
+from .ops.sequences.rotary import rotary_frequencies as rotary_frequencies
 from .rules.prove import prove as prove
 from .rules.prove import prove_all as prove_all
 from .rules.rule import RULES as RULES

@@ -86,6 +86,21 @@ OPS = rows(
     "and so on.",
     partial(fn.rotary, Q, base=0),
     "rotary: expected a base above 0, got 0. The usual one is 10000.",
+    partial(fn.rotary, Q, width=5),
+    "rotary: expected an even width from 2 to 6, the numbers of a head, got 5. Pass None to turn "
+    "all of them.",
+    partial(fn.rotary, Q, None, jnp.ones(4)),
+    "rotary: expected frequencies of shape (pairs up to 3,), got shape (4,). One belongs to each "
+    "pair of numbers that is turned.",
+    partial(fn.rotary, Q, None, jnp.ones(3), width=4),
+    "rotary: expected frequencies of shape (2,), got shape (3,). One belongs to each pair of "
+    "numbers that is turned.",
+    partial(fn.rotary, Q, None, None, jnp.ones((4, 2))),
+    "rotary: expected angles of shape (3, pairs up to 3) or (2, 3, pairs up to 3), got shape (4, "
+    "2). One belongs to each pair of numbers at each position.",
+    partial(fn.rotary, Q, jnp.arange(3), None, jnp.ones((3, 2))),
+    "rotary: expected angles alone, got positions or frequencies beside them. The angles are the "
+    "product of the two.",
     partial(fn.swiglu, ROWS, ROWS, ROWS, ROWS),
     "swiglu: expected w_gate of shape (3, hidden), as x has shape (2, 3), got shape (2, 3). The "
     "inputs are the last axis of x and the first of a weight.",
@@ -153,6 +168,10 @@ OTHERS = rows(
     lambda: fn.AttentionPool(2).init(KEY, SEQUENCE, SEQUENCE > 0),
     "attention_pool: expected a boolean mask of shape (2, 5), one for each token, got bool of "
     "shape (2, 5, 8). Compare: mask = ids != 0.",
+    lambda: fn.llama3_frequencies(ROWS, low_freq_factor=4.0),
+    "llama3_frequencies: expected a factor and a length above 0, and low_freq_factor above 0 and "
+    "below high_freq_factor, got factor=8.0, low_freq_factor=4.0, high_freq_factor=4.0, "
+    "length=8192. Those of Llama 3.1 are 8, 1, 4 and 8192.",
     lambda: sample(fn.nets.EncoderDecoder(5, length=4, **SMALL), {}, IDS, 1, KEY, source=TOKENS),
     "sample: expected a source of integers (batch, time), one for each of 1 prompts, got int32 of "
     "shape (2, 3). Each prompt begins the translation of one source.",

@@ -175,12 +175,19 @@ def test_large_scores_do_not_overflow():
     assert fn.attention(q, k, v, scale=1e30).ravel().tolist() == [3, 5]
 
 
-def rotary(x, positions=None, *, interleaved=False, base=10000.0):
+def rotary(
+    x, positions=None, frequencies=None, angles=None,
+    *, interleaved=False, base=10000.0, width=None,
+):  # fmt: skip
     at = np.arange(x.shape[1]) if positions is None else positions
-    half, y = x.shape[3] // 2, np.zeros_like(x)
-    turns = np.exp(1j * at[..., None, None] * base ** (-np.arange(half) / half))
-    first, second = (slice(0, None, 2), slice(1, None, 2)) if interleaved else (
-        slice(None, half), slice(half, None))  # fmt: skip
+    half, y = (x.shape[3] if width is None else width) // 2, x.copy()
+    if frequencies is None:
+        frequencies = base ** (-np.arange(half) / half)
+    if angles is None:
+        angles = at[..., None] * frequencies
+    half, turns = angles.shape[-1], np.exp(1j * angles[..., None, :])
+    first, second = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if interleaved else (
+        slice(None, half), slice(half, 2 * half))  # fmt: skip
     turned = (x[..., first] + 1j * x[..., second]) * turns
     y[..., first], y[..., second] = turned.real, turned.imag
     return y
@@ -195,8 +202,40 @@ def test_rotary_turns_pairs_as_complex_numbers():
         ((x,), {"interleaved": True, "base": 100.0}),
         ((x, np.array([4, 7, 9])), {}),
         ((x, np.array([[4, 7, 9], [0, 1, 5]])), {}),
+        ((x,), {"width": 2}),
+        ((draw(2, 3, 2, 7),), {"width": 4, "interleaved": True}),
     ]
     assert_agrees(fn.rotary, rotary, rows)
+
+
+@pytest.mark.usefixtures("x64")
+def test_rotary_by_own_frequencies_and_angles_which_are_constants():
+    x, at, own = draw(2, 3, 1, 5), np.array([1, 5, 6]), np.array([1.5, 0.2])
+    for options in ({}, {"interleaved": True}, {"width": 4}):
+        expected = rotary(x, at, own, **options)
+        close(fn.rotary(x, at, own, **options), expected, 1e-12)
+        angles = at[:, None] * own
+        close(fn.rotary(x, None, None, angles, **options), expected, 1e-12)
+        close(fn.rotary(x, None, None, np.stack([angles] * 2), **options), expected, 1e-12)
+    slopes = jax.grad(lambda own: fn.rotary(x, at, own).sum())(jnp.asarray(own))
+    assert not slopes.any()
+
+
+def test_frequencies_of_llama_3(x64):
+    """As its published configuration has them: a head of 128, base 500000, factor 8 and so on."""
+    plain = fn.rotary_frequencies(128, base=500000.0)
+    close(plain, 500000.0 ** (-np.arange(0, 128, 2) / 128), 1e-12)
+    expected = []
+    for f in np.asarray(plain):
+        wavelength = 2 * np.pi / f
+        if wavelength < 8192 / 4:
+            expected.append(f)
+        elif wavelength > 8192 / 1:
+            expected.append(f / 8)
+        else:
+            share = (8192 / wavelength - 1) / (4 - 1)
+            expected.append((1 - share) * f / 8 + share * f)
+    close(fn.llama3_frequencies(plain), expected, 1e-12)
 
 
 def test_the_product_of_turned_vectors_depends_on_their_distance_alone():
@@ -342,6 +381,23 @@ def test_the_base_of_rotary_reaches_the_op():
     net, x = fn.Attention(2, rotary=True, rotary_base=50.0), draw(2, 4, 8).astype("float32")
     params = moved(net, x)
     close(run(net, params, x), by_hand(params, x, turn=partial(rotary, base=50.0)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "op"),
+    [
+        ({"rotary_width": 2}, {"width": 2}),
+        ({"rotary_frequencies": np.array([0.5])}, {"frequencies": np.array([0.5])}),
+    ],
+)
+def test_the_options_of_rotary_reach_the_op_from_the_whole_network(ids, layer, op):
+    x = draw(2, 4, 8).astype("float32")
+    net = fn.Attention(2, causal=True, rotary=True, **layer)
+    params = moved(net, x)
+    close(run(net, params, x), by_hand(params, x, causal=True, turn=partial(rotary, **op)))
+    whole, plain = GPT(rotary=True, **layer), GPT(rotary=True)
+    params = moved(whole, ids)
+    assert abs(run(whole, params, ids) - run(plain, params, ids)).max() > 1e-4
 
 
 def test_self_attention():

@@ -26,6 +26,7 @@ MODELS = {
     "vit": (fn.io.vit, (jnp.asarray(IMAGES.transpose(0, 2, 3, 1), jnp.float32),)),
     "llama": (fn.io.llama, PAIRS[:1]),
     "llama_tied": (fn.io.llama, PAIRS[:1]),
+    "llama_longer": (fn.io.llama, PAIRS[:1]),
 }
 RESNETS = {
     f"resnet{depth}": (
@@ -99,6 +100,24 @@ def test_a_file_goes_there_and_back(stored, name):
     jax.tree.map(np.testing.assert_array_equal, model.read(bare), model.read(theirs))
 
 
+def test_a_part_of_each_head_may_be_turned(stored):
+    """Models of Llama's kind may say so in either place; the tokens' vectors are the inputs."""
+    config = json.loads(str(stored["llama/config"]))
+    rope = config.pop("rope_parameters")
+    net = fn.nets.GPT(
+        19, width=16, depth=2, heads=4, length=8, kv_heads=2, hidden=24, activation="swiglu",
+        norm=fn.RMSNorm, rotary=True, bias=False, tied=False, rotary_base=100.0, rotary_width=2,
+    )  # fmt: skip
+    model = fn.io.llama(config | {"rope_theta": 100.0, "partial_rotary_factor": 0.5})
+    params, _ = model.read(tensors_of(stored, "llama"))
+    expected = jax.jit(net)(params, PAIRS[0])
+    same = fn.io.llama(config | {"rope_parameters": rope | {"partial_rotary_factor": 0.5}})
+    for family in (model, same):
+        close(jax.jit(family.net)(params, PAIRS[0]), expected, "half of each head")
+    whole = fn.io.llama(config | {"rope_parameters": rope}).net
+    assert np.abs(jax.jit(whole)(params, PAIRS[0]) - expected).max() > 1e-3
+
+
 def test_what_does_not_fit_is_named(stored):
     model, theirs = model_of(stored, "gpt2"), tensors_of(stored, "gpt2")
     del theirs["transformer.wpe.weight"]
@@ -116,8 +135,12 @@ def test_a_configuration_that_does_not_fit_is_refused(stored, tmp_path):
     config = json.loads(str(stored["llama/config"]))
     with pytest.raises(ValueError, match=r"^llama: expected a configuration with vocab_size, got "):
         fn.io.llama({k: v for k, v in config.items() if k != "vocab_size"})
-    with pytest.raises(ValueError, match=r"^llama: expected a model with rope_type 'default', got"):
-        fn.io.llama(config | {"rope_parameters": {"rope_type": "llama3"}})
+    with pytest.raises(
+        ValueError, match=r"^llama: expected a rope_type 'default' or 'llama3', got"
+    ):
+        fn.io.llama(config | {"rope_parameters": {"rope_type": "yarn"}})
+    with pytest.raises(ValueError, match=r"^llama: expected a configuration with original_max_pos"):
+        fn.io.llama(config | {"rope_scaling": {"type": "llama3", "factor": 2.0}})
     with pytest.raises(ValueError, match=r"^bert: expected hidden_act among gelu, .*, got 'mish'"):
         fn.io.bert({"vocab_size": 3, "hidden_act": "mish", **dict.fromkeys(SIZES, 2)})
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))

@@ -48,6 +48,8 @@ def Attention(
     w_init: Callable = initializers.lecun_normal(),
     out_init: Callable | None = None,
     rotary_base: float = 10000.0,
+    rotary_width: int | None = None,
+    rotary_frequencies: Array | None = None,
 ) -> Layer:
     """Attention of `heads` heads between four projections: `q`, `k`, `v` and `out`.
 
@@ -80,6 +82,9 @@ def Attention(
         w_init: Draws the projections' weights, as matrices.
         out_init: Draws that of `out`; None for `w_init`.
         rotary_base: The `base` of the op `rotary`.
+        rotary_width: How many numbers of a head it turns; None for all.
+        rotary_frequencies: By how much it turns each pair from one position to the next, `(pairs,)`
+            constants, in place of the base.
 
     Returns:
         A layer named "attention": `(batch, time, features)` to the same shape. The parameters of
@@ -139,7 +144,8 @@ def Attention(
         start = take_state("attention", state, "k", "v", "index")[2] if cache else None
         if rotary:
             at = jnp.arange(x.shape[1]) + (0 if start is None else start)
-            q, k = turned(q, at, base=rotary_base), turned(k, at, base=rotary_base)
+            options = {"base": rotary_base, "width": rotary_width}
+            q, k = (turned(y, at, rotary_frequencies, **options) for y in (q, k))
         full = None
         if cache:
             k, v, full, state = _appended(state, k, v)

@@ -159,6 +159,8 @@ def TransformerBlock(
     w_init: Callable = initializers.lecun_normal(),
     out_init: Callable | None = None,
     rotary_base: float = 10000.0,
+    rotary_width: int | None = None,
+    rotary_frequencies: Array | None = None,
 ) -> Layer:
     """x + attention(norm(x)), and then y + feed_forward(norm(y)); between them perhaps a context.
 
@@ -187,7 +189,9 @@ def TransformerBlock(
         w_init: Draws the weights.
         out_init: Draws those that end a branch: `scaled(init, (2 * depth) ** -0.5)` keeps a deep
             stack's sum from growing, as in GPT-2; None for `w_init`.
-        rotary_base: The `base` of the op `rotary`.
+        rotary_base: The `base` of the op `rotary`; its options that follow are in `Attention`.
+        rotary_width: How many numbers of a head it turns.
+        rotary_frequencies: By how much it turns each pair from one position to the next.
 
     Returns:
         A layer named "transformer_block", with `norm1`, `attention`, `norm2` and `mlp`, and with
@@ -217,6 +221,8 @@ def TransformerBlock(
         causal=causal,
         rotary=rotary,
         rotary_base=rotary_base,
+        rotary_width=rotary_width,
+        rotary_frequencies=rotary_frequencies,
         window=window,
         cache=cache,
         **shared,

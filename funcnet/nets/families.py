@@ -15,7 +15,8 @@ import jax
 from ..interop.safetensors import load_safetensors
 from ..layers.norm import BatchNorm, LayerNorm, RMSNorm
 from ..nn.layer import Layer
-from ..types import Params, State, require, shown
+from ..ops.sequences.rotary import llama3_frequencies, rotary_frequencies
+from ..types import Array, Params, State, require, shown
 from .bert import BERT
 from .family import Family, Settings
 from .gpt import GPT
@@ -93,7 +94,7 @@ def llama(
 
     Raises:
         ValueError: If the configuration lacks something, or asks for what the network has not, such
-            as positions that are scaled.
+            as positions that are scaled in another way than those of Llama 3.1.
 
     >>> config = {
     ...     "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
@@ -106,9 +107,6 @@ def llama(
     """
     get = Settings("llama", config)
     width, heads = get("hidden_size"), get("num_attention_heads")
-    rope = get("rope_parameters", None) or {}
-    scaled = get("rope_scaling", None) or rope
-    Settings("llama", scaled).only({"rope_type": "default", "type": "default"})
     get.only({"hidden_act": "silu", "mlp_bias": False, "head_dim": width // heads})
     tied = get("tie_word_embeddings", False)
     net = GPT(
@@ -117,7 +115,7 @@ def llama(
         kv_heads=get("num_key_value_heads", heads), hidden=get("intermediate_size"),
         activation="swiglu", norm=partial(RMSNorm, eps=get("rms_norm_eps")), rotary=True,
         bias=get("attention_bias", False), cache=cache, logits=logits, tied=tied,
-        rotary_base=rope.get("rope_theta", get("rope_theta", 10000.0)),
+        rotary_frequencies=_frequencies(get, width // heads),
     )  # fmt: skip
     projections = {part: f"self_attn.{part[0]}_proj" for part in ("q", "k", "v", "out")}
     block = {
@@ -131,6 +129,31 @@ def llama(
     head, ignore = ({}, ("lm_head.weight",)) if tied else ({"head": "lm_head"}, ())
     ignore = (*ignore, "*.rotary_emb.inv_freq")
     return Family("llama", net, IDS, {**names, **head}, "model.", ignore=ignore)
+
+
+def _frequencies(get: Settings, head: int) -> Array:
+    """By how much the pairs of a head of this width are turned from one position to the next."""
+    own = get("rope_parameters", None) or {}
+    scaling = Settings(get.name, get("rope_scaling", None) or own)
+    part = own.get("partial_rotary_factor") or get("partial_rotary_factor", None) or 1
+    base = own.get("rope_theta") or get("rope_theta", 10000.0)
+    frequencies = rotary_frequencies(int(head * part), base=base)
+    kind = scaling("rope_type", scaling("type", "default"))
+    require(
+        kind in ("default", "llama3"),
+        get.name,
+        "a rope_type 'default' or 'llama3'",
+        shown(kind),
+        "Give GPT the frequencies of other kinds: rotary_frequencies=array.",
+    )
+    if kind == "default":
+        return frequencies
+    factors = ("factor", "low_freq_factor", "high_freq_factor")
+    return llama3_frequencies(
+        frequencies,
+        length=scaling("original_max_position_embeddings"),
+        **{name: scaling(name) for name in factors},
+    )
 
 
 def bert(config: Mapping[str, Any], *, head: str | None = None) -> Family:

@@ -38,6 +38,8 @@ def GPT(
     logits: bool = True,
     tied: bool = True,
     rotary_base: float = 10000.0,
+    rotary_width: int | None = None,
+    rotary_frequencies: Array | None = None,
 ) -> Layer:
     """Token and position vectors, `depth` causal transformer blocks, and a head tied to the tokens.
 
@@ -64,7 +66,9 @@ def GPT(
         logits: Whether to return logits, and not the two factors that `lm_loss` makes a loss of.
         tied: Whether the head's weights are the tokens' vectors; otherwise it is `head`, a table of
             its own of the same shape.
-        rotary_base: See `TransformerBlock`.
+        rotary_base: See `TransformerBlock`, as for the two options that follow.
+        rotary_width: How many numbers of a head are turned.
+        rotary_frequencies: By how much each pair is turned from one position to the next.
 
     Returns:
         A layer named "gpt": integers `(batch, time)` to logits `(batch, time, vocabulary)`, or to
@@ -98,7 +102,7 @@ def GPT(
         heads, hidden=hidden, activation=activation, norm=norm, drop=drop, kv_heads=kv_heads,
         causal=True, rotary=rotary, bias=bias, chunk=chunk, cache=length if cache else None,
         w_init=draw, out_init=initializers.scaled(draw, (2 * depth) ** -0.5),
-        rotary_base=rotary_base,
+        rotary_base=rotary_base, rotary_width=rotary_width, rotary_frequencies=rotary_frequencies,
     )  # fmt: skip
     names = ["blocks"] if stacked else [f"block_{i}" for i in range(depth)]
     blocks = {name: repeat(block, depth) if stacked else block for name in names}

@@ -43,6 +43,11 @@ def models() -> dict[str, tuple]:
     gpt2 = hf.GPT2Config(vocab_size=19, n_embd=16, n_layer=2, n_head=4, n_positions=8)
     bert = {**TEXT, **labels}
     llama = {**TEXT, "num_key_value_heads": 2, "rope_theta": 100.0}
+    rope = {
+        "rope_type": "llama3", "rope_theta": 100.0, "original_max_position_embeddings": 16,
+        "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    }  # fmt: skip
+    longer = {**llama, "num_attention_heads": 2, "max_position_embeddings": 32}
 
     def of_ids(net: Callable):
         return net(ids).logits
@@ -76,6 +81,11 @@ def models() -> dict[str, tuple]:
         "llama_tied": (
             hf.LlamaForCausalLM,
             hf.LlamaConfig(**llama, tie_word_embeddings=True, attention_bias=True),
+            of_ids,
+        ),
+        "llama_longer": (
+            hf.LlamaForCausalLM,
+            hf.LlamaConfig(**longer, rope_parameters=rope),
             of_ids,
         ),
     }

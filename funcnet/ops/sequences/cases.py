@@ -128,12 +128,25 @@ ATTENTION_WEIGHTS = {
 
 
 def _later(random: Generator) -> tuple:
-    return random.standard_normal((2, 3, 2, 4)), np.array([[0, 1, 2], [7, 8, 9]])
+    return random.standard_normal((2, 3, 2, 4)), np.array([[0, 1, 2], [7, 8, 9]]), None, None
+
+
+def _own_frequencies(random: Generator) -> tuple:
+    frequencies = np.array([1.0, 0.25, 0.125])
+    return random.standard_normal((2, 3, 1, 7)), np.array([2, 5, 9]), frequencies, None
+
+
+def _own_angles(random: Generator) -> tuple:
+    angles = random.standard_normal((2, 3, 1))
+    return random.standard_normal((2, 3, 2, 5)), None, None, angles
 
 
 ROTARY = {
-    "halves": normal_case((2, 3, 2, 4), None),
-    "interleaved": normal_case((2, 3, 1, 6), None, interleaved=True),
+    "halves": normal_case((2, 3, 2, 4), None, None, None),
+    "interleaved": normal_case((2, 3, 1, 6), None, None, None, interleaved=True),
     "positions, base": Case(_later, {"base": 500.0}),
-    "none": normal_case((2, 0, 2, 4), None),
+    "part of a head": normal_case((2, 3, 1, 7), None, None, None, interleaved=True, width=4),
+    "frequencies": Case(_own_frequencies),
+    "angles": Case(_own_angles, {"width": 2}),
+    "none": normal_case((2, 0, 2, 4), None, None, None),
 }

@@ -114,17 +114,27 @@ def elman(
     )
 
 
-def rotary(op: str, *, x: Array, positions: Array | None, base: float) -> None:
+def rotary(
+    op: str,
+    *,
+    x: Array,
+    positions: Array | None,
+    frequencies: Array | None,
+    angles: Array | None,
+    base: float,
+    width: int | None,
+) -> None:
     """Raise unless the arguments of `rotary` fit."""
     floating(op, x)
+    given = frequencies if angles is None else angles
     require(
-        jnp.ndim(x) == 4 and x.shape[3] % 2 == 0,
+        jnp.ndim(x) == 4 and not (given is None and width is None and x.shape[3] % 2),
         op,
         "x of rank 4 (batch, time, heads, width) with an even width",
         f"shape {jnp.shape(x)}",
         "Its numbers are turned in pairs, head by head.",
     )
-    batch, time = x.shape[:2]
+    batch, time, _, each = x.shape
     require(
         positions is None or jnp.shape(positions) in ((time,), (batch, time), (1, time)),
         op,
@@ -133,6 +143,68 @@ def rotary(op: str, *, x: Array, positions: Array | None, base: float) -> None:
         "Pass None for 0, 1, 2, and so on.",
     )
     require(base > 0, op, "a base above 0", base, "The usual one is 10000.")
+    require(
+        width is None or (is_whole(width, 2) and width % 2 == 0 and width <= each),
+        op,
+        f"an even width from 2 to {each}, the numbers of a head",
+        shown(width),
+        "Pass None to turn all of them.",
+    )
+    most = each // 2 if width is None else width // 2
+    _check_angles(op, positions, frequencies, angles, (batch, time), most, exact=width is not None)
+
+
+def _check_angles(
+    op: str,
+    positions: Array | None,
+    frequencies: Array | None,
+    angles: Array | None,
+    steps: tuple[int, int],
+    most: int,
+    *,
+    exact: bool,
+) -> None:
+    """Raise unless these are for `most` pairs, or `exact` is false and they are for fewer."""
+    (batch, time), pairs = steps, f"{most}" if exact else f"pairs up to {most}"
+
+    def fits(x: Array | None, *before: tuple[int, ...]) -> bool:
+        if x is None:
+            return True
+        *leading, n = jnp.shape(x) or (-1,)
+        return tuple(leading) in before and (n == most if exact else 0 <= n <= most)
+
+    require(
+        fits(frequencies, ()),
+        op,
+        f"frequencies of shape ({pairs},)",
+        f"shape {frequencies is not None and jnp.shape(frequencies)}",
+        "One belongs to each pair of numbers that is turned.",
+    )
+    require(
+        fits(angles, (time,), (batch, time), (1, time)),
+        op,
+        f"angles of shape ({time}, {pairs}) or ({batch}, {time}, {pairs})",
+        f"shape {angles is not None and jnp.shape(angles)}",
+        "One belongs to each pair of numbers at each position.",
+    )
+    require(
+        angles is None or (positions is None and frequencies is None),
+        op,
+        "angles alone",
+        "positions or frequencies beside them",
+        "The angles are the product of the two.",
+    )
+
+
+def llama3_frequencies(factor: float, low: float, high: float, length: int) -> None:
+    """Raise unless the arguments of `llama3_frequencies` fit."""
+    require(
+        factor > 0 and 0 < low < high and length > 0,
+        "llama3_frequencies",
+        "a factor and a length above 0, and low_freq_factor above 0 and below high_freq_factor",
+        f"factor={factor}, low_freq_factor={low}, high_freq_factor={high}, length={length}",
+        "Those of Llama 3.1 are 8, 1, 4 and 8192.",
+    )
 
 
 def attention(
