@@ -14,13 +14,9 @@ from .figures import Mean as Mean
 from .layers import initializers as initializers
 from .layers.attention import Attention as Attention
 from .layers.attention_pool import AttentionPool as AttentionPool
-from .layers.conv import AdaptivePool as AdaptivePool
-from .layers.conv import AvgPool as AvgPool
 from .layers.conv import Conv as Conv
 from .layers.conv import ConvTranspose as ConvTranspose
 from .layers.conv import Flatten as Flatten
-from .layers.conv import GlobalPool as GlobalPool
-from .layers.conv import MaxPool as MaxPool
 from .layers.dropout import Dropout as Dropout
 from .layers.dropout import DropPath as DropPath
 from .layers.glue import Bias as Bias
@@ -37,6 +33,11 @@ from .layers.norm import InstanceNorm as InstanceNorm
 from .layers.norm import LayerNorm as LayerNorm
 from .layers.norm import LocalResponseNorm as LocalResponseNorm
 from .layers.norm import RMSNorm as RMSNorm
+from .layers.pool import AdaptivePool as AdaptivePool
+from .layers.pool import AvgPool as AvgPool
+from .layers.pool import GlobalPool as GlobalPool
+from .layers.pool import MaxPool as MaxPool
+from .layers.pool import MaxUnpool as MaxUnpool
 from .layers.position import LearnedPositions as LearnedPositions
 from .layers.position import SinusoidalPositions as SinusoidalPositions
 from .layers.position import TimeEmbedding as TimeEmbedding
@@ -103,6 +104,8 @@ from .ops.images.pool import max_pool as max_pool
 from .ops.images.resize import pixel_shuffle as pixel_shuffle
 from .ops.images.resize import pixel_unshuffle as pixel_unshuffle
 from .ops.images.resize import resize as resize
+from .ops.images.unpool import max_pool_with_indices as max_pool_with_indices
+from .ops.images.unpool import max_unpool as max_unpool
 from .ops.losses.cross_entropy import cross_entropy as cross_entropy
 from .ops.losses.ctc import ctc_loss as ctc_loss
 from .ops.losses.distances import absolute_error as absolute_error

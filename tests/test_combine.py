@@ -200,8 +200,8 @@ CHANGES_KIND = {
     "conv in groups", "conv transpose", "ddpm", "dense", "dense without bias", "einsum", "embed",
     "ensemble",
     "flatten", "global average", "global maximum", "gpt", "gru", "lenet", "lstm", "max pool",
-    "mlp", "pad", "parallel", "pixel shuffle", "reshape", "resize", "resnet", "rnn", "serial",
-    "time embedding", "vae", "vit",
+    "max pool with indices", "max unpool", "mlp", "pad", "parallel", "pixel shuffle", "reshape",
+    "resize", "resnet", "rnn", "serial", "time embedding", "vae", "vit",
 }  # fmt: skip
 """What cannot be repeated, since its output is of another shape or dtype than its input."""
 

@@ -392,6 +392,8 @@ TAKES_INTEGERS = {
     "conv",
     "pad",
     "max_pool",
+    "max_pool_with_indices",
+    "max_unpool",
     "global_max_pool",
     "adaptive_max_pool",
 }

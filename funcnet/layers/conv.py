@@ -1,18 +1,15 @@
-"""Convolution, pooling, and the step from images to rows."""
+"""Convolution, and the step from images to rows."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from ..nn.layer import Layer, pure, stateless, take
-from ..ops.images.adaptive_pool import adaptive_avg_pool, adaptive_max_pool
 from ..ops.images.checks import number_per_axis
 from ..ops.images.conv import conv
 from ..ops.images.conv_transpose import conv_transpose
-from ..ops.images.pool import avg_pool, global_avg_pool, global_max_pool, max_pool
 from ..ops.shared.windows import Padding, per_axis
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
@@ -192,151 +189,6 @@ def _kernel(where: str, kernel: int | Sequence[int], x: Array) -> tuple[int, ...
     )
     number_per_axis(where, "kernel", kernel, rank - 2)
     return per_axis(kernel, rank - 2)
-
-
-def MaxPool(
-    window: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: Padding = "VALID",
-    *,
-    dilation: int | Sequence[int] = 1,
-    ceil_mode: bool = False,
-) -> Layer:
-    """The largest of each window, channel by channel; see `fn.max_pool`.
-
-    Args:
-        window: Length of the window, one for all spatial axes or one for each.
-        stride: Distance between windows, likewise; None for the window itself.
-        padding: As in `Conv`; padding never wins.
-        dilation: Distance between the taps of a window, one for all spatial axes or one for each.
-        ceil_mode: Whether what the last window would leave out gets one more.
-
-    Returns:
-        A layer named "max_pool".
-
-    Raises:
-        ValueError: When applied, if the window, stride or padding does not fit the input.
-
-    >>> MaxPool(2)({}, jnp.ones((1, 8, 6, 3))).shape
-    (1, 4, 3, 3)
-    """
-
-    def apply(x: Array) -> Array:
-        return max_pool(
-            x,
-            window=window,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            ceil_mode=ceil_mode,
-        )
-
-    return pure(apply, "max_pool")
-
-
-def AvgPool(
-    window: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: Padding = "VALID",
-    *,
-    count_include_pad: bool = False,
-    dilation: int | Sequence[int] = 1,
-    ceil_mode: bool = False,
-) -> Layer:
-    """The mean of each window, channel by channel; see `fn.avg_pool`.
-
-    Args:
-        window: Length of the window, one for all spatial axes or one for each.
-        stride: Distance between windows, likewise; None for the window itself.
-        padding: As in `Conv`.
-        count_include_pad: Whether the zeros of the padding count as elements of the mean.
-        dilation: Distance between the taps of a window, one for all spatial axes or one for each.
-        ceil_mode: Whether what the last window would leave out gets one more.
-
-    Returns:
-        A layer named "avg_pool", of x, and of the mask `where` if one is given.
-
-    Raises:
-        TypeError: When applied, if the input is not floating.
-        ValueError: When applied, if the window, stride or padding does not fit the input.
-
-    >>> AvgPool(2)({}, jnp.ones((1, 8, 6, 3))).shape
-    (1, 4, 3, 3)
-    """
-
-    def apply(x: Array, where: Array | None = None) -> Array:
-        return avg_pool(
-            x,
-            where,
-            window=window,
-            stride=stride,
-            padding=padding,
-            count_include_pad=count_include_pad,
-            dilation=dilation,
-            ceil_mode=ceil_mode,
-        )
-
-    return pure(apply, "avg_pool")
-
-
-def AdaptivePool(shape: int | Sequence[int], kind: Literal["avg", "max"] = "avg") -> Layer:
-    """The mean or the largest of each of so many bins; see `fn.adaptive_avg_pool`.
-
-    Args:
-        shape: The number of bins along each spatial axis, or one for all.
-        kind: "avg" or "max".
-
-    Returns:
-        A layer named "adaptive_pool": `(batch, *spatial, channels)` to `(batch, *shape, channels)`.
-
-    Raises:
-        TypeError: When applied, if a mean is to be taken of what is not floating.
-        ValueError: If `kind` is neither; when applied, if the numbers do not fit the input.
-
-    >>> AdaptivePool((2, 3))({}, jnp.ones((2, 7, 6, 3))).shape
-    (2, 2, 3, 3)
-    """
-    pools = {"avg": adaptive_avg_pool, "max": adaptive_max_pool}
-    require(
-        kind in pools,
-        "adaptive_pool",
-        'the kind "avg" or "max"',
-        repr(kind),
-        'Write AdaptivePool(7, "avg").',
-    )
-
-    def apply(x: Array) -> Array:
-        return pools[kind](x, shape=shape)
-
-    return pure(apply, "adaptive_pool")
-
-
-def GlobalPool(kind: Literal["avg", "max"] = "avg") -> Layer:
-    """The mean or the largest over all spatial axes, channel by channel.
-
-    Args:
-        kind: "avg" or "max".
-
-    Returns:
-        A layer named "global_pool": `(batch, *spatial, channels)` to `(batch, channels)`; it takes
-        the mask `where` as well.
-
-    Raises:
-        TypeError: When applied, if a mean is to be taken of what is not floating.
-        ValueError: If `kind` is neither; when applied, if there is nothing to pool.
-
-    >>> GlobalPool("max")({}, jnp.ones((2, 8, 6, 3))).shape
-    (2, 3)
-    """
-    kinds = {"avg": global_avg_pool, "max": global_max_pool}
-    require(
-        kind in kinds,
-        "global_pool",
-        'the kind "avg" or "max"',
-        repr(kind),
-        'Write GlobalPool("avg").',
-    )
-    return pure(kinds[kind], "global_pool")
 
 
 def Flatten() -> Layer:

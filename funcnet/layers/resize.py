@@ -1,6 +1,7 @@
 """Images in another size: resizing, pixels from channels, padding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -38,29 +39,46 @@ def Resize(
     >>> Resize(factor=2)({}, jnp.ones((1, 8, 6, 3))).shape
     (1, 16, 12, 3)
     """
-    require(
-        (shape is None) != (factor is None),
-        "resize",
-        "either a shape or a factor",
-        f"shape={shape!r} and factor={factor!r}",
-        "Write Resize(64) or Resize(factor=2).",
-    )
+    lengths = lengths_for("resize", "Resize", shape, factor)
 
     def apply(x: Array) -> Array:
-        lengths = shape if factor is None else _scaled(jnp.shape(x)[1:-1], factor)
-        assert lengths is not None
         return resize(
-            x, shape=lengths, method=method, antialias=antialias, align_corners=align_corners
+            x, shape=lengths(x), method=method, antialias=antialias, align_corners=align_corners
         )
 
     return pure(apply, "resize")
 
 
-def _scaled(sizes: Sequence[int], factor: float | Sequence[float]) -> tuple[int, ...]:
+def lengths_for(
+    where: str,
+    layer: str,
+    shape: int | Sequence[int] | None,
+    factor: float | Sequence[float] | None,
+) -> Callable[[Array], int | Sequence[int]]:
+    """From images to the lengths of the resized ones, by a shape or else by a factor.
+
+    Raises:
+        ValueError: If not one of the two is given; when called, if the factor does not fit.
+    """
+    require(
+        (shape is None) != (factor is None),
+        where,
+        "either a shape or a factor",
+        f"shape={shape!r} and factor={factor!r}",
+        f"Write {layer}(64) or {layer}(factor=2).",
+    )
+
+    def lengths(x: Array) -> int | Sequence[int]:
+        return shape if shape is not None else _scaled(where, jnp.shape(x)[1:-1], factor)
+
+    return lengths
+
+
+def _scaled(where: str, sizes: Sequence[int], factor: Any) -> tuple[int, ...]:
     factors = tuple(factor) if isinstance(factor, Sequence) else (factor,) * len(sizes)
     require(
         len(factors) == len(sizes),
-        "resize",
+        where,
         f"one factor, or one for each of {len(sizes)} spatial axes",
         repr(factor),
         "Write factor=2.",

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from ..layers.conv import Conv, Flatten, MaxPool
+from ..layers.conv import Conv, Flatten
 from ..layers.linear import Dense
+from ..layers.pool import MaxPool
 from ..nn.combine import serial
 from ..nn.layer import Layer
 from ..ops.activations.rectifiers import relu

@@ -6,9 +6,10 @@ from dataclasses import replace
 import jax.numpy as jnp
 
 from ..layers import initializers
-from ..layers.conv import Conv, GlobalPool, MaxPool
+from ..layers.conv import Conv
 from ..layers.linear import Dense
 from ..layers.norm import BatchNorm, norm_of
+from ..layers.pool import GlobalPool, MaxPool
 from ..nn.combine import Bound, network, serial
 from ..nn.layer import Layer
 from ..ops.activations.rectifiers import relu

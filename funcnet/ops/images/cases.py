@@ -1,5 +1,6 @@
 """What proves the ops over windows and edges."""
 
+import numpy as np
 from numpy.random import Generator
 
 from ...rules.rule import Case, normal_case
@@ -96,6 +97,31 @@ MAX_POOL = _POOL | {
     "ceil mode": _ties(1, 6, 5, 2, window=3, stride=2, padding=((1, 0), (0, 1)), ceil_mode=True),
     "ties": _ties(2, 6, 4, 3, window=2),
     "overlapping ties": _ties(2, 7, 9, 3, window=3, stride=2, padding="SAME"),
+}
+MAX_POOL_WITH_INDICES = MAX_POOL | {
+    "many taps": _ties(1, 9, 8, 2, window=(6, 3), stride=2, padding=1),
+    "nothing above padding": Case(
+        lambda random: (np.full((1, 3, 2, 1), -np.inf),),
+        {"window": 2, "stride": 1, "padding": 1},
+    ),
+}
+
+
+def _put(*numbers: int, shape: int | tuple) -> Case:
+    """Numbers and their indices, of which some occur more than once."""
+
+    def make(random: Generator) -> tuple:
+        return random.standard_normal(numbers), random.integers(0, np.prod(shape), numbers)
+
+    return Case(make, {"shape": shape})
+
+
+MAX_UNPOOL = {
+    "two axes": _put(2, 3, 2, 2, shape=(5, 4)),
+    "one axis": _put(2, 4, 3, shape=9),
+    "three axes": _put(1, 2, 1, 3, 2, shape=(2, 4, 3)),
+    "fewer pixels than numbers": _put(1, 6, 2, shape=4),
+    "no images": _put(0, 3, 2, shape=6),
 }
 
 

@@ -22,7 +22,8 @@ Options: TypeAlias = tuple[Numbers, Numbers | None, Padding, Numbers, bool]
 """Window, stride, padding, dilation, and whether the number of windows is rounded up."""
 
 
-def _placed(x: Array, options: Options) -> tuple[Axis, ...]:
+def windows_for(x: Array, options: Options) -> tuple[Axis, ...]:
+    """The windows along each spatial axis of x."""
     window, stride, padding, dilation, ceil_mode = options
     lengths = windows.per_axis(window, x.ndim - 2)
     step = lengths if stride is None else stride
@@ -35,22 +36,21 @@ def _largest(x: Array, placed: Sequence[Axis]) -> Array:
     return windows.reduce(x, placed, windows.lowest(x), jax.lax.max)
 
 
-def _tap_by_tap(x: Array, placed: Sequence[Axis]) -> Array:
+def tap_by_tap(x: Array, placed: Sequence[Axis], fill: float) -> Array:
     """What all windows see at each tap, in row-major order, along a new leading axis."""
     seen = [x]
     for dimension, axis in enumerate(placed, 1):
-        fill = windows.lowest(x)
         seen = [part for one in seen for part in windows.taps(one, axis, dimension, fill)]
     return jnp.stack(seen)
 
 
 def _max_pool_forward(x, *, window, stride, padding, dilation, ceil_mode):
-    return _largest(x, _placed(x, (window, stride, padding, dilation, ceil_mode))), x
+    return _largest(x, windows_for(x, (window, stride, padding, dilation, ceil_mode))), x
 
 
 def _max_pool_backward(res, dy, *, window, stride, padding, dilation, ceil_mode):
     """dx[i] = Σ dy[j] over the windows j whose first largest element is x[i]"""
-    placed = _placed(res, (window, stride, padding, dilation, ceil_mode))
+    placed = windows_for(res, (window, stride, padding, dilation, ceil_mode))
     return (max_unpool(res, widened(dy), placed),)
 
 
@@ -88,10 +88,10 @@ def max_pool(
 
     Reference: Goodfellow, Bengio & Courville, "Deep Learning", 2016, section 9.3.
     """
-    placed = _placed(x, (window, stride, padding, dilation, ceil_mode))
+    placed = windows_for(x, (window, stride, padding, dilation, ceil_mode))
     if all(a.dilation == 1 for a in placed):
         return _largest(x, placed)
-    seen = _tap_by_tap(x, placed)  # JAX has no gradient of dilated windows
+    seen = tap_by_tap(x, placed, windows.lowest(x))  # JAX has no gradient of dilated windows
     return jnp.take_along_axis(seen, jnp.argmax(seen, 0)[None], 0)[0]
 
 
@@ -99,11 +99,11 @@ def _counts(
     x: Array, where: Array | None, options: Options, include_pad: bool
 ) -> Array | np.ndarray:
     """By how many numbers the sum of each window is divided, of shape (1, *windows, 1) or more."""
-    placed = _placed(x, options)
+    placed = windows_for(x, options)
     if where is not None:
         return window_sums(_mask(x, where).astype(x.dtype), placed)
     if include_pad:  # but not what ceil_mode adds
-        before = _placed(x, (*options[:-1], False))
+        before = windows_for(x, (*options[:-1], False))
         placed = [
             a._replace(size=b.padded, low=0, high=a.padded - b.padded)
             for a, b in zip(placed, before, strict=True)
@@ -123,7 +123,7 @@ def _avg_pool_forward(x, where, *, window, stride, padding, count_include_pad, d
     options = (window, stride, padding, dilation, ceil_mode)
     counts = _counts(x, where, options, count_include_pad)
     counted = x if where is None else jnp.where(where, x, 0)
-    return window_sums(counted, _placed(x, options)) / _divisor(counts), (x, where)
+    return window_sums(counted, windows_for(x, options)) / _divisor(counts), (x, where)
 
 
 def _divisor(counts: Array | np.ndarray) -> Array | np.ndarray:
@@ -136,7 +136,7 @@ def _avg_pool_backward(res, dy, *, window, stride, padding, count_include_pad, d
     x, where = res
     options = (window, stride, padding, dilation, ceil_mode)
     counts = _counts(x.astype(dy.dtype), where, options, count_include_pad)
-    dx = spread(dy / _divisor(counts), _placed(x, options))
+    dx = spread(dy / _divisor(counts), windows_for(x, options))
     return dx if where is None else jnp.where(where, dx, 0), None
 
 
@@ -190,11 +190,11 @@ def avg_pool(
     """
     options = (window, stride, padding, dilation, ceil_mode)
     counted = jnp.ones((), bool) if where is None else where
-    total = windows.reduce(jnp.where(counted, x, 0), _placed(x, options), 0.0, jax.lax.add)
+    total = windows.reduce(jnp.where(counted, x, 0), windows_for(x, options), 0.0, jax.lax.add)
     if count_include_pad:
         return total / _counts(x, None, options, True)
     ones = _mask(x, counted).astype(x.dtype)
-    return total / jnp.maximum(windows.reduce(ones, _placed(x, options), 0.0, jax.lax.add), 1)
+    return total / jnp.maximum(windows.reduce(ones, windows_for(x, options), 0.0, jax.lax.add), 1)
 
 
 def _where_counted(x: Array, where: Array | None) -> Array:

@@ -1,14 +1,17 @@
 """What the arguments of pools have to be."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
+from ...jaxpr.jaxprs import is_traced
 from ...types import Array, require
 from ..shared import windows
 from ..shared.masks import broadcasts
-from ..shared.precision import floating
+from ..shared.precision import floating, one_array
 from ..shared.windows import SPATIAL
 from .checks import fitting_windows, number_per_axis
 
@@ -113,3 +116,43 @@ def floats_in_bins(op: str, *, x: Array, shape: Any) -> None:
     """Raise unless x is floating images, with something to pool, and the number of bins fits."""
     bins(op, x=x, shape=shape)
     floating(op, x)
+
+
+def numbers_at_places(op: str, *, x: Array, indices: Array, shape: Any) -> None:
+    """Raise unless each number has an index in an image of this shape, as far as can be seen."""
+    one_array(op, x)
+    require(
+        jnp.ndim(x) >= 3 and 0 not in jnp.shape(x)[1:-1],
+        op,
+        "x of rank 3 or more (batch, *windows, channel) with something to put",
+        f"shape {jnp.shape(x)}",
+        "Batch comes first and channels last.",
+    )
+    one_array(op, indices, "indices")
+    require(
+        jnp.issubdtype(jnp.result_type(indices), jnp.integer),
+        op,
+        "indices of an integer dtype",
+        f"{jnp.result_type(indices)}",
+        "They are the second output of max_pool_with_indices.",
+        TypeError,
+    )
+    require(
+        jnp.shape(indices) == jnp.shape(x),
+        op,
+        f"indices of shape {jnp.shape(x)}, one for each number of x",
+        f"shape {jnp.shape(indices)}",
+        "They are the second output of max_pool_with_indices.",
+    )
+    number_per_axis(op, "shape", shape, jnp.ndim(x) - 2)
+    count = math.prod(windows.per_axis(shape, jnp.ndim(x) - 2))
+    if not is_traced(indices) and np.size(indices):
+        known = np.asarray(indices)
+        low, high = known.min(), known.max()
+        require(
+            low >= 0 and high < count,
+            op,
+            f"indices from 0 to {count - 1}, the last pixel of shape={shape!r}",
+            f"indices from {low} to {high}",
+            "The shape is that of the image that was pooled, without batch and channels.",
+        )
