@@ -13,6 +13,8 @@ import funcnet as fn
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+USUAL = ("README.md", "docs/index.md", "docs/ops.md", "docs/traces.md")
+"""What the usual form runs: the others train and compile longer."""
 FENCED = re.compile(r"^(`{3,})(\w*)[^\n]*\n(.*?)^\1[ ]*$", re.M | re.S)
 LINK = re.compile(r"\]\(([^()\s]+)[^()]*\)|\b(?:src|href)=\"([^\"]+)\"")
 ELSEWHERE = re.compile(r"[a-z]+:|#")
@@ -49,7 +51,12 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
+def row(page: Path):
+    marks = [] if name(page) in USUAL else [pytest.mark.slow, pytest.mark.long]
+    return pytest.param(page, marks=marks, id=name(page))
+
+
+@pytest.mark.parametrize("page", [row(page) for page in PAGES if blocks(page)])
 def test_blocks_run_in_order(page, rules, networks_compile_whole, tmp_path, monkeypatch):
     module = types.ModuleType(f"page_{page.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)

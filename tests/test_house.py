@@ -141,7 +141,13 @@ def public(module) -> list[tuple[str, object]]:
     ]
 
 
-@pytest.mark.parametrize("name", MODULES)
+def compiling(name):
+    """Whole networks take long to compile."""
+    marks = [pytest.mark.slow, pytest.mark.long] * name.startswith("funcnet.nets.")
+    return pytest.param(name, marks=marks, id=name)
+
+
+@pytest.mark.parametrize("name", [compiling(name) for name in MODULES])
 def test_docstrings_and_their_examples(name, networks_compile_whole):
     module = importlib.import_module(name)
     assert module.__doc__
