@@ -36,6 +36,7 @@ from .layers.norm import RMSNorm as RMSNorm
 from .layers.pool import AdaptivePool as AdaptivePool
 from .layers.pool import AvgPool as AvgPool
 from .layers.pool import GlobalPool as GlobalPool
+from .layers.pool import LpPool as LpPool
 from .layers.pool import MaxPool as MaxPool
 from .layers.pool import MaxUnpool as MaxUnpool
 from .layers.position import LearnedPositions as LearnedPositions
@@ -96,6 +97,9 @@ from .ops.images.adaptive_pool import adaptive_avg_pool as adaptive_avg_pool
 from .ops.images.adaptive_pool import adaptive_max_pool as adaptive_max_pool
 from .ops.images.conv import conv as conv
 from .ops.images.conv_transpose import conv_transpose as conv_transpose
+from .ops.images.grid import affine_grid as affine_grid
+from .ops.images.grid import grid_sample as grid_sample
+from .ops.images.lp_pool import lp_pool as lp_pool
 from .ops.images.pad import pad as pad
 from .ops.images.pool import avg_pool as avg_pool
 from .ops.images.pool import global_avg_pool as global_avg_pool

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from ..nn.layer import Layer, pure
 from ..ops.images.adaptive_pool import adaptive_avg_pool, adaptive_max_pool
+from ..ops.images.lp_pool import lp_pool
 from ..ops.images.pool import avg_pool, global_avg_pool, global_max_pool, max_pool
 from ..ops.images.unpool import max_pool_with_indices, max_unpool
 from ..ops.shared.windows import Padding
@@ -138,6 +139,51 @@ def AvgPool(
         )
 
     return pure(apply, "avg_pool")
+
+
+def LpPool(
+    window: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    *,
+    p: float = 2,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Layer:
+    """The norm of each window, channel by channel; see `fn.lp_pool`.
+
+    Args:
+        window: Length of the window, one for all spatial axes or one for each.
+        stride: Distance between windows, likewise; None for the window itself.
+        padding: As in `Conv`; it adds nothing.
+        p: 1 for the sum of magnitudes, 2 for the length; the larger, the closer to the largest.
+        dilation: Distance between the taps of a window, one for all spatial axes or one for each.
+        ceil_mode: Whether what the last window would leave out gets one more.
+
+    Returns:
+        A layer named "lp_pool".
+
+    Raises:
+        TypeError: When applied, if the input is not floating.
+        ValueError: When applied, if p, the window, stride or padding does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> LpPool(2)({}, jnp.ones((1, 8, 6, 3))).shape
+    (1, 4, 3, 3)
+    """
+
+    def apply(x: Array) -> Array:
+        return lp_pool(
+            x,
+            window=window,
+            p=p,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            ceil_mode=ceil_mode,
+        )
+
+    return pure(apply, "lp_pool")
 
 
 def AdaptivePool(shape: int | Sequence[int], kind: Literal["avg", "max"] = "avg") -> Layer:

@@ -100,6 +100,31 @@ def ctc_loss(logits: jax.Array, frames: jax.Array, labels: jax.Array, counts: ja
     return optax.ctc_loss(logits, paddings[0], labels, paddings[1]).mean()
 
 
+def put_back(x: jax.Array) -> jax.Array:
+    """The largest of each 2 x 2 window where it was, among zeros."""
+    n, height, width, channels = x.shape
+    tiles = x.reshape(n, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
+    seen = tiles.reshape(n, height // 2, width // 2, 4, channels)
+    first = jnp.argmax(seen, 3, keepdims=True)
+    places = jnp.ogrid[:n, : height // 2, : width // 2, :1, :channels]
+    back = (
+        jnp.zeros_like(seen)
+        .at[*places[:3], first, places[4]]
+        .set(jnp.take_along_axis(seen, first, 3))
+    )
+    return back.reshape(tiles.shape).swapaxes(2, 3).reshape(x.shape)
+
+
+def map_coordinates(x: jax.Array, grid: jax.Array) -> jax.Array:
+    """Lines between pixels as `jax.scipy` has them, with zeros beyond."""
+
+    def one(pixels: jax.Array, points: jax.Array) -> jax.Array:
+        places = [(points[..., 1 - i] + 1) / 2 * (n - 1) for i, n in enumerate(pixels.shape)]
+        return jax.scipy.ndimage.map_coordinates(pixels, places, 1)
+
+    return jax.vmap(jax.vmap(one, (-1, None), -1))(x, grid)
+
+
 def stack(layer: Callable, depth: int = 12) -> Callable:
     """`layer` again and again, each after a dense layer of its own."""
 
@@ -169,6 +194,14 @@ def rows() -> list[Row]:
             primal(pool, window=3, stride=2), (images,)),
         Row("avg_pool 2x2", lambda x: fn.avg_pool(x, window=2), primal(fn.avg_pool, window=2),
             (images,)),
+        Row("max_unpool of max_pool_with_indices 2x2", lambda x: fn.max_unpool(
+            *fn.max_pool_with_indices(x, window=2), shape=64), put_back, (images,)),
+        Row("lp_pool 3x3 stride 2", lambda x: fn.lp_pool(x, window=3, stride=2),
+            primal(fn.lp_pool, window=3, stride=2), (images,)),
+        Row("lp_pool 3x3 stride 2 p=3", lambda x: fn.lp_pool(x, window=3, stride=2, p=3),
+            primal(fn.lp_pool, window=3, stride=2, p=3), (images,)),
+        Row("grid_sample bilinear", lambda x, grid: fn.grid_sample(x, grid, align_corners=True),
+            map_coordinates, (images, normal(32, 64, 64, 2, scale=0.5))),
         conv_row("conv depthwise 3x3", images, (3, 3, 1, 32), 20, groups=32, padding="SAME"),
         conv_row("conv depthwise 3x3 stride 2", images, (3, 3, 1, 32), 20, groups=32,
             padding="SAME", stride=2),

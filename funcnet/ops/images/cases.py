@@ -146,6 +146,13 @@ AVG_POOL = _unmasked(_POOL | _MORE_WINDOWS) | {
     "mask": _masked((2, 6, 4, 2), (2, 6, 4, 1), window=2),
     "mask, broadcast": _masked((2, 5, 2), (5, 2), window=3, stride=1, padding="SAME"),
 }
+LP_POOL = _POOL | {
+    "sums, of nothing too": _ties(2, 6, 5, 2, window=(3, 2), p=1),
+    "lengths of nothing": _ties(2, 6, 6, 2, window=2, stride=1, padding=1),
+    "cubes": normal_case((1, 7, 6, 2), window=3, p=3, stride=2, padding="SAME"),
+    "broken": normal_case((1, 7, 5, 2), window=2, p=1.5, ceil_mode=True),
+    "high": normal_case((1, 7, 6, 2), window=2, p=8, stride=(2, 1), dilation=(3, 2), padding=1),
+}
 _PLACES = {
     "two axes": normal_case((2, 3, 4, 3), None),
     "one axis": normal_case((2, 5, 3), None),
@@ -216,4 +223,39 @@ PAD = {
     "edge, wide": normal_case((2, 1), widths=((5, 0), (0, 4)), mode="edge"),
     "wrap, whole": normal_case((2, 3), widths=((2, 2), (3, 0)), mode="wrap"),
     "none": normal_case((0, 3), widths=((0, 0), (1, 1)), mode="reflect"),
+}
+
+
+def _sampled(image: tuple, points: tuple, **static: object) -> Case:
+    """Points of which some lie beyond the image."""
+
+    def make(random: Generator) -> tuple:
+        return random.standard_normal(image), random.uniform(-2.5, 2.5, (*points, len(image) - 2))
+
+    return Case(make, static)
+
+
+GRID_SAMPLE = {
+    "bilinear": _sampled((2, 4, 5, 3), (2, 3, 4)),
+    **{
+        f"{mode}, {padding}{', corners' if corners else ''}": _sampled(
+            (1, 3, 4, 2), (1, 3, 3), mode=mode, padding=padding, align_corners=corners
+        )
+        for mode in ("nearest", "bilinear", "bicubic")
+        for padding in ("zeros", "border", "reflection")
+        for corners in (False, True)
+    },
+    "one axis": _sampled((2, 5, 2), (2, 7), mode="bicubic"),
+    "three axes": _sampled((1, 3, 2, 4, 2), (1, 2, 3, 2), padding="border"),
+    "points in a row": _sampled((1, 4, 3, 2), (1, 5), padding="reflection"),
+    "one pixel": _sampled((1, 1, 1, 2), (1, 4), padding="reflection", align_corners=True),
+    "no images": _sampled((0, 3, 4, 2), (0, 2, 2)),
+    "no points": _sampled((1, 3, 4, 2), (1, 0)),
+}
+AFFINE_GRID = {
+    "two axes": normal_case((2, 2, 3), shape=(3, 4)),
+    "one axis": normal_case((2, 1, 2), shape=5, align_corners=True),
+    "three axes": normal_case((1, 3, 4), shape=(2, 3, 4)),
+    "one pixel": normal_case((1, 2, 3), shape=(1, 3), align_corners=True),
+    "no maps": normal_case((0, 2, 3), shape=2),
 }

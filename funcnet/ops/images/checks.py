@@ -236,7 +236,8 @@ def _output_padding(op: str, given: Any, strides: tuple[int, ...]) -> None:
     )
 
 
-def _image(op: str, x: Array) -> None:
+def images(op: str, x: Array) -> None:
+    """Raise unless x is floating images of one to three spatial axes, of one pixel at least."""
     require(
         jnp.ndim(x) - 2 in SPATIAL and all(n >= 1 for n in jnp.shape(x)[1:-1]),
         op,
@@ -251,7 +252,7 @@ def other_size(
     op: str, *, x: Array, shape: Any, method: str, antialias: bool, align_corners: bool
 ) -> None:
     """Raise unless x is images, and the size and the way to it are such."""
-    _image(op, x)
+    images(op, x)
     require(
         method in METHODS,
         op,
@@ -270,7 +271,7 @@ def other_size(
 
 
 def _factors(op: str, x: Array, factor: Any) -> tuple[int, ...]:
-    _image(op, x)
+    images(op, x)
     number_per_axis(op, "factor", factor, x.ndim - 2)
     return windows.per_axis(factor, x.ndim - 2)
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from ...jaxpr.jaxprs import is_traced
-from ...types import Array, require
+from ...types import Array, require, shown
 from ..shared import windows
 from ..shared.masks import broadcasts
 from ..shared.precision import floating, one_array
@@ -79,6 +80,37 @@ def floats_in_windows(
         "either where or count_include_pad",
         "both",
         "What where leaves out does not count, and neither does padding then.",
+    )
+
+
+def norms_of_windows(
+    op: str,
+    *,
+    x: Array,
+    window: Any,
+    p: float,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+) -> None:
+    """Raise unless x is floating, each window holds something of it, and p makes a norm."""
+    floating(op, x)
+    in_windows(
+        op,
+        x=x,
+        window=window,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+    )
+    require(
+        isinstance(p, Real) and 1 <= p < math.inf,
+        op,
+        "a finite p of 1 or more",
+        shown(p),
+        "The limit of a large p is max_pool of the magnitudes.",
     )
 
 
