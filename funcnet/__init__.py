@@ -110,6 +110,8 @@ from .ops.images.resize import pixel_unshuffle as pixel_unshuffle
 from .ops.images.resize import resize as resize
 from .ops.images.unpool import max_pool_with_indices as max_pool_with_indices
 from .ops.images.unpool import max_unpool as max_unpool
+from .ops.losses.contrast import info_nce as info_nce
+from .ops.losses.contrast import nt_xent as nt_xent
 from .ops.losses.cross_entropy import cross_entropy as cross_entropy
 from .ops.losses.ctc import ctc_loss as ctc_loss
 from .ops.losses.distances import absolute_error as absolute_error
@@ -128,7 +130,10 @@ from .ops.losses.likelihood import poisson_nll as poisson_nll
 from .ops.losses.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from .ops.losses.margins import hinge as hinge
 from .ops.losses.margins import margin_ranking as margin_ranking
+from .ops.losses.margins import multi_margin as multi_margin
 from .ops.losses.margins import triplet_margin as triplet_margin
+from .ops.losses.similarity import cosine_embedding as cosine_embedding
+from .ops.losses.similarity import cosine_similarity as cosine_similarity
 from .ops.norms.batch_norm import batch_norm as batch_norm
 from .ops.norms.batch_norm import normalize as normalize
 from .ops.norms.group_norm import group_norm as group_norm

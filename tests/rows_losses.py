@@ -68,6 +68,40 @@ OPS = rows(
     partial(fn.bernoulli_nll, N, N - 1),
     "bernoulli_nll: expected targets from 0 to 1, got targets from -1.0 to -1.0. Leave out what "
     "must not count with where.",
+    partial(fn.multi_margin, jnp.zeros(()), Y),
+    "multi_margin: expected scores of shape (..., classes), got shape (). They come first; the "
+    "labels come second.",
+    partial(fn.multi_margin, Z, Z),
+    "multi_margin: expected integer labels of shape (2,), one class for each example, got float32 "
+    "of shape (2, 3). The classes lie on the last axis of the scores.",
+    partial(fn.multi_margin, Z, Y, p=3),
+    "multi_margin: expected p of 1 or 2, got 3. It is the power of each class's part.",
+    partial(fn.multi_margin, Z, Y, jnp.ones(2)),
+    "multi_margin: expected weights of shape (3,), one for each class, got shape (2,). To leave "
+    "out examples, use where.",
+    partial(fn.multi_margin, Z, Y + 1),
+    "multi_margin: expected labels from 0 to 2, got labels from 1 to 3. Leave out what must not "
+    "count with where.",
+    partial(fn.cosine_similarity, Z, Z[:1]),
+    "cosine_similarity: expected second of shape (2, 3), as first has, got shape (1, 3). Broadcast "
+    "it first: jnp.broadcast_to(array, shape).",
+    partial(fn.cosine_similarity, Z, Z, axis=2),
+    "cosine_similarity: expected an axis from -2 to 1, got axis 2 for shape (2, 3). The axis is "
+    "the one whose entries are the vectors.",
+    partial(fn.cosine_embedding, Z, Z, Z),
+    "cosine_embedding: expected targets of shape (2,), one for each pair of rows, got shape (2, "
+    "3). The last axis of first and second is that of the vectors.",
+    partial(fn.cosine_embedding, Z, Z, Y),
+    "cosine_embedding: expected targets of -1 and 1, got 0. Of labels 0 and 1 they are 2 * labels "
+    "- 1. Leave out what must not count with where.",
+    partial(fn.info_nce, N, N),
+    "info_nce: expected queries of rank 2 (batch, features), got shape (4,). Of several batches "
+    "take jax.vmap.",
+    partial(fn.nt_xent, Z, Z, temperature=0),
+    "nt_xent: expected a temperature above 0, got 0. It divides the similarities: 0.1 is usual.",
+    partial(fn.nt_xent, Z, Z, Z == 0),
+    "nt_xent: expected where of shape (2,), one entry for each loss, got shape (2, 3). Broadcast "
+    "it first: jnp.broadcast_to(where, shape).",
     partial(fn.hinge, N, N + 2),
     "hinge: expected targets of -1 and 1, got 2.0. Of labels 0 and 1 they are 2 * labels - 1. "
     "Leave out what must not count with where.",

@@ -1,5 +1,8 @@
 """Losses of margins, counts and rare classes, against NumPy and optax."""
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +18,10 @@ from .values import assert_agrees, draw, values_of
 pytestmark = pytest.mark.usefixtures("x64")
 
 SIGNS = np.array([1, -1, -1, 1])
+
+
+WEIGHTS = jnp.array([0.5, 2.0, 0.0, 3.0])
+"""As constants, which JAX's arrays are to `assert_agrees`."""
 
 
 def everywhere(losses, where):
@@ -73,6 +80,179 @@ def test_triplet_margin():
     assert_agrees(fn.triplet_margin, triplet_by_hand, rows)
 
 
+def multi_margin_by_hand(
+    scores, labels, weights=None, where=None, p=1, margin=1.0, reduction="mean"
+):
+    losses = np.zeros(len(scores))
+    for n, (row, y) in enumerate(zip(scores, labels, strict=True)):
+        others = [max(0, margin - row[y] + s) ** p for c, s in enumerate(row) if c != y]
+        losses[n] = (1 if weights is None else weights[y]) * sum(others) / len(row)
+    return reduced(losses, everywhere(losses, where), reduction)
+
+
+@values_of(fn.multi_margin)
+def test_multi_margin():
+    scores, labels = draw(4, 3), np.array([2, 0, 1, 1])
+    rows = modes(scores, labels, None) + modes(scores, labels, None, p=2, margin=0.6)[:2]
+    assert_agrees(fn.multi_margin, multi_margin_by_hand, rows)
+    weighted = fn.multi_margin(scores, labels, WEIGHTS[1:], p=2)
+    expected = multi_margin_by_hand(scores, labels, np.asarray(WEIGHTS[1:]), p=2)
+    np.testing.assert_allclose(weighted, expected, rtol=1e-12)
+    assert not jax.grad(lambda w: fn.multi_margin(scores, labels, w))(np.ones(3)).any()
+
+
+def test_multi_margin_of_two_classes_is_half_of_hinge_and_of_crammer_and_singers():
+    scores, labels = draw(6, 2), np.array([0, 1, 1, 0, 1, 0])
+    gap, signs = scores[:, 1] - scores[:, 0], 2 * labels - 1
+    found = fn.multi_margin(scores, labels, reduction="none")
+    np.testing.assert_allclose(2 * found, fn.hinge(gap, signs, reduction="none"), rtol=1e-12)
+    largest = optax.losses.multiclass_hinge_loss(jnp.asarray(scores), labels)
+    np.testing.assert_allclose(2 * found, largest, rtol=1e-12, atol=1e-15)
+
+
+def test_labels_of_multi_margin_that_a_program_sees_out_of_range_give_nan():
+    losses = jax.jit(lambda s, y: fn.multi_margin(s, y, reduction="none"))
+    found = losses(draw(3, 2), jnp.array([0, 2, -1]))
+    assert np.isnan(found).tolist() == [False, True, True]
+
+
+def test_what_multi_margin_leaves_out_may_be_anything():
+    where, scores = np.array([True, False]), np.array([[1.0, 2.0], [np.nan, np.inf]])
+    loss, slopes = jax.value_and_grad(fn.multi_margin)(scores, np.array([0, 7]), None, where)
+    assert loss == 1
+    assert slopes.tolist() == [[-0.5, 0.5], [0, 0]]
+    nothing = jax.value_and_grad(fn.multi_margin)(scores, np.array([0, 7]), None, where & False)
+    assert not any(np.asarray(leaf).any() for leaf in nothing)
+
+
+def cosine_by_hand(first, second, axis=-1):
+    lengths = (np.linalg.norm(x, axis=axis) for x in (first, second))
+    return (first * second).sum(axis) / np.prod([*lengths], 0)
+
+
+@values_of(fn.cosine_similarity)
+def test_cosine_similarity():
+    rows: list = [((draw(3, 4), draw(3, 4, seed=1)), {"axis": axis}) for axis in (-1, 0)]
+    assert_agrees(fn.cosine_similarity, cosine_by_hand, rows)
+    pair = draw(3, 4), draw(3, 4, seed=1)
+    ours, theirs = (
+        jax.value_and_grad(lambda a, b, f=f: (f(a, b) * WEIGHTS[:3]).sum(), (0, 1))(*pair)
+        for f in (fn.cosine_similarity, optax.cosine_similarity)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), ours, theirs)
+    whole = fn.cosine_similarity(*pair, axis=(0, 1))
+    np.testing.assert_allclose(whole, cosine_by_hand(*(x.ravel() for x in pair)), rtol=1e-12)
+
+
+def cosine_embedding_by_hand(first, second, targets, where=None, margin=0.0, reduction="mean"):
+    cosine = cosine_by_hand(first, second)
+    losses = np.where(targets > 0, 1 - cosine, np.maximum(0, cosine - margin))
+    return reduced(losses, everywhere(losses, where), reduction)
+
+
+@values_of(fn.cosine_embedding)
+def test_cosine_embedding():
+    pair = draw(4, 3), draw(4, 3, seed=1)
+    rows = modes(*pair, SIGNS) + modes(*pair, SIGNS, margin=-0.5)[:2]
+    assert_agrees(fn.cosine_embedding, cosine_embedding_by_hand, rows)
+
+
+def info_nce_by_hand(queries, keys, where=None, temperature=0.1, symmetric=False, reduction="mean"):
+    n = len(queries)
+    counts = everywhere(np.zeros(n), where)
+    powers = np.array([[np.exp(cosine_by_hand(q, k) / temperature) for k in keys] for q in queries])
+    ways = [powers, powers.T] if symmetric else [powers]
+    losses = np.zeros(n)
+    for way, i in itertools.product(ways, range(n)):
+        share = way[i, i] / sum(way[i, j] for j in range(n) if counts[j])
+        losses[i] -= np.log(share) / len(ways) if counts[i] else 0
+    return reduced(losses, counts, reduction)
+
+
+@values_of(fn.info_nce)
+def test_info_nce():
+    pair = draw(4, 3), draw(4, 3, seed=1)
+    for static in ({"temperature": 0.7}, {"temperature": 0.4, "symmetric": True}):
+        assert_agrees(fn.info_nce, info_nce_by_hand, modes(*pair, **static))
+    u, v = (fn.l2_normalize(jnp.asarray(x)) for x in pair)
+    plain = fn.cross_entropy(u @ v.T / 0.1, jnp.arange(4), reduction="none")
+    np.testing.assert_allclose(fn.info_nce(*pair, reduction="none"), plain, rtol=1e-12)
+
+
+def nt_xent_by_hand(first, second, where=None, temperature=0.1, reduction="mean"):
+    n = len(first)
+    counts = everywhere(np.zeros(n), where)
+    rows, whose = np.concatenate([first, second]), [*range(n), *range(n)]
+    losses = np.zeros(n)
+    for i in range(2 * n):
+        powers = {
+            k: np.exp(cosine_by_hand(rows[i], rows[k]) / temperature)
+            for k in range(2 * n)
+            if k != i and counts[whose[k]]
+        }
+        partner = (i + n) % (2 * n)
+        losses[whose[i]] -= (
+            np.log(powers[partner] / sum(powers.values())) / 2 if counts[whose[i]] else 0
+        )
+    return reduced(losses, counts, reduction)
+
+
+@values_of(fn.nt_xent)
+def test_nt_xent():
+    pair = draw(4, 3), draw(4, 3, seed=1)
+    assert_agrees(fn.nt_xent, nt_xent_by_hand, modes(*pair, temperature=0.6))
+
+    def theirs(first, second):
+        rows = jnp.concatenate([first, second])
+        return optax.losses.ntxent(rows, jnp.tile(jnp.arange(4), 2), temperature=0.3)
+
+    def ours(first, second):
+        return fn.nt_xent(first, second, temperature=0.3)
+
+    found, expected = (
+        jax.value_and_grad(f, (0, 1))(*map(jnp.asarray, pair)) for f in (ours, theirs)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6, 1e-9), found, expected)
+
+
+CONTRASTS = [
+    fn.nt_xent,
+    fn.info_nce,
+    functools.wraps(fn.info_nce)(
+        lambda *args, **static: fn.info_nce(*args, symmetric=True, **static)
+    ),
+]
+
+
+@pytest.mark.parametrize("op", CONTRASTS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_pair_that_does_not_count_is_no_example_and_no_negative(op, reduction):
+    first, second, where = draw(4, 3), draw(4, 3, seed=1), np.array([True, False, True, True])
+    spoilt = [np.where(where[:, None], x, np.nan) for x in (first, second)]
+
+    def total(*args):
+        return op(*args, reduction=reduction).sum()
+
+    loss, slopes = jax.value_and_grad(total, (0, 1))(*spoilt, where)
+    alone, expected = jax.value_and_grad(total, (0, 1))(first[where], second[where])
+    np.testing.assert_allclose(loss, alone, rtol=1e-12)
+    for found, truth in zip(slopes, expected, strict=True):
+        np.testing.assert_allclose(found[where], truth, rtol=1e-11, atol=1e-14)
+        assert not found[1].any()
+    nothing = jax.value_and_grad(total, (0, 1))(*spoilt, where & False)
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(nothing))
+
+
+def test_a_low_temperature_overflows_nowhere():
+    pair = [jnp.asarray(draw(5, 3, seed=i), jnp.float32) for i in range(2)]
+    for op in CONTRASTS:
+        loss, slopes = jax.value_and_grad(lambda *args, op=op: op(*args, temperature=1e-3), (0, 1))(
+            *pair
+        )
+        assert np.isfinite(loss)
+        assert all(np.isfinite(slope).all() for slope in slopes)
+
+
 def poisson_by_hand(
     predictions, targets, where=None, log_input=True, full=False, eps=1e-8, reduction="mean"
 ):
@@ -114,10 +294,6 @@ def bce_by_hand(logits, targets, where=None, pos_weight=1, weight=1, reduction="
     p = 1 / (1 + np.exp(-logits))
     losses = -weight * (pos_weight * targets * np.log(p) + (1 - targets) * np.log(1 - p))
     return reduced(losses, everywhere(losses, where), reduction)
-
-
-WEIGHTS = jnp.array([0.5, 2.0, 0.0, 3.0])
-"""As constants, which JAX's arrays are to `assert_agrees`."""
 
 
 @values_of(fn.bernoulli_nll, fn.sigmoid_focal)

@@ -16,6 +16,8 @@ PRODUCT = re.compile(r"stablehlo\.(?:dot_general|convolution).*: \(tensor<(.*?)>
 FLOAT32 = {
     "backprop_loss": "the slides' numbers, to be read: nobody trains with it in 16 bits",
     "einsum": "a letter of one operand alone is summed first, and the sum is not rounded",
+    "info_nce": "a temperature makes the rounding of similarities large",
+    "nt_xent": "as in info_nce",
     "ctc_loss": "shares of alignments are taken from probabilities nearly as large",
 }
 """The ops that multiply in float32 whatever they are given, and why."""

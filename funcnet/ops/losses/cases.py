@@ -14,7 +14,7 @@ def drawn_mask(random: Generator, shape: tuple[int, ...], masked: bool) -> np.nd
     return (random.random(shape) < 0.6) if masked else None
 
 
-def normals(
+def _normals(
     *shape: int, arrays: int = 2, mask: bool = False, rows: bool = False, **static: Any
 ) -> Case:
     """Standard normal arrays of this shape and a mask, which with `rows` is one for each row."""
@@ -27,31 +27,31 @@ def normals(
 
 
 def _tie(random: Generator) -> tuple:
-    predictions, targets, _ = normals(4).make(random)
+    predictions, targets, _ = _normals(4).make(random)
     targets[1] = predictions[1]
     return predictions, targets, None
 
 
 DISTANCE = {
-    "mean": normals(6),
-    "sum": normals(4, 3, reduction="sum"),
-    "none": normals(4, 3, reduction="none"),
-    "one number": normals(),
-    "where": normals(4, 3, mask=True),
-    "where, none": normals(9, mask=True, reduction="none"),
+    "mean": _normals(6),
+    "sum": _normals(4, 3, reduction="sum"),
+    "none": _normals(4, 3, reduction="none"),
+    "one number": _normals(),
+    "where": _normals(4, 3, mask=True),
+    "where, none": _normals(9, mask=True, reduction="none"),
     "equal": Case(_tie),
-    "no examples": normals(0, 3),
+    "no examples": _normals(0, 3),
 }
 HUBER = DISTANCE | {
-    "narrow": normals(9, delta=0.1),
-    "wide": normals(9, delta=3.0),
+    "narrow": _normals(9, delta=0.1),
+    "wide": _normals(9, delta=3.0),
     "infinite": Case(lambda random: (np.array([np.inf, -np.inf, 1.0]), np.zeros(3), None)),
 }
 SMOOTH_L1 = {
-    "mean": normals(9),
-    "narrow, sum": normals(4, 3, beta=0.1, reduction="sum"),
-    "where, none": normals(9, mask=True, beta=3.0, reduction="none"),
-    "no examples": normals(0, 3),
+    "mean": _normals(9),
+    "narrow, sum": _normals(4, 3, beta=0.1, reduction="sum"),
+    "where, none": _normals(9, mask=True, beta=3.0, reduction="none"),
+    "no examples": _normals(0, 3),
 }
 
 
@@ -159,10 +159,10 @@ BERNOULLI_NLL = {
     "no examples": _coins(0, 3),
 }
 GAUSSIAN_NLL = {
-    "mean": normals(6, arrays=3),
-    "sum, full": normals(4, 3, arrays=3, reduction="sum", full=True),
-    "where, none": normals(9, arrays=3, mask=True, reduction="none"),
-    "no examples": normals(0, 3, arrays=3),
+    "mean": _normals(6, arrays=3),
+    "sum, full": _normals(4, 3, arrays=3, reduction="sum", full=True),
+    "where, none": _normals(9, arrays=3, mask=True, reduction="none"),
+    "no examples": _normals(0, 3, arrays=3),
 }
 
 
@@ -188,10 +188,10 @@ KL_DIVERGENCE = {
     "no examples": _distributions(0, 5),
 }
 GAUSSIAN_KL = {
-    "mean": normals(6, 5, rows=True),
-    "sum": normals(2, 3, 4, rows=True, reduction="sum"),
-    "where, none": normals(6, 5, rows=True, mask=True, reduction="none"),
-    "no examples": normals(0, 5, rows=True),
+    "mean": _normals(6, 5, rows=True),
+    "sum": _normals(2, 3, 4, rows=True, reduction="sum"),
+    "where, none": _normals(6, 5, rows=True, mask=True, reduction="none"),
+    "no examples": _normals(0, 5, rows=True),
 }
 
 

@@ -176,7 +176,8 @@ def binary(
     _check_broadcasts(op, "pos_weight", pos_weight, "logits", jnp.shape(logits))
 
 
-def _check_weights(op: str, weights: Array | None, shape: tuple[int, ...]) -> None:
+def check_weights(op: str, weights: Array | None, shape: tuple[int, ...]) -> None:
+    """Raise unless there is one weight for each class, or none at all."""
     require(
         weights is None or jnp.shape(weights) == shape[-1:],
         op,
@@ -211,7 +212,7 @@ def one_class(
         f"{jnp.result_type(labels)} of shape {jnp.shape(labels)}",
         "For soft labels use kl_divergence.",
     )
-    _check_weights(op, weights, shape)
+    check_weights(op, weights, shape)
     check_reduction(op, where, shape[:-1], reduction)
 
 
@@ -283,7 +284,7 @@ def classes(
         _check_soft(op, labels, shape, ignore_index)
     else:
         _check_hard(op, labels, shape)
-    _check_weights(op, weights, shape)
+    check_weights(op, weights, shape)
     require(
         isinstance(label_smoothing, Real) and 0 <= label_smoothing < 1,
         op,

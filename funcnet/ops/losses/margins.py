@@ -1,12 +1,18 @@
 """Losses that are 0 as soon as scores or distances differ by a margin."""
 
+import jax
 import jax.numpy as jnp
 
+from ...rules.rule import rule
 from ...types import Array
 from ..fast.rows import sum_over
+from ..shared.masks import masked
 from . import margin_cases as cases
 from .checks import alike
+from .labels import check_labels, class_weights, label_weights
 from .loss import loss
+from .margin_checks import scored
+from .reduction import count_of, each, mean_over, reduce
 
 
 def _above_zero(gap: Array) -> Array:
@@ -178,3 +184,92 @@ def triplet_margin(
         Convolutional Neural Networks", 2016.
     """
     return _above_zero(_length(anchor - positive) - _length(anchor - negative) + margin)
+
+
+def _gaps(scores: Array, labels: Array, weights: Array | None, margin: float) -> tuple:
+    """m − s_y + s_c of each class, 0 for the label's own; and what each label weighs."""
+    safe, w_y = label_weights(labels, class_weights(scores, weights), None)
+    own = jnp.take_along_axis(scores, safe[..., None], -1)
+    is_label = safe[..., None] == jnp.arange(scores.shape[-1])
+    return jnp.where(is_label, 0, margin - own + scores), is_label, w_y
+
+
+def _multi_margin(scores, labels, weights, where, *, p, margin, reduction):
+    check_labels("multi_margin", scores, labels, where, None)
+    scores = masked(scores, None if where is None else where[..., None])
+    gaps, _, w_y = _gaps(scores, labels, weights, margin)
+    losses = masked(w_y * (_above_zero(gaps) ** p).mean(-1), where)
+    return reduce(losses, count_of(where, losses.shape), reduction)
+
+
+def _multi_margin_forward(scores, labels, weights, where, *, p, margin, reduction):
+    given = scores, labels, weights, where
+    return _multi_margin(*given, p=p, margin=margin, reduction=reduction), given
+
+
+def _multi_margin_backward(res, dy, *, p, margin, reduction):
+    """With g_c = m − s_y + s_c and h_c = w_y / K · p g_c^(p − 1) where g_c > 0, else 0:
+    ds_c = h_c dy of another class, ds_y = −Σ h_c dy;  the mean divides dy by what counts
+    """
+    scores, labels, weights, where = res
+    gaps, is_label, w_y = _gaps(scores, labels, weights, margin)
+    shape = scores.shape[:-1]
+    dy = jnp.broadcast_to(each(dy, count_of(where, shape), reduction), shape)
+    slopes = jnp.where(gaps <= 0, 0, 1 if p == 1 else 2 * gaps)
+    slopes = jnp.where(is_label, -slopes.sum(-1, keepdims=True), slopes)
+    slopes = slopes * (w_y * dy)[..., None] / max(scores.shape[-1], 1)
+    return masked(slopes, None if where is None else where[..., None]), None, None, None
+
+
+@rule(
+    _multi_margin_forward,
+    _multi_margin_backward,
+    nodiff=("weights",),
+    cases=cases.MULTI_MARGIN,
+    check=scored,
+    wide=True,
+    count=mean_over,
+)
+def multi_margin(
+    scores: Array,
+    labels: Array,
+    weights: Array | None = None,
+    where: Array | None = None,
+    *,
+    p: int = 1,
+    margin: float = 1.0,
+    reduction: str = "mean",
+) -> Array:
+    """w_y / K Σ max(0, m − s_y + s_c)^p over the classes c other than y: the multi-class hinge.
+
+    At the kink the gradient is 0. The mean divides by the number of examples whatever they weigh,
+    as in PyTorch.
+
+    Args:
+        scores: s, `(..., K)`.
+        labels: y, classes, integers `(...)`.
+        weights: Class weights `(K,)`, constants; None for ones.
+        where: Boolean `(...)`: which examples count; None for all.
+        p: 1, or 2 for squares.
+        margin: m, by how much the label's score is to be above every other.
+        reduction: "mean", "sum" or "none".
+
+    Returns:
+        A scalar, or `(...)` for "none", in the dtype of the scores. Traced labels out of range
+        give NaN, since a compiled program cannot raise.
+
+    Raises:
+        TypeError: If the scores are not floating or `where` is not boolean.
+        ValueError: If a shape or dtype does not fit, or an option or a concrete label is out of
+            range.
+
+    >>> scores = jnp.array([[0.1, 0.2, 0.4, 0.8]])
+    >>> print(f"{multi_margin(scores, jnp.array([3])):.4f}")  # (0.3 + 0.4 + 0.6) / 4
+    0.3250
+
+    Reference: Weston & Watkins, "Support Vector Machines for Multi-Class Pattern Recognition",
+        1999. Crammer & Singer, "On the Algorithmic Implementation of Multiclass Kernel-based Vector
+        Machines", 2001, take the largest part in place of the sum.
+    """
+    weights = None if weights is None else jax.lax.stop_gradient(weights)
+    return _multi_margin(scores, labels, weights, where, p=p, margin=margin, reduction=reduction)
