@@ -69,11 +69,17 @@ OPS = rows(
     "pixel_unshuffle: expected spatial axes that (2, 2) divide, got shape (1, 5, 5, 2). Pad or "
     "crop first: the image is cut into whole blocks.",
     partial(fn.einsum, ROWS, ROWS, equation="ij,jk"),
-    "einsum: expected an equation of two operands and an output, in letters, got 'ij,jk'. Write "
-    '"btd,dhk->bthk"; for more operands, call it twice.',
+    "einsum: expected an equation of operands and an output, in letters, got 'ij,jk'. Write "
+    '"btd,dhk->bthk".',
     partial(fn.einsum, ROWS, ROWS, equation="ij->j"),
-    "einsum: expected an equation of two operands and an output, in letters, got 'ij->j'. Write "
-    '"btd,dhk->bthk"; for more operands, call it twice.',
+    "einsum: expected as many arrays as 'ij->j' has operands, 1, got 2. Give x, w, and after them "
+    "one array more, or a tuple of arrays.",
+    partial(fn.einsum, ROWS, None, (ROWS,), equation="ij,ij->j"),
+    "einsum: expected as many arrays as 'ij,ij->j' has operands, 2, got w=None and others after "
+    "it. Give x, w, and after them one array more, or a tuple of arrays.",
+    partial(fn.einsum, ROWS, ROW, (ROW, ROWS), equation="ij,j,j,jk->ik"),
+    "einsum: expected more[1] with axes jk, each letter of one length, got shape (2, 3) beside "
+    "{'i': 2, 'j': 3}. The equation is 'ij,j,j,jk->ik'.",
     partial(fn.einsum, ROWS, ROWS, equation="ii,ij->j"),
     "einsum: expected no letter twice in one operand or in the output, got 'ii,ij->j'. Take a "
     "diagonal with jnp.diagonal first.",
@@ -140,6 +146,9 @@ OTHERS = rows(
     lambda: fn.Reshape(2, 2)({}, ROWS),
     "reshape: expected an example of as many elements as (2, 2) has, got shape (2, 3). The first "
     "axis is the batch and stays; one length may be -1.",
+    lambda: fn.Einsum("nd,dh,hk->nk", (None, 2)),
+    "einsum: expected an equation of two operands, x and w, got 'nd,dh,hk->nk'. Write "
+    '"btd,dhk->bthk"; the op einsum takes any number of operands.',
     lambda: fn.Einsum("nd,dhk->nhk", (None, None, 2)),
     "einsum: expected a length for each of the axes dhk of w, None for those that x has, got "
     "(None, None, 2). The equation is 'nd,dhk->nhk'.",

@@ -1,5 +1,7 @@
 """Normalisation, resizing, positions and glue, each against a formula written another way."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from scipy import stats
 
 import funcnet as fn
+from funcnet.ops.products.cases import EINSUM_OF_TWO
 
 from .values import assert_agrees, draw, ripple, values_of
 
@@ -406,29 +409,77 @@ def test_pixel_unshuffle_is_its_inverse():
 @wide
 @values_of(fn.einsum)
 def test_einsum_is_a_sum_over_all_letters():
-    def by_letter(x, w, *, equation):
+    def by_letter(x, w=None, *more, equation):
         inputs, output = equation.split("->")
-        first, second = inputs.split(",")
-        sizes = dict(zip(first + second, x.shape + w.shape, strict=True))
-        letters = list(sizes)
+        terms, given = inputs.split(","), [a for a in (x, w, *more) if a is not None]
+        pairs = list(zip(terms, given, strict=True))
+        sizes = {c: n for term, a in pairs for c, n in zip(term, a.shape, strict=True)}
         y = np.zeros([sizes[c] for c in output])
         for index in np.ndindex(*sizes.values()):
-            at = dict(zip(letters, index, strict=True))
-            product = x[tuple(at[c] for c in first)] * w[tuple(at[c] for c in second)]
+            at = dict(zip(sizes, index, strict=True))
+            product = np.prod([a[tuple(at[c] for c in term)] for term, a in pairs])
             y[tuple(at[c] for c in output)] += product
         return y
 
     rows = [
-        ((draw(*a), draw(*b, seed=1)), {"equation": equation})
-        for equation, a, b in (
+        (tuple(draw(*shape, seed=i) for i, shape in enumerate(shapes)), {"equation": equation})
+        for equation, *shapes in (
             ("btd,dhk->bthk", (2, 2, 3), (3, 2, 2)),
             ("bthk,hkd->bdt", (1, 2, 2, 3), (2, 3, 2)),
             ("ngi,gio->ngo", (2, 2, 3), (2, 3, 2)),
             ("abc,cde->da", (2, 2, 3), (3, 2, 2)),
             ("ab,ba->", (2, 3), (3, 2)),
+            ("ij,jk,ki->", (2, 3), (3, 2), (2, 2)),
+            ("nr,ns,nt->tsr", (2, 2), (2, 3), (2, 2)),
+            ("ab,c,d->db", (2, 2), (3,), (2,)),
+            ("abc->ca", (2, 3, 2)),
+            ("ab->", (2, 3)),
+            ("abc->bca", (2, 3, 2)),
         )
     ]
     assert_agrees(fn.einsum, by_letter, rows)
+
+
+EQUATIONS = [
+    ("ij,jk,kl,lm->im", (2, 9), (9, 8), (8, 3), (3, 2)),
+    ("i,jk,lj->il", (2,), (3, 2), (4, 3)),
+    ("bqhd,bkhd,bkhe,h->bqe", (1, 2, 3, 4), (1, 5, 3, 4), (1, 5, 3, 2), (3,)),
+]
+
+
+@wide
+@pytest.mark.parametrize(("equation", "shapes"), [(e, s) for e, *s in EQUATIONS])
+def test_einsum_of_several_is_jaxs_with_its_gradients(equation, shapes):
+    arrays = [jnp.asarray(draw(*shape, seed=i)) for i, shape in enumerate(shapes)]
+
+    def ours(x, w, *more):
+        return fn.einsum(x, w, more, equation=equation)
+
+    y, pull = jax.vjp(ours, *arrays)
+    theirs, their_pull = jax.vjp(lambda *arrays: jnp.einsum(equation, *arrays), *arrays)
+    close(y, theirs, 1e-12)
+    dy = jnp.asarray(ripple(y.shape))
+    jax.tree.map(lambda a, b: close(a, b, 1e-12), pull(dy), their_pull(dy))
+
+
+def test_einsum_takes_the_cheap_product_first():
+    """Of a chain that ends in a vector, matrices meet the vector and never each other."""
+    chain = [jnp.ones((50, 50))] * 3 + [jnp.ones(50)]
+    equation = "ij,jk,kl,l->i"
+
+    def flops(f):
+        costs: Any = jax.jit(f).lower(*chain).compile().cost_analysis()
+        return costs["flops"]
+
+    whole = flops(lambda a, b, c, v: fn.einsum(a, b, (c, v), equation=equation))
+    forward = flops(lambda a, b, c, v: fn.einsum.rule.forward(a, b, (c, v), equation=equation)[0])
+    assert max(whole, forward) < 4 * 2 * 50**2
+
+
+def test_einsum_of_two_rounds_each_element_once():
+    """Only products on the way are rounded too, which those of two operands have none of."""
+    rule = fn.einsum.rule._replace(rounds=False, cases=EINSUM_OF_TWO)
+    assert all(proof.ok for proof in fn.prove(rule, "bfloat16"))
 
 
 # Layers

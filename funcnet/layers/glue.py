@@ -160,7 +160,15 @@ def Einsum(
     >>> jax.tree.map(jnp.shape, params)
     {'b': (2, 3), 'w': (4, 2, 3)}
     """
-    first, second, output = terms_of(equation)
+    terms = terms_of(equation)
+    require(
+        len(terms) == 3,
+        "einsum",
+        "an equation of two operands, x and w",
+        repr(equation),
+        'Write "btd,dhk->bthk"; the op einsum takes any number of operands.',
+    )
+    first, second, output = terms
     given = tuple(shape) if isinstance(shape, Sequence) else ()
     lengths = dict(zip(second, given, strict=False))
     require(

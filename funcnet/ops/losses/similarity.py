@@ -69,8 +69,9 @@ def cosine_similarity(first: Array, second: Array, *, axis: int | Sequence[int] 
         TypeError: If the first array is not floating.
         ValueError: If the shapes differ, or there is no such axis.
 
-    >>> cosine_similarity(jnp.array([[3.0, 0.0], [0.0, 0.0]]), jnp.ones((2, 2)))
-    Array([0.70710677, 0.        ], dtype=float32)
+    >>> a, b = jnp.array([[3.0, 4.0], [0.0, 0.0]]), jnp.array([[2.0, 0.0], [2.0, 0.0]])
+    >>> cosine_similarity(a, b)
+    Array([0.6, 0. ], dtype=float32)
 
     Reference: Salton, Wong & Yang, "A Vector Space Model for Automatic Indexing", 1975,
     section 1.
