@@ -152,7 +152,8 @@ def soft_dice(
     >>> float(soft_dice(jnp.array([[1.0, 1.0, 0.0]]), jnp.array([[1.0, 0.0, 0.0]])))
     0.25
 
-    Reference: Milletari, Navab & Ahmadi, "V-Net", 2016, section 3, which squares p and t below.
+    Reference: Milletari, Navab & Ahmadi, "V-Net: Fully Convolutional Neural Networks for Volumetric
+        Medical Image Segmentation", 2016, section 3, which squares p and t below.
     """
     common, whole = _overlap(probs, targets, smooth)
     return 1 - common / whole

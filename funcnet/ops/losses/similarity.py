@@ -73,8 +73,7 @@ def cosine_similarity(first: Array, second: Array, *, axis: int | Sequence[int] 
     >>> cosine_similarity(a, b)
     Array([0.6, 0. ], dtype=float32)
 
-    Reference: Salton, Wong & Yang, "A Vector Space Model for Automatic Indexing", 1975,
-    section 1.
+    Reference: Salton, Wong & Yang, "A Vector Space Model for Automatic Indexing", 1975.
     """
     return _cosine(first, second, axis)
 

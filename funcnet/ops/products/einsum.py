@@ -183,8 +183,9 @@ def _einsum_backward(res, dy, *, equation):
     *terms, output = every = terms_of(equation)
     sizes = _sizes(given, terms)
     if len(given) == 1:
-        ones = jnp.ones((), dy.dtype)
-        return _spread(dy, ones, (output, "", terms[0]), sizes), None, None
+        kept = "".join(c for c in terms[0] if c in output)
+        dx = _laid(dy.transpose([output.index(c) for c in kept]), kept, terms[0], sizes)
+        return dx, None, None
     steps = _steps(every, sizes)
     made, letters = [*given, *between], [*terms, *(step.term for step in steps)]
     slopes: dict[int, Array] = {len(made): dy}
@@ -208,7 +209,11 @@ def _spread(a: Array, b: Array, terms: Sequence[str], sizes: dict[str, int]) -> 
     """The einsum where the output may have letters of its own."""
     first, second, output = terms
     shared = "".join(c for c in output if c in first + second)
-    part = _product(a, b, (first, second, shared), sizes)
+    return _laid(_product(a, b, (first, second, shared), sizes), shared, output, sizes)
+
+
+def _laid(part: Array, shared: str, output: str, sizes: dict[str, int]) -> Array:
+    """An array of some letters of the output, in its order, repeated along the others."""
     alone = [axis for axis, c in enumerate(output) if c not in shared]
     return jnp.broadcast_to(jnp.expand_dims(part, alone), [sizes[c] for c in output])
 
