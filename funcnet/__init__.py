@@ -27,6 +27,7 @@ from .layers.glue import Reshape as Reshape
 from .layers.glue import Scale as Scale
 from .layers.linear import Dense as Dense
 from .layers.linear import Embed as Embed
+from .layers.linear_attention import LinearAttention as LinearAttention
 from .layers.norm import BatchNorm as BatchNorm
 from .layers.norm import GroupNorm as GroupNorm
 from .layers.norm import InstanceNorm as InstanceNorm
@@ -49,6 +50,7 @@ from .layers.recurrent import Bidirectional as Bidirectional
 from .layers.resize import Pad as Pad
 from .layers.resize import PixelShuffle as PixelShuffle
 from .layers.resize import Resize as Resize
+from .layers.state_space import SelectiveSSM as SelectiveSSM
 from .layers.transformer import FeedForward as FeedForward
 from .layers.transformer import TransformerBlock as TransformerBlock
 from .nn.combine import network as network
@@ -152,10 +154,12 @@ from .ops.sequences.attention import attention as attention
 from .ops.sequences.attention_weights import attention_weights as attention_weights
 from .ops.sequences.elman import elman as elman
 from .ops.sequences.gru import gru as gru
+from .ops.sequences.linear_attention import linear_attention as linear_attention
 from .ops.sequences.lstm import lstm as lstm
 from .ops.sequences.rotary import llama3_frequencies as llama3_frequencies
 from .ops.sequences.rotary import rotary as rotary
 from .ops.sequences.rotary import rotary_frequencies as rotary_frequencies
+from .ops.sequences.selective_scan import selective_scan as selective_scan
 from .rules.prove import prove as prove
 from .rules.prove import prove_all as prove_all
 from .rules.rule import RULES as RULES

@@ -43,6 +43,7 @@ def squares(y):
 FAMILIES = [
     *("mlp", "lenet", "resnet", "vit", "gpt", "char rnn", "unet", "vae"),
     *("lstm", "gru", "rnn", "attention", "conv", "einsum"),
+    *("linear attention", "linear attention, causal", "selective ssm"),
 ]
 
 

@@ -72,6 +72,8 @@ _NAMES = {
     "shift": "bias",
     "mean": "running_mean",
     "var": "running_var",
+    "a_log": "A_log",
+    "d": "D",
 }
 
 

@@ -19,7 +19,9 @@ from .dropout import check_probability
 from .initializers import drawn
 
 
-class _Inputs(NamedTuple):
+class Inputs(NamedTuple):
+    """x, what it attends to, and a mask or None."""
+
     x: Array
     keys: Array
     values: Array
@@ -108,27 +110,18 @@ def Attention(
     groups = kv_heads or heads
 
     def init(key: Key, *inputs: Any) -> tuple[Params, State]:
-        x, keys, values, _ = _sorted(inputs)
-        each = _head_width(heads, width or x.shape[-1])
-        dtype, draws = initializers.float_dtype(x), jax.random.split(key, 4)
-        shapes = {"q": (x, heads), "k": (keys, groups), "v": (values, groups)}
-        params: Params = {}
-        for draw, (name, (of, n)) in zip(draws[:3], shapes.items(), strict=True):
-            w = drawn(w_init, draw, (of.shape[-1], n * each), dtype)
-            params[name] = {"w": w.reshape(-1, n, each)}
-            params[name].update({"b": jnp.zeros((n, each), dtype)} if bias else {})
-        w = drawn(out_init or w_init, draws[3], (heads * each, x.shape[-1]), dtype)
-        params["out"] = {"w": w.reshape(heads, each, -1)}
-        params["out"].update({"b": jnp.zeros(x.shape[-1:], dtype)} if bias else {})
+        given = sorted_inputs("attention", inputs)
+        x, each = given.x, head_width("attention", heads, width or given.x.shape[-1])
+        params = projections(key, given, heads, groups, each, bias, w_init, out_init or w_init)
         if cache is None:
             return params, {}
-        empty = jnp.zeros((x.shape[0], cache, groups, each), dtype)
+        empty = jnp.zeros((x.shape[0], cache, groups, each), initializers.float_dtype(x))
         return params, {"k": empty, "v": empty, "index": jnp.zeros((), jnp.int32)}
 
     def apply(
         params: Params, state: State, *inputs: Any, train: bool = False, key: Key | None = None
     ) -> tuple[Any, State]:
-        given = _sorted(inputs)
+        given = sorted_inputs("attention", inputs)
         x, mask = given.x, given.mask
         take("attention", params, "q", "k", "v", "out")
         require(
@@ -138,9 +131,9 @@ def Attention(
             f"causal={causal}, rotary={rotary}, cache={cache}",
             "They speak of one sequence's order in time.",
         )
-        q = _project(params["q"], x)
-        k = _project(params["k"], given.keys)
-        v = _project(params["v"], given.values)
+        q = project("attention", params["q"], x)
+        k = project("attention", params["k"], given.keys)
+        v = project("attention", params["v"], given.values)
         start = take_state("attention", state, "k", "v", "index")[2] if cache else None
         if rotary:
             at = jnp.arange(x.shape[1]) + (0 if start is None else start)
@@ -155,7 +148,7 @@ def Attention(
         y = attention(
             q, k, v, mask, None, random, start, drop=drop if train else 0.0, chunk=chunk, **seen
         )
-        y = _merge(params["out"], y)
+        y = merge("attention", params["out"], y)
         y = y if full is None else jnp.where(full, jnp.nan, y)
         return (y, attention_weights(q, k, mask, None, start, **seen)) if weights else y, state
 
@@ -165,20 +158,7 @@ def Attention(
 def _check_options(
     heads: int, kv_heads: int | None, causal: bool, drop: float, cache: int | None
 ) -> None:
-    require(
-        is_whole(heads),
-        "attention",
-        "a number of heads of 1 or more",
-        shown(heads),
-        "It divides the width.",
-    )
-    require(
-        kv_heads is None or (is_whole(kv_heads) and heads % kv_heads == 0),
-        "attention",
-        f"kv_heads that divide {heads}, the number of heads",
-        shown(kv_heads),
-        "Each serves a group of heads.",
-    )
+    check_heads("attention", heads, kv_heads)
     check_probability("attention", "drop", drop, "dropping a pair of query and key")
     require(
         cache is None or (is_whole(cache) and causal),
@@ -189,8 +169,26 @@ def _check_options(
     )
 
 
-def _sorted(inputs: tuple) -> _Inputs:
-    """The inputs by what they are: x, keys, values, a mask."""
+def check_heads(where: str, heads: int, kv_heads: int | None) -> None:
+    """Raise unless the layer `where` can have so many heads, and so many of keys and values."""
+    require(
+        is_whole(heads),
+        where,
+        "a number of heads of 1 or more",
+        shown(heads),
+        "It divides the width.",
+    )
+    require(
+        kv_heads is None or (is_whole(kv_heads) and heads % kv_heads == 0),
+        where,
+        f"kv_heads that divide {heads}, the number of heads",
+        shown(kv_heads),
+        "Each serves a group of heads.",
+    )
+
+
+def sorted_inputs(where: str, inputs: tuple) -> Inputs:
+    """The inputs of the layer `where` by what they are: x, keys, values, a mask."""
     inputs = tuple(given for given in inputs if given is not None)
     last = inputs[-1] if inputs and jnp.result_type(inputs[-1]) == jnp.bool_ else None
     rest = inputs if last is None else inputs[:-1]
@@ -198,19 +196,20 @@ def _sorted(inputs: tuple) -> _Inputs:
         1 <= len(rest) <= 3
         and all(jnp.issubdtype(jnp.result_type(given), jnp.floating) for given in rest)
         and all(jnp.ndim(given) == 3 for given in rest),
-        "attention",
+        where,
         "x, perhaps a context or keys and values, perhaps a boolean mask; all but the mask "
         "(batch, time, features)",
         ", ".join(f"{jnp.result_type(given)} of shape {jnp.shape(given)}" for given in inputs),
         "Call net(params, x, mask) or net(params, x, context, mask).",
     )
-    return _Inputs(rest[0], rest[min(1, len(rest) - 1)], rest[-1], last)
+    return Inputs(rest[0], rest[min(1, len(rest) - 1)], rest[-1], last)
 
 
-def _head_width(heads: int, width: int) -> int:
+def head_width(where: str, heads: int, width: int) -> int:
+    """The width of one of the heads of the layer `where`."""
     require(
         width % heads == 0,
-        "attention",
+        where,
         f"a width that {heads} heads divide",
         width,
         "Give the width of all heads together: width=heads * 64.",
@@ -218,17 +217,42 @@ def _head_width(heads: int, width: int) -> int:
     return width // heads
 
 
-def _project(params: Params, x: Array) -> Array:
+def projections(
+    key: Key,
+    given: Inputs,
+    heads: int,
+    groups: int,
+    each: int,
+    bias: bool,
+    w_init: Callable,
+    out_init: Callable,
+) -> Params:
+    """The parameters of q, k, v and out, drawn for these inputs."""
+    x, dtype, draws = given.x, initializers.float_dtype(given.x), jax.random.split(key, 4)
+    shapes = {"q": (x, heads), "k": (given.keys, groups), "v": (given.values, groups)}
+    params: Params = {}
+    for draw, (name, (of, n)) in zip(draws[:3], shapes.items(), strict=True):
+        w = drawn(w_init, draw, (of.shape[-1], n * each), dtype)
+        params[name] = {"w": w.reshape(-1, n, each)}
+        params[name].update({"b": jnp.zeros((n, each), dtype)} if bias else {})
+    w = drawn(out_init, draws[3], (heads * each, x.shape[-1]), dtype)
+    params["out"] = {"w": w.reshape(heads, each, -1)}
+    params["out"].update({"b": jnp.zeros(x.shape[-1:], dtype)} if bias else {})
+    return params
+
+
+def project(where: str, params: Params, x: Array) -> Array:
     """x w + b, as (batch, time, heads, width of a head)."""
-    (w,) = take("attention", params, "w")
+    (w,) = take(where, params, "w")
     inputs, heads, each = w.shape
     b = params.get("b")
     y = dense(x, w.reshape(inputs, heads * each), None if b is None else b.reshape(-1))
     return y.reshape(*x.shape[:-1], heads, each)
 
 
-def _merge(params: Params, y: Array) -> Array:
-    (w,) = take("attention", params, "w")
+def merge(where: str, params: Params, y: Array) -> Array:
+    """All heads of y side by side, times w, + b."""
+    (w,) = take(where, params, "w")
     heads, each, outputs = w.shape
     rows = y.reshape(*y.shape[:-2], heads * each)
     return dense(rows, w.reshape(heads * each, outputs), params.get("b"))

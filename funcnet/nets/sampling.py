@@ -1,5 +1,6 @@
 """Sampling from a language model, one token after another."""
 
+import math
 from functools import partial
 
 import jax
@@ -28,8 +29,9 @@ def sample(
     Compiled once for each net, `length`, `top_k` and shape of the prompt.
 
     Args:
-        net: `GPT(..., cache=True)` or `EncoderDecoder(..., cache=True)`; the parameters may be
-            those of the same net without it.
+        net: `GPT(..., cache=True)` or `EncoderDecoder(..., cache=True)`, or any net from tokens to
+            logits whose layers decode: `Attention`, `LinearAttention`, `SelectiveSSM`; the
+            parameters may be those of the same net without it.
         params: Its parameters.
         prompt: Integers `(batch, time)`, a token or more: of a target, its sign for the beginning.
         length: How many tokens to draw for each prompt.
@@ -204,12 +206,10 @@ def _check_sample(
     given = [x for x in (source, prompt[:, :1], mask) if x is not None]
     vocabulary, state = _start.eval_shape(net, jax.random.key(0), *given)
     check_known("sample", prompt, vocabulary.size)
-    lengths = [
-        leaf.shape[-3]
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if getattr(path[-1], "key", None) == "k"
-    ]
-    room = min(lengths, default=0)
+    leaves = [(path[-1].key, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+    lengths = [leaf.shape[-3] for name, leaf in leaves if name == "k"]
+    counts = any(name == "index" for name, _ in leaves)  # and a state of constant size has no end
+    room = min(lengths, default=math.inf if counts else 0)
     require(
         prompt.shape[1] + length - 1 <= room,
         "sample",

@@ -125,6 +125,17 @@ def map_coordinates(x: jax.Array, grid: jax.Array) -> jax.Array:
     return jax.vmap(jax.vmap(one, (-1, None), -1))(x, grid)
 
 
+def recurrence(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Causal linear attention, token by token."""
+    def step(carry: tuple, part: tuple) -> tuple[tuple, jax.Array]:
+        (state, total), (q, k, v) = carry, part
+        state, total = state + k[..., None] * v[..., None, :], total + k
+        weighted = jnp.einsum("bhd,bhde->bhe", q, state)
+        return (state, total), weighted / (q * total).sum(-1, keepdims=True)
+    steps = tuple(x.swapaxes(0, 1) for x in (jax.nn.elu(q) + 1, jax.nn.elu(k) + 1, v))
+    zero = jnp.zeros_like(steps[1][0])
+    start = zero[..., None] * jnp.zeros_like(steps[2][0])[..., None, :], zero
+    return jax.lax.scan(step, start, steps)[1].swapaxes(0, 1)
 def stack(layer: Callable, depth: int = 12) -> Callable:
     """`layer` again and again, each after a dense layer of its own."""
 
@@ -221,6 +232,13 @@ def rows() -> list[Row]:
             (normal(16, 200, 64),)),
         Row("attention T=1024, 4 layers", attend(lambda q, k, v: fn.attention(
             q, k, v, causal=True, chunk=64), 4), attend(attention, 4), sequence, 1, 6),
+        Row("linear_attention T=4096",
+            lambda q, k, v: fn.linear_attention(q, k, v, causal=True)[0], recurrence,
+            tuple(normal(1, 4096, 4, 64, seed=i) for i in range(3))),
+        Row("selective_scan T=2048", lambda *args: fn.selective_scan(*args)[0],
+            lambda *args: fn.selective_scan.rule.primal(*args)[0],
+            (normal(2, 2048, 256), jnp.exp(normal(2, 2048, 256, seed=1) - 3),
+             -jnp.exp(normal(256, 16)), normal(2, 2048, 16), normal(2, 2048, 16, seed=1))),
         Row("lstm T=128 B=32 D=128 H=256", recurrent(fn.lstm), recurrent(fn.lstm.rule.primal),
             gates, 1.5),
         Row("value of layer_norm", fn.layer_norm, layer_norm, (x, *unit), value=True),

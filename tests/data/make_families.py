@@ -8,7 +8,7 @@ Run by hand, with PyTorch, transformers and torchvision installed; the tests rea
 Parameters are not stored: `drawn` makes each from its name. Each model has `NAME/config`, its
 config.json; `NAME/shapes`, the names and shapes in its file; `NAME/output`; and `NAME/grad/KEY`,
 the gradient of the output weighted by `ripple`, at the places that `places` picks, of every array,
-and of two in a residual network.
+and of two in a residual network. `mixer` is the block of Mamba alone.
 """
 
 import json
@@ -26,6 +26,7 @@ MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 TYPES = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])
 IMAGES = drawn("images", (2, 3, 8, 12))
 PHOTOS = drawn("photos", (1, 3, 40, 40))
+STEPS = drawn("steps", (2, 9, 8))
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {"vocab_size": 19, "max_position_embeddings": 8, "intermediate_size": 24, **SMALL}
@@ -130,6 +131,23 @@ def record_resnet(depth: int) -> dict[str, np.ndarray]:
     return described(name, {"depth": depth, "outputs": 10}, shapes, output, gradients)
 
 
+def record_mixer() -> dict[str, np.ndarray]:
+    """The block of a state space model, with the gradient of its input and of every array."""
+    import torch
+    from transformers import MambaConfig
+    from transformers.models.mamba.modeling_mamba import MambaMixer
+
+    config = {"hidden_size": 8, "state_size": 4, "time_step_rank": 2}
+    mixer = MambaMixer(MambaConfig(num_hidden_layers=1, **config), 0).double()
+    shapes = {key: tuple(value.shape) for key, value in mixer.state_dict().items()}
+    filled = {k: torch.from_numpy(drawn(f"mixer/{k}", s)) for k, s in shapes.items()}
+    mixer.load_state_dict(filled)
+    output = mixer(torch.from_numpy(STEPS))
+    (output * torch.from_numpy(ripple(tuple(output.shape)))).sum().backward()
+    gradients = {key: value.grad.numpy() for key, value in mixer.named_parameters()}
+    return described("mixer", config, shapes, output, gradients)
+
+
 def described(name: str, config: dict, shapes: dict, output, gradients: dict) -> dict:
     """The arrays of one model as they are stored."""
     arrays = {
@@ -149,6 +167,7 @@ def main() -> None:
         arrays |= record(name, *parts)
     for depth in RESNETS:
         arrays |= record_resnet(depth)
+    arrays |= record_mixer()
     path = Path(__file__).with_name("families.npz")
     np.savez_compressed(path, **arrays)
     print(f"{path}: {path.stat().st_size} bytes")

@@ -150,3 +150,76 @@ ROTARY = {
     "angles": Case(_own_angles, {"width": 2}),
     "none": normal_case((2, 0, 2, 4), None, None, None),
 }
+
+
+def _remembered(
+    q: tuple[int, ...] = (2, 5, 2, 3),
+    k: tuple[int, ...] | None = None,
+    v: int = 2,
+    mask: Any = None,
+    decay: Any = None,
+    state: int | None = None,
+    **static: Any,
+) -> Case:
+    """A case of linear attention; `state` is its number of columns."""
+
+    def make(random: Generator) -> tuple:
+        keys = k or q
+        start = None if state is None else (keys[0], keys[2], keys[3], state)
+        floats = [
+            None if shape is None else random.standard_normal(shape)
+            for shape in (q, keys, (*keys[:3], v), start)
+        ]
+        if floats[3] is not None and static.get("normalize", True):
+            floats[3] = abs(floats[3])
+        gamma = None if decay is None else np.array(decay)
+        return *floats[:3], None if mask is None else np.array(mask), gamma, floats[3]
+
+    return Case(make, static)
+
+
+LINEAR_ATTENTION = {
+    "causal, in chunks": _remembered(causal=True, chunk=2),
+    "causal, every option": _remembered(
+        (2, 7, 4, 3),
+        (2, 7, 2, 3),
+        mask=[[True, True, False, True, True, True, False], [False] * 3 + [True] * 4],
+        decay=[0.5, 0.875],
+        state=3,
+        causal=True,
+        chunk=3,
+    ),
+    "of all": _remembered(mask=[[True, False, True, True, True], [False] * 5]),
+    "cross, state": _remembered((2, 2, 4, 3), (2, 5, 2, 3), state=3, feature="elu"),
+    "identity, decay, state": _remembered(
+        k=(2, 5, 1, 3), decay=[0.25], state=2, causal=True, feature="identity", normalize=False
+    ),
+    "relu": _remembered(feature="relu", normalize=False),
+    "no tokens": _remembered((2, 0, 2, 3), state=3, causal=True),
+    "no keys": _remembered((1, 2, 2, 3), (1, 0, 1, 3)),
+}
+
+
+def _scanned(
+    batch: int = 2, time: int = 5, *, given: bool = True, chunk: int | None = None
+) -> Case:
+    """A case with 3 channels of 2 states; without `given`, D and the first state are None."""
+
+    def make(random: Generator) -> tuple:
+        x, delta = random.standard_normal((2, batch, time, 3))
+        b, c = random.standard_normal((2, batch, time, 2))
+        rest = (random.standard_normal(3), random.standard_normal((batch, 3, 2)))
+        a = -np.exp(random.standard_normal((3, 2)))
+        return x, np.exp(delta - 1), a, b, c, *(rest if given else (None, None))
+
+    return Case(make, {} if chunk is None else {"chunk": chunk})
+
+
+SELECTIVE_SCAN = {
+    "chunks": _scanned(chunk=2),
+    "plain": _scanned(given=False),
+    "one chunk": _scanned(time=4, chunk=4),
+    "steps one by one": _scanned(time=3, chunk=1),
+    "no steps": _scanned(time=0),
+    "no sequences": _scanned(batch=0),
+}

@@ -223,7 +223,7 @@ def attention(
     softcap: float | None,
 ) -> None:
     """Raise unless the arguments of `attention` fit."""
-    _check_heads(op, {"q": q, "k": k, "v": v})
+    check_heads(op, {"q": q, "k": k, "v": v})
     require(
         k.shape[:3] == v.shape[:3],
         op,
@@ -294,11 +294,12 @@ def attention_weights(
     softcap: float | None,
 ) -> None:
     """Raise unless the arguments of `attention_weights` fit."""
-    _check_heads(op, {"q": q, "k": k})
+    check_heads(op, {"q": q, "k": k})
     _check_seen(op, q, k, mask, bias, offset, window, softcap)
 
 
-def _check_heads(op: str, given: dict[str, Array]) -> None:
+def check_heads(op: str, given: dict[str, Array]) -> None:
+    """Raise unless q, k and whatever else is given have heads, and those of q and k fit."""
     for name, x in given.items():
         require(
             x is not None and jnp.ndim(x) == 4,
