@@ -55,6 +55,21 @@ OPS = rows(
     partial(fn.lstm, X, W_IN, W_HIDDEN, None, None, None, jnp.array([2, 5])),
     "lstm: expected lengths from 0 to 4, the steps of x, got lengths from 2 to 5. Cut the longer "
     "sequences first.",
+    partial(fn.gru, X, jnp.zeros((3, 6)), jnp.zeros((2, 6)), mask=jnp.ones(4, bool)),
+    "gru: expected a mask of shape (2, 4), (batch, time), got shape (4,). It says of each step of "
+    "each sequence whether it counts.",
+    partial(fn.gru, X, jnp.zeros((3, 6)), jnp.zeros((2, 6)), None, ROW[:2], reset_after=False),
+    "gru: expected no b_hn with reset_after=False, got one of shape (2,). Add it to the last third "
+    "of b: there it is the same.",
+    partial(fn.lstm, X, W_IN, W_HIDDEN, w_proj=ROW),
+    "lstm: expected w_proj of shape (units, width), got shape (3,). A PyTorch weight is the "
+    "transpose: pass weight_hr.T.",
+    partial(fn.lstm, X, W_IN, W_HIDDEN, w_proj=jnp.zeros((2, 3))),
+    "lstm: expected w_hidden of shape (3, 8), (width, 4 units) of w_proj, got shape (2, 8). A "
+    "PyTorch weight is the transpose: pass weight_hh.T.",
+    partial(fn.lstm, X, W_IN, jnp.zeros((3, 8)), None, jnp.zeros((2, 2)), w_proj=jnp.zeros((2, 3))),
+    "lstm: expected h0 of shape (2, 3), (batch, width), got shape (2, 2). Pass None to start from "
+    "0.",
     partial(fn.elman, X, jnp.zeros((3, 2)), jnp.zeros((2, 2)), activation="gelu"),
     "elman: expected the activation 'tanh' or 'relu', got 'gelu'. Choose one of the two.",
     partial(fn.cross_entropy, ROWS, IDS, z_loss=-1.0),
@@ -91,13 +106,18 @@ OPS = rows(
     TypeError,
     partial(fn.lstm, X, W_IN, W_HIDDEN, None, None, None, jnp.ones(2)),
     "lstm: expected lengths of an integer dtype, got float32. They count the steps of each "
-    "sequence.",
+    "sequence; a mask comes after them.",
+    partial(fn.elman, X, jnp.zeros((3, 2)), jnp.zeros((2, 2)), mask=jnp.ones((2, 4))),
+    "elman: expected a boolean mask, got float32. It is True at the steps that count.",
 )
 
 OTHERS = rows(
     ValueError,
     lambda: fn.LSTM(0),
     "lstm: expected a width that is a whole number of 1 or more, got 0. It is the number of units.",
+    lambda: fn.LSTM(4, proj=0),
+    "lstm: expected a proj that is a whole number of 1 or more, or None, got 0. It is the width of "
+    "h, narrower than the number of units.",
     lambda: fn.GRU(4).init(KEY, ROWS),
     "gru: expected x of rank 3 (batch, time, features), got shape (2, 3). One sequence is a batch "
     "of one: x[None].",
@@ -177,7 +197,9 @@ SEQUENCES = image(2, 3, 4)
 
 LAYERS: dict[str, LayerCase] = {
     "lstm": LayerCase(fn.LSTM(3), (SEQUENCES,)),
+    "lstm, projected": LayerCase(fn.LSTM(3, proj=2), (SEQUENCES,)),
     "gru": LayerCase(fn.GRU(3, return_final=True), (SEQUENCES,)),
+    "gru, reset before": LayerCase(fn.GRU(3, reset_after=False), (SEQUENCES,)),
     "rnn": LayerCase(fn.RNN(3, reverse=True), (SEQUENCES,)),
     "bidirectional": LayerCase(fn.Bidirectional(fn.RNN(2)), (SEQUENCES,)),
     "vae": LayerCase(

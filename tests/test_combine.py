@@ -199,9 +199,10 @@ CHANGES_KIND = {
     "conv 1-d, causal",
     "conv in groups", "conv transpose", "ddpm", "dense", "dense without bias", "einsum", "embed",
     "ensemble",
-    "flatten", "global average", "global maximum", "gpt", "gru", "lenet", "lp pool", "lstm",
-    "max pool", "max pool with indices", "max unpool", "mlp", "pad", "parallel",
-    "pixel shuffle", "reshape", "resize", "resnet", "rnn", "serial", "time embedding", "vae", "vit",
+    "flatten", "global average", "global maximum", "gpt", "gru", "gru, reset before", "lenet",
+    "lp pool", "lstm", "lstm, projected", "max pool", "max pool with indices", "max unpool", "mlp",
+    "pad", "parallel", "pixel shuffle", "reshape", "resize", "resnet", "rnn", "serial",
+    "time embedding", "vae", "vit",
 }  # fmt: skip
 """What cannot be repeated, since its output is of another shape or dtype than its input."""
 

@@ -88,7 +88,7 @@ def filled(leaf):
 
 @pytest.mark.long
 def test_every_network_goes_there_and_back(key):
-    skipped = {"repeat", "ensemble", "repeat with dropout"}
+    skipped = {"repeat", "ensemble", "repeat with dropout", "gru, reset before"}
     for name, (layer, inputs, _) in LAYERS.items():
         shapes = jax.eval_shape(layer.init, key, *inputs)
         if not shapes[0] or name in skipped:
@@ -181,6 +181,35 @@ def test_what_cannot_be_written_is_one_sentence(key):
         ValueError, match=r"^state_dict: .*, got several layers stacked at the top\. "
     ):
         to_state_dict(stacked, *stacked.init(key, x), x)
+
+
+def test_a_gru_that_pytorch_lacks_is_refused(key):
+    x, theirs = jnp.ones((1, 5, 3)), fn.serial(rnn=fn.GRU(4))
+    net = fn.serial(rnn=fn.GRU(4, reset_after=False))
+    arrays = to_state_dict(theirs, *theirs.init(key, x), x)
+    message = (
+        r"^state_dict: expected layers that PyTorch has, got GRU\(reset_after=False\) at rnn\. Its "
+        r"own scales the product of the state: make this one with reset_after=True\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        from_state_dict(net, arrays, x)
+    with pytest.raises(ValueError, match=message):
+        to_state_dict(net, *net.init(key, x), x)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_projection_is_pytorchs_weight_hr(bias, key):
+    net, x = fn.serial(rnn=fn.LSTM(4, proj=2, bias=bias)), jnp.ones((1, 5, 3))
+    params, state = net.init(key, x)
+    arrays = to_state_dict(net, params, state, x)
+    shapes = {"weight_ih": (16, 3), "weight_hh": (16, 2), "weight_hr": (2, 4)}
+    shapes |= {"bias_ih": (16,), "bias_hh": (16,)} if bias else {}
+    assert {name: a.shape for name, a in arrays.items()} == {
+        f"rnn.{name}_l0": shape for name, shape in shapes.items()
+    }
+    np.testing.assert_array_equal(arrays["rnn.weight_hr_l0"], params["rnn"]["w_proj"].T)
+    again, _ = from_state_dict(net, arrays, x)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
 LINEAR = {"weight": (4, 4), "bias": (4,)}

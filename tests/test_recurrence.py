@@ -19,7 +19,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def walk(step, x, states, lengths=None, reverse=False):
+def walk(step, x, states, lengths=None, mask=None, reverse=False):
     """One sequence after another, one step after another: the outputs and the final states."""
     batch, time, _ = x.shape
     outputs = np.zeros((batch, time, states[0].shape[1]))
@@ -27,6 +27,8 @@ def walk(step, x, states, lengths=None, reverse=False):
     for n in range(batch):
         length = time if lengths is None else lengths[n]
         for t in range(length)[:: -1 if reverse else 1]:
+            if mask is not None and not mask[n, t]:
+                continue
             new = step(x[n, t], *(state[n] for state in final))
             for state, value in zip(final, new, strict=True):
                 state[n] = value
@@ -38,21 +40,28 @@ def or_zeros(array, *shape):
     return np.zeros(shape) if array is None else array
 
 
-def lstm_by_hand(x, w_in, w_hidden, b=None, h0=None, c0=None, lengths=None, *, reverse=False):
-    units = len(w_hidden)
+def lstm_by_hand(
+    x, w_in, w_hidden, b=None, h0=None, c0=None, lengths=None, mask=None, w_proj=None, *,
+    reverse=False,
+):  # fmt: skip
+    units = w_hidden.shape[1] // 4
     b = or_zeros(b, 4 * units)
 
     def step(x, h, c):
         z = x @ w_in + h @ w_hidden + b
         i, f, g, o = (z[k * units : (k + 1) * units] for k in range(4))
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        return sigmoid(o) * np.tanh(c), c
+        m = sigmoid(o) * np.tanh(c)
+        return m if w_proj is None else m @ w_proj, c
 
-    states = [or_zeros(s, len(x), units) for s in (h0, c0)]
-    return walk(step, x, states, lengths, reverse)
+    states = or_zeros(h0, len(x), len(w_hidden)), or_zeros(c0, len(x), units)
+    return walk(step, x, states, lengths, mask, reverse)
 
 
-def gru_by_hand(x, w_in, w_hidden, b=None, b_hn=None, h0=None, lengths=None, *, reverse=False):
+def gru_by_hand(
+    x, w_in, w_hidden, b=None, b_hn=None, h0=None, lengths=None, mask=None, *,
+    reset_after=True, reverse=False,
+):  # fmt: skip
     units = len(w_hidden)
     b, b_hn = or_zeros(b, 3 * units), or_zeros(b_hn, units)
     r_gate, z_gate, n_gate = (slice(k * units, (k + 1) * units) for k in range(3))
@@ -60,52 +69,70 @@ def gru_by_hand(x, w_in, w_hidden, b=None, b_hn=None, h0=None, lengths=None, *, 
     def step(x, h):
         a, u = x @ w_in + b, h @ w_hidden
         r, z = sigmoid(a[r_gate] + u[r_gate]), sigmoid(a[z_gate] + u[z_gate])
-        n = np.tanh(a[n_gate] + r * (u[n_gate] + b_hn))
-        return ((1 - z) * n + z * h,)
+        part = r * (u[n_gate] + b_hn) if reset_after else (r * h) @ w_hidden[:, n_gate]
+        return ((1 - z) * np.tanh(a[n_gate] + part) + z * h,)
 
-    return walk(step, x, [or_zeros(h0, len(x), units)], lengths, reverse)
+    return walk(step, x, [or_zeros(h0, len(x), units)], lengths, mask, reverse)
 
 
 def elman_by_hand(
-    x, w_in, w_hidden, b=None, h0=None, lengths=None, *, activation="tanh", reverse=False
-):
+    x, w_in, w_hidden, b=None, h0=None, lengths=None, mask=None, *,
+    activation="tanh", reverse=False,
+):  # fmt: skip
     units = len(w_hidden)
     bend = np.tanh if activation == "tanh" else lambda z: z * (z > 0)
 
     def step(x, h):
         return (bend(x @ w_in + h @ w_hidden + or_zeros(b, units)),)
 
-    return walk(step, x, [or_zeros(h0, len(x), units)], lengths, reverse)
+    return walk(step, x, [or_zeros(h0, len(x), units)], lengths, mask, reverse)
 
 
-def weights(gates, biases, states, batch=2, time=3):
-    shapes = [(batch, time, 2), (2, 2 * gates), (2, 2 * gates)]
-    shapes += [(2 * n,) for n in biases] + [(batch, 2)] * states
+def weights(gates, biases, states, width=None, batch=2, time=3):
+    """Of 2 features and 2 units; with a width there is a projection to it, after w_hidden."""
+    shapes = [(batch, time, 2), (2, 2 * gates), (width or 2, 2 * gates)]
+    shapes += [(2, width)] * bool(width) + [(2 * n,) for n in biases]
+    shapes += [(batch, width or 2), (batch, 2)][:states]
     return [draw(*shape, seed=i) for i, shape in enumerate(shapes)]
 
 
 LENGTHS = np.array([1, 3])
+MASK = np.array([[True, False, True], [False, True, False]])
 
 
 def calls(given):
-    """Each mode once: all arguments, none that can be left out, lengths, from the end."""
+    """Each mode once: all arguments, none that can be left out, lengths, from the end, a mask."""
     nothing = [None] * (len(given) - 3)
     return [
         ((*given, None), {}),
         ((*given[:3], *nothing, None), {}),
         ((*given, LENGTHS), {}),
         ((*given, LENGTHS), {"reverse": True}),
+        ((*given, None, MASK), {}),
+        ((*given, LENGTHS, MASK), {"reverse": True}),
     ]
 
 
 @values_of(fn.lstm)
 def test_lstm_is_the_loop_in_numpy(x64):
-    assert_agrees(fn.lstm, lstm_by_hand, calls(weights(4, (4,), 2)))
+    x, w_in, w_hidden, w_proj, *rest = weights(4, (4,), 2, 3)
+    given, nothing = (x, w_in, w_hidden, *rest), [None] * 5
+    projected = [
+        ((*given, None, None, w_proj), {}),
+        ((*given[:3], *nothing, w_proj), {}),
+        ((*given, LENGTHS, MASK, w_proj), {"reverse": True}),
+    ]
+    assert_agrees(fn.lstm, lstm_by_hand, [*calls(weights(4, (4,), 2)), *projected])
 
 
 @values_of(fn.gru)
 def test_gru_is_the_loop_in_numpy(x64):
-    assert_agrees(fn.gru, gru_by_hand, calls(weights(3, (3, 1), 1)))
+    given = weights(3, (3, 1), 1)
+    before = [
+        ((*args[:4], None, *args[5:]), {**static, "reset_after": False})
+        for args, static in calls(given)
+    ]
+    assert_agrees(fn.gru, gru_by_hand, [*calls(given), *before])
 
 
 @values_of(fn.elman)
@@ -116,8 +143,34 @@ def test_elman_is_the_loop_in_numpy(x64):
     )
 
 
-OPS = {"lstm": (fn.lstm, (4, (4,), 2)), "gru": (fn.gru, (3, (3, 1), 1))}
-OPS["elman"] = (fn.elman, (1, (1,), 1))
+def before(gru):
+    """`gru` with the reset gate before the product, of the arguments that it has then."""
+
+    def call(x, w_in, w_hidden, b, h0, lengths=None, mask=None, **options):
+        options = {**options, "reset_after": False}
+        return gru(x, w_in, w_hidden, b, None, h0, lengths, mask, **options)
+
+    return call
+
+
+def projected_by(lstm):
+    """`lstm` with a projection, which comes after the other weights."""
+
+    def call(x, w_in, w_hidden, w_proj, b, h0, c0, lengths=None, mask=None, **options):
+        return lstm(x, w_in, w_hidden, b, h0, c0, lengths, mask, w_proj, **options)
+
+    return call
+
+
+FORMS = {
+    "lstm": (fn.lstm, lambda op: op, (4, (4,), 2)),
+    "lstm, projected": (fn.lstm, projected_by, (4, (4,), 2, 3)),
+    "gru": (fn.gru, lambda op: op, (3, (3, 1), 1)),
+    "gru, reset before": (fn.gru, before, (3, (3,), 1)),
+    "elman": (fn.elman, lambda op: op, (1, (1,), 1)),
+}
+OPS = {name: (form(op), sizes) for name, (op, form, sizes) in FORMS.items()}
+"""Each form of each op, as a function of arrays that all have gradients, lengths and mask."""
 every_op = pytest.mark.parametrize("name", OPS)
 
 
@@ -147,13 +200,13 @@ def test_what_lies_beyond_a_length_may_be_anything(name, reverse, x64):
 def test_pieces_with_the_state_carried_on_are_the_whole(name, x64):
     op, sizes = OPS[name]
     x, *rest = weights(*sizes, time=5)
-    biases, states = rest[: 2 + len(sizes[1])], rest[2 + len(sizes[1]) :]
+    parameters, states = rest[: -sizes[2]], rest[-sizes[2] :]
 
     @jax.jit
     def everything(x, states):
-        first, *between = op(x[:, :2], *biases, *states)
-        second, *final = op(x[:, 2:], *biases, *between)
-        return (jnp.concatenate([first, second], 1), *final), op(x, *biases, *states)
+        first, *between = op(x[:, :2], *parameters, *states)
+        second, *final = op(x[:, 2:], *parameters, *between)
+        return (jnp.concatenate([first, second], 1), *final), op(x, *parameters, *states)
 
     joined, whole = everything(x, states)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-13), joined, whole)
@@ -162,17 +215,17 @@ def test_pieces_with_the_state_carried_on_are_the_whole(name, x64):
 @every_op
 @pytest.mark.parametrize("lengths", [None, (11, 7)])
 def test_many_steps_go_in_blocks(name, lengths, x64):
-    op, sizes = OPS[name]
+    op, form, sizes = FORMS[name]
     given = (*weights(*sizes, time=11), None if lengths is None else jnp.array(lengths))
     numbers = range(len(given) - 1)
-    defaults = {k: v for k, v in op.rule.options({}).items() if k != "reverse"}
+    primal = functools.partial(op.rule.primal, **op.rule.options({}))
 
     def loss(f, *given):
         return sum((y**2).sum() for y in f(*given, reverse=lengths is not None))
 
     ours, plain = (
         jax.jit(jax.value_and_grad(functools.partial(loss, f), argnums=numbers))(*given)
-        for f in (op, functools.partial(op.rule.primal, **defaults))
+        for f in (form(op), form(primal))
     )
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), ours, plain)
 
@@ -190,7 +243,7 @@ def innermost(jaxpr):
 
 @every_op
 def test_only_the_state_meets_weights_in_the_loop_over_steps(name):
-    """Each holds one matrix product, the state's; the others stand around, for many steps each."""
+    """Each holds the products with the state, one or two; the others are for many steps each."""
     op, sizes = OPS[name]
 
     def loss(*arrays):
@@ -199,8 +252,79 @@ def test_only_the_state_meets_weights_in_the_loop_over_steps(name):
     arrays = [jnp.asarray(a, jnp.float32) for a in weights(*sizes)]
     jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=range(len(arrays))))(*arrays).jaxpr
     inside = [str(loop).count("dot_general") for loop in innermost(jaxpr)]
-    assert inside == [1, 1]
-    assert str(jaxpr).count("dot_general") == 6
+    products = 2 if name in ("lstm, projected", "gru, reset before") else 1
+    assert inside == [products, products]
+    assert str(jaxpr).count("dot_general") == 3 * products + 3
+
+
+HOLES = np.array([[0, 1, 1, 0, 1], [1, 0, 0, 1, 0], [0, 0, 0, 0, 0]], bool)
+
+
+def weighed(outputs, final):
+    """A number that depends on each output and each final state in its own way."""
+    return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum() + sum(
+        (jnp.sin(state + 1) * (k + 2)).sum() for k, state in enumerate(final)
+    )
+
+
+@every_op
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_masked_sequence_is_that_with_its_holes_cut_out(name, reverse, x64):
+    op, sizes = OPS[name]
+    x, *rest = weights(*sizes, batch=3, time=5)
+    x[~HOLES] = np.nan
+
+    def masked(x, *rest):
+        outputs, *final = op(x, *rest, None, HOLES, reverse=reverse)
+        return weighed(outputs, final), (outputs, final)
+
+    def cut(x, *rest):
+        parameters, states = rest[: -sizes[2]], rest[-sizes[2] :]
+        rows, finals = [], []
+        for n, mask in enumerate(HOLES):
+            own = [state[n : n + 1] for state in states]
+            row, *final = op(x[n : n + 1, mask], *parameters, *own, reverse=reverse)
+            rows.append(jnp.zeros((5, row.shape[2])).at[mask].set(row[0]))
+            finals.append(final)
+        outputs, final = jnp.stack(rows), [jnp.concatenate(f) for f in zip(*finals, strict=True)]
+        return weighed(outputs, final), (outputs, final)
+
+    numbers = range(len(rest) + 1)
+    found, expected = (
+        jax.jit(jax.value_and_grad(f, argnums=numbers, has_aux=True))(x, *rest)
+        for f in (masked, cut)
+    )
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), found, expected
+    )
+    (_, (outputs, final)), gradients = found
+    assert not outputs[~HOLES].any()
+    assert not gradients[0][~HOLES].any()
+    for state, first in zip(final, rest[-sizes[2] :], strict=True):
+        np.testing.assert_array_equal(state[2], first[2])
+
+
+@every_op
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lengths_are_the_same_as_their_mask(name, reverse, x64):
+    op, sizes = OPS[name]
+    given = weights(*sizes)
+    within = np.arange(3) < LENGTHS[:, None]
+
+    @jax.jit
+    def everything(lengths, mask):
+        def loss(*given):
+            outputs, *final = op(*given, lengths, mask, reverse=reverse)
+            return weighed(outputs, final), (outputs, final)
+
+        return jax.value_and_grad(loss, argnums=range(len(given)), has_aux=True)(*given)
+
+    def same(one, other):
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-13, atol=1e-15)
+        jax.tree.map(close, everything(*one), everything(*other))
+
+    same((LENGTHS, None), (None, within))
+    same((LENGTHS, MASK), (None, within & MASK))
 
 
 def test_recurrence_inside_shard_map():
@@ -243,26 +367,44 @@ def test_forget_bias_is_drawn_and_no_more(key):
     assert 0 < float(jnp.abs(params["b"]).max()) <= 1 / math.sqrt(2)
 
 
-@pytest.mark.parametrize(("make", "op"), [(fn.LSTM, fn.lstm), (fn.GRU, fn.gru), (fn.RNN, fn.elman)])
-def test_recurrent_layers_take_lengths_and_carry_their_state(make, op, key):
+LAYERS = {
+    "lstm": (fn.LSTM, fn.lstm, ("b",)),
+    "lstm, projected": (functools.partial(fn.LSTM, proj=2), fn.lstm, ("b", "w_proj")),
+    "gru": (fn.GRU, fn.gru, ("b", "b_hn")),
+    "gru, reset before": (
+        functools.partial(fn.GRU, reset_after=False),
+        functools.partial(fn.gru, reset_after=False),
+        ("b",),
+    ),
+    "rnn": (fn.RNN, fn.elman, ("b",)),
+}
+STEPS = jnp.array([[True, False, True, True], [False, True, True, False]])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_recurrent_layers_take_lengths_and_a_mask_and_carry_their_state(name, key):
+    make, op, others = LAYERS[name]
     net = make(3, return_final=True)
     params, _ = net.init(key, X)
-    biases = [params[name] for name in ("b", "b_hn") if name in params]
+    assert sorted(params) == sorted(("w_in", "w_hidden", *others))
     lengths = jnp.array([4, 2])
     turned = make(3, reverse=True)
 
     @jax.jit
     def everything(params, X):
-        by_op = op(X, params["w_in"], params["w_hidden"], *biases, lengths=lengths)
+        by_op = [op(X, **params, lengths=lengths, mask=mask) for mask in (None, STEPS)]
         first, state = net(params, X[:, :1])
         rest, _ = net(params, X[:, 1:], None, state)
         joined = jnp.concatenate([first, rest], 1)
         flipped = turned(params, X[:, ::-1])[:, ::-1]
-        return by_op, net(params, X, lengths), make(3)(params, X), joined, flipped
+        by_layer = [net(params, X, lengths, None, mask) for mask in (None, STEPS)]
+        return by_op, by_layer, make(3)(params, X), joined, flipped
 
-    (outputs, *final), by_layer, whole, *others = everything(params, X)
-    expected = outputs, tuple(final) if len(final) == 2 else final[0]
-    jax.tree.map(np.testing.assert_array_equal, by_layer, expected)
+    by_op, by_layer, whole, *others = everything(params, X)
+    for (outputs, *final), found in zip(by_op, by_layer, strict=True):
+        expected = outputs, tuple(final) if len(final) == 2 else final[0]
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert not by_layer[1][0][1, 0].any()
     for same in others:
         np.testing.assert_allclose(same, whole, rtol=1e-5, atol=1e-6)
 
@@ -274,6 +416,54 @@ def test_bidirectional_takes_lengths_out_of_range_as_the_nearest(key):
     np.testing.assert_allclose(beyond, net(params, X, jnp.array([4, 0])), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [fn.LSTM, functools.partial(fn.GRU, reset_after=False), fn.RNN])
+def test_both_directions_of_a_masked_sequence_are_those_without_its_holes(make, x64, key):
+    net, x = fn.Bidirectional(make(3, return_final=True)), jnp.asarray(draw(3, 5, 2))
+    params, _ = net.init(key, x)
+    with_holes = jnp.where(HOLES[..., None], x, jnp.nan)
+
+    def whole(params, x):
+        return net(params, x, None, None, HOLES)
+
+    def cut(params, x):
+        rows, finals = [], []
+        for n, mask in enumerate(HOLES):
+            row, final = net(params, x[n : n + 1, mask])
+            rows.append(jnp.zeros((5, 6)).at[mask].set(row[0]))
+            finals.append(final)
+        return jnp.stack(rows), jax.tree.map(lambda *parts: jnp.concatenate(parts), *finals)
+
+    def loss(f, params, x):
+        outputs, final = f(params, x)
+        return weighed(outputs, jax.tree.leaves(final)), (outputs, final)
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(functools.partial(loss, f), argnums=(0, 1), has_aux=True))(
+            params, with_holes
+        )
+        for f in (whole, cut)
+    )
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+    jax.tree.map(close, found, expected)
+
+
+def test_a_projection_makes_the_state_narrower_and_leaves_the_other_draws(key):
+    params, _ = fn.LSTM(5, proj=2).init(key, X)
+    assert jax.tree.map(jnp.shape, params) == {
+        "b": (20,),
+        "w_hidden": (2, 20),
+        "w_in": (3, 20),
+        "w_proj": (5, 2),
+    }
+    without, _ = fn.LSTM(5).init(key, X)
+    for name in ("b", "w_in"):
+        np.testing.assert_array_equal(params[name], without[name])
+    bound = math.sqrt(6 / (5 + 2))
+    assert bound * 0.5 < float(jnp.abs(params["w_proj"]).max()) <= bound
+    _, (h, c) = fn.LSTM(5, proj=2, return_final=True)(params, X)
+    assert (h.shape, c.shape) == ((2, 2), (2, 5))
+
+
 def test_bidirectional_reads_from_both_ends(key):
     net, one_way = fn.Bidirectional(fn.LSTM(3, return_final=True)), fn.LSTM(3, return_final=True)
     back = fn.LSTM(3, return_final=True, reverse=True)
@@ -283,8 +473,10 @@ def test_bidirectional_reads_from_both_ends(key):
     def everything(params, X):
         cases = []
         for lengths in (None, jnp.array([4, 2])):
-            two = one_way(params["forward"], X, lengths), back(params["backward"], X, lengths)
-            cases.append((net(params, X, lengths), two))
+            for mask in (None, STEPS):
+                steps = X, lengths, None, mask
+                two = one_way(params["forward"], *steps), back(params["backward"], *steps)
+                cases.append((net(params, *steps), two))
         final = cases[0][0][1]
         again, _ = net(params, X, None, final)
         from_there = one_way(params["forward"], X, None, final[0])
@@ -495,14 +687,16 @@ def test_windows_are_followed_by_their_next_token():
 
 
 @every_op
-def test_second_derivatives_do_not_see_what_lies_beyond_a_length(name, x64):
+@pytest.mark.parametrize("steps", [(LENGTHS, None), (None, MASK)], ids=["lengths", "mask"])
+def test_second_derivatives_do_not_see_steps_that_do_not_count(name, steps, x64):
     op, sizes = OPS[name]
     x, *rest = weights(*sizes)
-    inside = jnp.arange(x.shape[1]) < LENGTHS[:, None]
+    inside = jnp.arange(x.shape[1]) < LENGTHS[:, None] if steps[1] is None else MASK
 
     def loss(x):
-        outputs = op(x, *rest, LENGTHS)[0]
+        outputs = op(x, *rest, *steps)[0]
         return jnp.where(inside[..., None], jnp.sqrt(jnp.abs(outputs)), 0).sum()
 
     slopes = jax.jit(jax.grad(lambda x: (jax.grad(loss)(x) ** 2).sum()))(x)
     assert np.isfinite(slopes).all()
+    assert not slopes[~inside].any()

@@ -31,8 +31,8 @@ GPT_NAMES = {
 }
 
 
-def recurrent(kind, name):
-    pair = fn.Bidirectional(kind(6))
+def recurrent(kind, **options):
+    pair = fn.Bidirectional(kind(6, **options))
     net = fn.serial(first=pair, second=pair)
     turns = {"forward": "", "backward": "_reverse"}
     names = {
@@ -55,9 +55,10 @@ def networks():
         "block": (fn.TransformerBlock(**block), sequence, BLOCK),
         "block_norm_last": (fn.TransformerBlock(**block, norm_first=False), sequence, BLOCK),
         "gpt": (gpt, ids, GPT_NAMES),
-        "lstm": (*recurrent(fn.LSTM, "lstm"),),
-        "gru": (*recurrent(fn.GRU, "gru"),),
-        "rnn": (*recurrent(fn.RNN, "rnn"),),
+        "lstm": recurrent(fn.LSTM),
+        "lstm_projected": recurrent(fn.LSTM, proj=4),
+        "gru": recurrent(fn.GRU),
+        "rnn": recurrent(fn.RNN),
     }
 
 

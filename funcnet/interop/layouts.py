@@ -196,12 +196,28 @@ def _renamed(
     return Layout(_shapes(write, leaves), read, write)
 
 
+def is_gru_of_its_own(leaves: Mapping[str, Shape]) -> bool:
+    """Whether these are the leaves of a GRU that resets the state before the product.
+
+    PyTorch has none, and only the bias that such a one lacks tells them apart.
+
+    >>> is_gru_of_its_own({"w_in": (3, 12), "w_hidden": (4, 12), "b": (12,)})
+    True
+    """
+    if not {"w_hidden", "b"} <= set(leaves) or "b_hn" in leaves:
+        return False
+    rows, columns = leaves["w_hidden"][-2:]
+    return "w_proj" not in leaves and columns == 3 * rows
+
+
 def _recurrent(leaves: Mapping[str, Shape]) -> Layout:
     """PyTorch has two biases where one would do: theirs are added, ours goes with a zero."""
+    turned = {"w_in": "weight_ih", "w_hidden": "weight_hh", "w_proj": "weight_hr"}
+    turned = {name: entry for name, entry in turned.items() if name in leaves}
     biased, units = "b" in leaves, leaves["w_hidden"][0]
 
     def read(theirs: Arrays) -> Arrays:
-        own = {"w_in": theirs["weight_ih"].T, "w_hidden": theirs["weight_hh"].T}
+        own = {name: theirs[entry].T for name, entry in turned.items()}
         if not biased:
             return own
         b, hidden = theirs["bias_ih"], theirs["bias_hh"]
@@ -211,7 +227,7 @@ def _recurrent(leaves: Mapping[str, Shape]) -> Layout:
         return {**own, "b": b + hidden}
 
     def write(own: Arrays) -> Arrays:
-        theirs = {"weight_ih": own["w_in"].T, "weight_hh": own["w_hidden"].T}
+        theirs = {entry: own[name].T for name, entry in turned.items()}
         if not biased:
             return theirs
         hidden = np.zeros_like(own["b"])

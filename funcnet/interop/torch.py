@@ -19,7 +19,7 @@ from .. import tree
 from ..nn.layer import Layer
 from ..types import Params, State, require
 from .groups import Group, groups_of, joined
-from .layouts import Arrays, Layout, alone, layouts, turned
+from .layouts import Arrays, Layout, alone, is_gru_of_its_own, layouts, turned
 
 COUNTER = "num_batches_tracked"
 """PyTorch's batch norm counts its batches; nothing here depends on it."""
@@ -56,7 +56,8 @@ def from_state_dict(
     Raises:
         ValueError: If an array is missing, extra or of another shape, or a name in `names` is not
             found; all of them are listed. If layers are stacked, as `repeat` and `ensemble` have
-            them.
+            them, or there is a `GRU(reset_after=False)` with a bias; without one it cannot be told
+            from PyTorch's.
 
     >>> from funcnet.layers.linear import Dense
     >>> theirs = {"weight": np.array([[1.0, 2.0, 3.0]]), "bias": np.array([4.0])}
@@ -152,7 +153,7 @@ def to_state_dict(
 
     Raises:
         ValueError: If an array is missing, two would have one name, a path in `names` is not
-            found, or layers are stacked.
+            found, layers are stacked, or there is a `GRU(reset_after=False)` with a bias.
 
     >>> from funcnet.layers.linear import Dense
     >>> params = {"w": jnp.ones((3, 1)), "b": jnp.zeros(1)}
@@ -200,7 +201,7 @@ def to_state_dict(
     return written
 
 
-_RECURRENT = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh))_(l\d+(?:_reverse)?)")
+_RECURRENT = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh|hr))_(l\d+(?:_reverse)?)")
 _PROJECTION = re.compile(r"(?:(.*)\.)?([qkvo]_proj\.\w+|out_proj\.\w+)")
 
 
@@ -300,6 +301,13 @@ def _placed(
         f"several layers stacked at {group.path or 'the top'}",
         "Convert the net with its layers one by one, and stack them with tree.stack.",
     )
+    require(
+        not is_gru_of_its_own(group.leaves),
+        "state_dict",
+        "layers that PyTorch has",
+        f"GRU(reset_after=False) at {group.path or 'the top'}",
+        "Its own scales the product of the state: make this one with reset_after=True.",
+    )
     if group.alone:
         module, _, entry = name.rpartition(".")
         return module, alone(group.leaves, entry)
@@ -315,7 +323,7 @@ _LAYER = re.compile(r"(?:(.*)\.)?(l\d+(?:_reverse)?)")
 def _with_layer(module: str, entry: str) -> str:
     """The full name of an entry; a recurrent layer's number stands behind it."""
     layer = _LAYER.fullmatch(module)
-    if entry.endswith(("_ih", "_hh")):
+    if entry.endswith(("_ih", "_hh", "_hr")):
         base, suffix = (layer[1] or "", layer[2]) if layer else (module, "l0")
         return joined(base, f"{entry}_{suffix}")
     return joined(module, entry)

@@ -127,15 +127,19 @@ def map_coordinates(x: jax.Array, grid: jax.Array) -> jax.Array:
 
 def recurrence(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Causal linear attention, token by token."""
+
     def step(carry: tuple, part: tuple) -> tuple[tuple, jax.Array]:
         (state, total), (q, k, v) = carry, part
         state, total = state + k[..., None] * v[..., None, :], total + k
         weighted = jnp.einsum("bhd,bhde->bhe", q, state)
         return (state, total), weighted / (q * total).sum(-1, keepdims=True)
+
     steps = tuple(x.swapaxes(0, 1) for x in (jax.nn.elu(q) + 1, jax.nn.elu(k) + 1, v))
     zero = jnp.zeros_like(steps[1][0])
     start = zero[..., None] * jnp.zeros_like(steps[2][0])[..., None, :], zero
     return jax.lax.scan(step, start, steps)[1].swapaxes(0, 1)
+
+
 def stack(layer: Callable, depth: int = 12) -> Callable:
     """`layer` again and again, each after a dense layer of its own."""
 

@@ -114,8 +114,8 @@ def networks() -> dict[str, tuple]:
                 x = layer(x, mask)
             return self.lm_head(self.ln_f(x))
 
-    def recurrent(kind: type):
-        return kind(5, 6, num_layers=2, bidirectional=True, batch_first=True)
+    def recurrent(kind: type, **options: int):
+        return kind(5, 6, num_layers=2, bidirectional=True, batch_first=True, **options)
 
     image = torch.from_numpy(drawn("image", (4, 3, 48, 48)))
     sequence = torch.from_numpy(drawn("sequence", (2, 7, 16)))
@@ -127,6 +127,7 @@ def networks() -> dict[str, tuple]:
         "block_norm_last": (block(False), sequence, lambda net, x: net(x)),
         "gpt": (GPT(), ids, lambda net, x: net(x)),
         "lstm": (recurrent(nn.LSTM), steps, lambda net, x: net(x)[0]),
+        "lstm_projected": (recurrent(nn.LSTM, proj_size=4), steps, lambda net, x: net(x)[0]),
         "gru": (recurrent(nn.GRU), steps, lambda net, x: net(x)[0]),
         "rnn": (recurrent(nn.RNN), steps, lambda net, x: net(x)[0]),
     }

@@ -16,21 +16,35 @@ def _drawn(
     batch: int = 2,
     time: int = 3,
     states: int = 1,
-    biases: tuple[int, ...],
+    biases: tuple[int | None, ...],
     given: bool = True,
     lengths: tuple[int, ...] | None = None,
+    mask: Callable[[], Any] | None = None,
+    width: int | None = None,
     **static: Any,
 ) -> Case:
-    """A case with 2 features and 3 units; without `given`, biases and states are None."""
+    """A case with 2 features and 3 units; without `given`, biases and states are None.
+
+    Of an op with two states the first has this `width`, if it is given, by a projection.
+    """
 
     def make(random: Generator) -> tuple:
-        shapes = [(batch, time, 2), (2, 3 * gates), (3, 3 * gates)]
-        rest = [(3 * n,) for n in biases] + [(batch, 3)] * states
-        draws = [random.standard_normal(shape) for shape in shapes + rest]
+        rows = width or 3
+        shapes = [(batch, time, 2), (2, 3 * gates), (rows, 3 * gates)]
+        rest = [n and (3 * n,) for n in biases] + [(batch, rows), (batch, 3)][:states]
+        draws = [shape and random.standard_normal(shape) for shape in shapes + rest]
         others = draws[3:] if given else [None] * len(rest)
-        return *draws[:3], *others, None if lengths is None else np.array(lengths, np.int32)
+        steps = None if lengths is None else np.array(lengths, np.int32)
+        where = None if mask is None else mask()
+        projection = [width and random.standard_normal((3, width)) / 2] * (states == 2)
+        return *draws[:3], *others, steps, where, *projection
 
     return Case(make, static)
+
+
+def _holes() -> Any:
+    """Of three sequences of three steps: one with a hole, one that begins late, one of nothing."""
+    return np.array([[True, False, True], [False, True, True], [False, False, False]])
 
 
 def _recurrent(gates: int, biases: tuple[int, ...], states: int = 1) -> dict[str, Case]:
@@ -40,14 +54,27 @@ def _recurrent(gates: int, biases: tuple[int, ...], states: int = 1) -> dict[str
         "plain": _drawn(gates, given=False, **shared),
         "lengths": _drawn(gates, batch=3, lengths=(3, 0, 2), **shared),
         "reverse, lengths": _drawn(gates, batch=3, lengths=(3, 0, 2), reverse=True, **shared),
+        "mask": _drawn(gates, batch=3, mask=_holes, **shared),
         "no steps": _drawn(gates, time=0, **shared),
         "no sequences": _drawn(gates, batch=0, **shared),
     }
 
 
+def _option(word: str, gates: int, **shared: Any) -> dict[str, Case]:
+    """The cases of another form of the op."""
+    steps: Any = {"batch": 3, "lengths": (3, 2, 3), "mask": _holes}
+    return {
+        word: _drawn(gates, **shared),
+        f"{word}, plain": _drawn(gates, given=False, **shared),
+        f"{word}, lengths, mask": _drawn(gates, **steps, **shared),
+        f"{word}, reverse, lengths, mask": _drawn(gates, reverse=True, **steps, **shared),
+        f"{word}, no steps": _drawn(gates, time=0, **shared),
+    }
+
+
 ELMAN = _recurrent(1, (1,)) | {"relu": _drawn(1, biases=(1,), activation="relu")}
-GRU = _recurrent(3, (3, 1))
-LSTM = _recurrent(4, (4,), states=2)
+GRU = _recurrent(3, (3, 1)) | _option("reset before", 3, biases=(3, None), reset_after=False)
+LSTM = _recurrent(4, (4,), 2) | _option("projected", 4, biases=(4,), states=2, width=2)
 
 
 def _attended(

@@ -1,117 +1,12 @@
 """What the arguments of ops along time have to be."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
-from ...jaxpr.jaxprs import is_traced
 from ...types import Array, Key, is_whole, require, shown
 from ..activations.checks import droppable
 from ..shared.precision import floating
-
-
-def recurrent(gates: int, biases: dict[str, int], states: tuple[str, ...]) -> Callable[..., None]:
-    """A check that shapes fit: `gates` maps to H units, each bias so many H long, states H wide."""
-
-    def _fits(
-        op: str, *, x: Array, w_in: Array, w_hidden: Array, lengths: Array | None, **given: Any
-    ) -> None:
-        floating(op, x)
-        _check_weights(op, gates, x, w_in, w_hidden)
-        (batch, _, _), units = x.shape, w_hidden.shape[0]
-        expected = {name: (n * units,) for name, n in biases.items()}
-        for name, shape in (expected | dict.fromkeys(states, (batch, units))).items():
-            require(
-                given[name] is None or jnp.shape(given[name]) == shape,
-                op,
-                f"{name} of shape {shape}" + (", (batch, units)" if name in states else ""),
-                f"shape {given[name] is not None and jnp.shape(given[name])}",
-                "Pass None to start from 0." if name in states else "Pass None for no bias.",
-            )
-        _check_lengths(op, x, lengths)
-
-    return _fits
-
-
-def _check_weights(op: str, gates: int, x: Array, w_in: Array, w_hidden: Array) -> None:
-    columns = "units" if gates == 1 else f"{gates} units"
-    require(
-        jnp.ndim(x) == 3,
-        op,
-        "x of rank 3 (batch, time, features)",
-        f"shape {jnp.shape(x)}",
-        "One sequence is a batch of one: x[None].",
-    )
-    require(
-        jnp.ndim(w_hidden) == 2 and w_hidden.shape[1] == gates * w_hidden.shape[0],
-        op,
-        f"w_hidden of shape (units, {columns})",
-        f"shape {jnp.shape(w_hidden)}",
-        "A PyTorch weight is the transpose: pass weight_hh.T.",
-    )
-    shape = x.shape[2], gates * w_hidden.shape[0]
-    require(
-        jnp.shape(w_in) == shape,
-        op,
-        f"w_in of shape {shape}, (features, {columns})",
-        f"shape {jnp.shape(w_in)}",
-        "Initialise the parameters with an input of this shape.",
-    )
-
-
-def _check_lengths(op: str, x: Array, lengths: Array | None) -> None:
-    if lengths is None:
-        return
-    batch, time, _ = x.shape
-    require(
-        jnp.issubdtype(jnp.result_type(lengths), jnp.integer),
-        op,
-        "lengths of an integer dtype",
-        f"{jnp.result_type(lengths)}",
-        "They count the steps of each sequence.",
-        TypeError,
-    )
-    require(
-        jnp.shape(lengths) == (batch,),
-        op,
-        f"lengths of shape {(batch,)}, one for each sequence",
-        f"shape {jnp.shape(lengths)}",
-        "Pass None where all sequences are as long as x.",
-    )
-    if not is_traced(lengths) and batch:
-        known = np.asarray(lengths)
-        require(
-            known.min() >= 0 and known.max() <= time,
-            op,
-            f"lengths from 0 to {time}, the steps of x",
-            f"lengths from {known.min()} to {known.max()}",
-            "Cut the longer sequences first.",
-        )
-
-
-def elman(
-    op: str,
-    *,
-    x: Array,
-    w_in: Array,
-    w_hidden: Array,
-    b: Array | None,
-    h0: Array | None,
-    lengths: Array | None,
-    activation: str,
-) -> None:
-    """Raise unless the arguments of `elman` fit."""
-    fits = recurrent(1, {"b": 1}, ("h0",))
-    fits(op, x=x, w_in=w_in, w_hidden=w_hidden, lengths=lengths, b=b, h0=h0)
-    require(
-        activation in ("tanh", "relu"),
-        op,
-        "the activation 'tanh' or 'relu'",
-        repr(activation),
-        "Choose one of the two.",
-    )
 
 
 def rotary(

@@ -4,21 +4,23 @@ import jax.numpy as jnp
 
 from ...rules.rule import rule
 from ...types import Array
-from . import cases, checks
+from . import cases
+from . import recurrence_checks as checks
 from .recurrence import Cell, Given, back_through_time, scan_cell, through_time
 
 
-def _tanh_step(states, a, u):
-    return (jnp.tanh(a + u),), ()
+def _tanh_step(states, a, times):
+    return (jnp.tanh(a + times(states[0])),), ()
 
 
-def _relu_step(states, a, u):
-    z = a + u
+def _relu_step(states, a, times):
+    z = a + times(states[0])
     return (jnp.where(z > 0, z, 0),), ()
 
 
-def _back(dstates, slopes, inside):
-    return inside(dstates[0] * slopes), (None,), None
+def _back(dstates, slopes, inside, times):
+    dz = inside(dstates[0] * slopes)
+    return (times(dz),), dz
 
 
 CELLS = {
@@ -27,18 +29,19 @@ CELLS = {
 }
 
 
-def _elman_forward(x, w_in, w_hidden, b, h0, lengths, *, activation, reverse):
-    given = Given(x, w_in, w_hidden, b, (), (h0,))
-    return through_time(CELLS[activation], given, lengths, reverse=reverse)
+def _elman_forward(x, w_in, w_hidden, b, h0, lengths, mask, *, activation, reverse):
+    given = Given(x, w_in, (w_hidden,), b, (), (h0,), lengths, mask)
+    return through_time(CELLS[activation], given, reverse=reverse)
 
 
 def _elman_backward(res, dy, *, activation, reverse):
     """From the last step to the first:  dz = φ'(z) dh, which is (1 − h²) dh for tanh and
     [h > 0] dh for relu;  dh' = dz w_hiddenᵀ + dy', with h' the state a step started from;
     and for a block of steps at once:  dw_in += xᵀ dz;  dw_hidden += h'ᵀ dz;  db += Σ dz;
-    dx = dz w_inᵀ
+    dx = dz w_inᵀ. Where a step does not count, dz = 0 and dh' = dh
     """
-    return back_through_time(CELLS[activation], res, dy, reverse=reverse)
+    d = back_through_time(CELLS[activation], res, dy, reverse=reverse)
+    return d.x, d.w_in, *d.weights, d.b, *d.states, None, None
 
 
 @rule(
@@ -56,6 +59,7 @@ def elman(
     b: Array | None = None,
     h0: Array | None = None,
     lengths: Array | None = None,
+    mask: Array | None = None,
     *,
     activation: str = "tanh",
     reverse: bool = False,
@@ -70,8 +74,11 @@ def elman(
         w_hidden: `(units, units)`.
         b: `(units,)`, or None.
         h0: The first state, `(batch, units)`, or None for 0.
-        lengths: How many steps each sequence has, integers `(batch,)`; None for all. Steps beyond
-            carry the state on and give 0. Traced lengths out of range count as the nearest one.
+        lengths: How many steps each sequence has, integers `(batch,)`; None for all. Traced lengths
+            out of range count as the nearest one.
+        mask: Boolean `(batch, time)`, False at the steps that do not count, wherever they are; None
+            for none such. A step beyond the lengths or masked carries the state on, gives 0 and has
+            no gradient, as if the sequence had been put together without it.
         activation: "tanh" or "relu".
         reverse: Whether to run from each sequence's last step to its first.
 
@@ -80,7 +87,7 @@ def elman(
         x; bfloat16 and float16 are computed in float32 and rounded once.
 
     Raises:
-        TypeError: If x is not floating or the lengths are not integers.
+        TypeError: If x is not floating, the lengths are not integers or the mask is not boolean.
         ValueError: If the shapes do not fit, the activation is neither, or concrete lengths are
             out of range.
 
@@ -97,6 +104,6 @@ def elman(
         z = z if b is None else z + b
         return (jnp.tanh(z) if activation == "tanh" else jnp.where(z > 0, z, 0),)
 
-    given = Given(x, w_in, w_hidden, b, (), (h0,))
-    outputs, h = scan_cell(cell, given, lengths, reverse)
+    given = Given(x, w_in, (w_hidden,), b, (), (h0,), lengths, mask)
+    outputs, h = scan_cell(cell, given, reverse)
     return outputs, h

@@ -1,7 +1,8 @@
 """A cell through time: what every recurrent op shares.
 
-Arrays come as (batch, time, features) and are worked on with time first. A step beyond the length
-of its sequence carries the state on, gives 0, and its input may be anything, NaN included.
+Arrays come as (batch, time, features) and are worked on with time first. A step that does not
+count, beyond the length of its sequence or where the mask is False, carries the state on, gives 0,
+and its input may be anything, NaN included.
 
 The rules go through time in blocks of a few steps. All that does not depend on the state is made
 for a block at once, and the steps of a block are written out one after the other: the memory is
@@ -27,56 +28,66 @@ BLOCK = 8
 class Cell(NamedTuple):
     """One step of a recurrent op, forward and back.
 
+    `times(x)` is the product with the first of the weights that the loop holds, w_hidden, and
+    `times(x, 1)` that with the second; on the way back, with their transposes.
+
     Attributes:
-        step: `(states, a, u, *biases)` with a = x w_in + b and u = h' w_hidden, to the new states,
-            of which h is the first, and what is kept of the step.
+        step: `(states, a, times, *biases)` with a = x w_in + b, to the new states, of which h is
+            the first, and what is kept of the step.
         slopes: `(h', h, kept)` of a block of steps at once, to what `back` needs at each of them.
-        back: `(dstates, slopes, inside)` to `inside(du)`, which is 0 beyond the lengths; what of
-            the cotangents of the states before does not come through u, None for 0; and what
-            `into` needs besides, or None.
-        into: `(du, besides, slopes)` of a block to da; None where it is du.
+        back: `(dstates, slopes, inside, times)` to the cotangents of the states before, and what
+            `into` needs; `inside` sets to 0 what belongs to a step that does not count.
+        into: `(h', found, slopes)` of a block, with what `back` has found for `into`, to da and for
+            each weight the two whose product is its gradient, first those of w_hidden: h' and du.
+            By default what was found is da and du.
     """
 
     step: Callable
     slopes: Callable
     back: Callable
-    into: Callable | None = None
+    into: Callable = lambda started, dz, slopes: (dz, ((started, dz),))
 
 
 class Given(NamedTuple):
-    """The floating arguments of a recurrent op; `biases` are those of the last gate's u."""
+    """The arguments of a recurrent op.
+
+    `weights` are those that the loop over steps holds, `biases` those of the last gate's u.
+    """
 
     x: Array
     w_in: Array
-    w_hidden: Array
+    weights: tuple[Array, ...]
     b: Array | None
     biases: tuple[Array | None, ...]
     states: tuple[Array | None, ...]
+    lengths: Array | None
+    mask: Array | None
 
     @property
     def dtype(self) -> Any:
         """The model's dtype, that of what its products are of."""
-        return jnp.result_type(*jax.tree.leaves(tuple(self)))
+        return jnp.result_type(*jax.tree.leaves(tuple(self._replace(lengths=None, mask=None))))
 
 
 def through_time(
-    cell: Cell, given: Given, lengths: Array | None, *, reverse: bool
-) -> tuple[tuple[Array, ...], tuple]:
+    cell: Cell, given: Given, *, reverse: bool
+) -> tuple[tuple[Array, ...], tuple[Given, Array, Any]]:
     """The outputs and the last states; and what `back_through_time` needs."""
-    outputs, kept = _forward(cell, given, lengths, reverse=reverse)
-    return outputs, (given, lengths, *kept)
+    outputs, kept = _forward(cell, given, reverse=reverse)
+    return outputs, (given, *kept)
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "reverse"))
-def _forward(
-    cell: Cell, given: Given, lengths: Array | None, *, reverse: bool
-) -> tuple[tuple[Array, ...], tuple]:
-    x, w_in, w_hidden, b, biases, _ = given
-    inside, dtype = steps_inside(x, lengths), given.dtype
+def _forward(cell: Cell, given: Given, *, reverse: bool) -> tuple[tuple[Array, ...], tuple]:
+    x, w_in, weights, b, biases, *_ = given
+    inside, dtype = steps_inside(given), given.dtype
+
+    def times(x: Array, k: int = 0) -> Array:
+        return product(x, weights[k], dtype)
 
     def step(states: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         a, here = inputs
-        new, kept = cell.step(states, a, product(states[0], w_hidden, dtype), *biases)
+        new, kept = cell.step(states, a, times, *biases)
         states = chosen(here, new, states)
         return states, (states[0], kept)
 
@@ -85,68 +96,73 @@ def _forward(
         return step_by_step(step, states, (projected(steps, w_in, b, dtype), here), reverse=reverse)
 
     steps = by_time(x, inside, dtype)
-    states, (hs, kept) = by_block(block, initial(given, lengths), (steps, inside), reverse=reverse)
+    states, (hs, kept) = by_block(block, initial(given), (steps, inside), reverse=reverse)
     outputs = chosen(inside, hs, jnp.zeros_like(hs)).swapaxes(0, 1)
     return tuple(y.astype(x.dtype) for y in (outputs, *states)), (hs, kept)
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "reverse"))
-def back_through_time(cell: Cell, res: tuple, dys: tuple[Array, ...], *, reverse: bool) -> tuple:
-    """The cotangents of all of `given`, one after the other, and None for the lengths."""
-    given, lengths, hs, kept = res
-    x, w_in, w_hidden, b, biases, _ = given
-    inside, dtype, units = steps_inside(x, lengths), given.dtype, len(w_hidden)
-    back = w_hidden.T  # laid out once: a product with a transposed matrix is slower in the loop
+def back_through_time(cell: Cell, res: tuple, dys: tuple[Array, ...], *, reverse: bool) -> Given:
+    """The cotangents of all that is given, None for lengths and mask."""
+    given, hs, kept = res
+    x, w_in, weights, b, biases, *_ = given
+    inside, dtype, units = steps_inside(given), given.dtype, len(weights[0])
+    turned = [w.T for w in weights]  # laid out once: a transposed matrix is slower in the loop
 
-    def step(dstates: tuple, inputs: tuple) -> tuple[tuple, tuple]:
+    def times(x: Array, k: int = 0) -> Array:
+        return product(x, turned[k], dtype)
+
+    def step(dstates: tuple, inputs: tuple) -> tuple[tuple, Any]:
         dy, slopes, here = inputs
         at = (dstates[0] + dy, *dstates[1:])
-        du, (direct, *others), besides = cell.back(
-            at, slopes, lambda x: chosen(here, x, jnp.zeros_like(x))
-        )
-        through = product(du, back, dtype)
-        dh = through if direct is None else direct + through
-        return chosen(here, (dh, *others), dstates), (du, besides)
+        before, found = cell.back(at, slopes, lambda x: chosen(here, x, jnp.zeros_like(x)), times)
+        return chosen(here, before, dstates), found
 
     def block(carry: tuple, part: tuple) -> tuple[tuple, Array]:
-        (dstates, (dw_in, dw_hidden, db, dbiases)), (xs, started, h, kept, dy, here) = carry, part
+        (dstates, (dw_in, dweights, db, dbiases)), (xs, started, h, kept, dy, here) = carry, part
         slopes = cell.slopes(started, h, kept)
-        dstates, (du, besides) = step_by_step(
-            step, dstates, (dy, slopes, here), reverse=not reverse
-        )
-        da = du if cell.into is None else cell.into(du, besides, slopes)
+        dstates, found = step_by_step(step, dstates, (dy, slopes, here), reverse=not reverse)
+        da, pairs = cell.into(started, found, slopes)
+        _, du = pairs[0]
         sums = (
             dw_in + product(rows_of(xs).T, rows_of(da), dtype),
-            dw_hidden + product(rows_of(started).T, rows_of(du), dtype),
+            tuple(
+                dw + product(rows_of(left).T, rows_of(right), dtype)
+                for dw, (left, right) in zip(dweights, pairs, strict=True)
+            ),
             None if db is None else db + folded(rows_of(da)),
             jax.tree.map(lambda total: total + folded(rows_of(du[..., -units:])), dbiases),
         )
         return (dstates, sums), projected(da, w_in.T, None, dtype)
 
-    weights = jax.tree.map(lambda w: _like(w, hs.dtype), (w_in, w_hidden, b, biases))
-    started = previous(hs, initial(given, lengths)[0], reverse)
+    sums = jax.tree.map(lambda w: _like(w, hs.dtype), (w_in, weights, b, biases))
+    started = previous(hs, initial(given)[0], reverse)
     doutputs, *dstates = (dy.astype(hs.dtype) for dy in dys)
     parts = (by_time(x, inside, dtype), started, hs, kept, by_time(doutputs, inside, hs.dtype))
-    (dstates, (*dweights, dbiases)), dx = by_block(
+    (dstates, (dw_in, dweights, db, dbiases)), dx = by_block(
         block,
-        (tuple(dstates), zeros_of(weights, res, dys)),
+        (tuple(dstates), zeros_of(sums, res, dys)),
         (*parts, inside),
         reverse=not reverse,
     )
-    return dx.swapaxes(0, 1), *dweights, *dbiases, *dstates, None
+    return Given(dx.swapaxes(0, 1), dw_in, dweights, db, dbiases, dstates, None, None)
 
 
 def _like(x: Array, dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, dtype)
 
 
-def steps_inside(x: Array, lengths: Array | None) -> Array | None:
-    """Which steps lie within their sequence, `(time, batch, 1)`; None if all of all blocks do."""
-    batch, time, _ = x.shape
-    if lengths is None:
+def steps_inside(given: Given) -> Array | None:
+    """Which steps count, `(time, batch, 1)`; None if all of all blocks do."""
+    (batch, time, _), lengths, mask = given.x.shape, given.lengths, given.mask
+    if lengths is None and mask is None:
         count, length = blocks_of(time)
         return None if time == count * length else jnp.ones((time, batch, 1), bool)
-    return (jnp.arange(time)[:, None] < lengths)[..., None]
+    inside = None if lengths is None else jnp.arange(time)[:, None] < lengths
+    if mask is not None:
+        inside = mask.T if inside is None else inside & mask.T
+    assert inside is not None
+    return inside[..., None]
 
 
 def blocks_of(time: int) -> tuple[int, int]:
@@ -177,25 +193,29 @@ def step_by_step(step: Callable, carry: Any, steps: Any, *, reverse: bool) -> tu
 
 
 def chosen(here: Array | None, inside: Any, beyond: Any) -> Any:
-    """Arrays from `inside` at the steps within their sequence, from `beyond` at the others."""
+    """Arrays from `inside` at the steps that count, from `beyond` at the others."""
     if here is None:
         return inside
     return jax.tree.map(lambda a, b: jnp.where(here, a, b), inside, beyond)
 
 
 def by_time(x: Array, inside: Array | None, dtype: Any) -> Array:
-    """The steps of x, `(time, batch, features)`, with 0 beyond the lengths."""
+    """The steps of x, `(time, batch, features)`, with 0 at those that do not count."""
     return chosen(inside, x.swapaxes(0, 1).astype(dtype), jnp.zeros((), dtype))
 
 
-def initial(given: Given, lengths: Array | None) -> tuple[Array, ...]:
+def initial(given: Given) -> tuple[Array, ...]:
     """The first states, 0 where None is given, varying over devices as what they meet does.
 
+    h is as wide as the first weight is high; c, where there is one, as the last.
     A `jax.lax.scan` inside `jax.shard_map` wants its carry to vary from the first step on.
     """
-    dtype, axes = wide(given.dtype), axes_of(tuple(given), lengths)
-    zero = jnp.zeros((given.x.shape[0], given.w_hidden.shape[0]), dtype)
-    states = (zero if state is None else state.astype(dtype) for state in given.states)
+    dtype, axes, batch = wide(given.dtype), axes_of(tuple(given)), len(given.x)
+    rows = zip(given.states, (given.weights[0], given.weights[-1]), strict=False)
+    states = (
+        jnp.zeros((batch, len(w)), dtype) if state is None else state.astype(dtype)
+        for state, w in rows
+    )
     return tuple(varying(state, axes) for state in states)
 
 
@@ -216,9 +236,9 @@ def rows_of(steps: Array) -> Array:
     return steps.reshape(steps.shape[0] * steps.shape[1], steps.shape[2])
 
 
-def scan_cell(cell: Callable, given: Given, lengths: Array | None, reverse: bool) -> tuple:
+def scan_cell(cell: Callable, given: Given, reverse: bool) -> tuple:
     """`states = cell(x_t, *states)` over time, written down plainly: what the rules must equal."""
-    inside, dtype = steps_inside(given.x, lengths), wide(given.dtype)
+    inside, dtype = steps_inside(given), wide(given.dtype)
 
     def step(states: tuple, inputs: tuple) -> tuple[tuple, Array]:
         x_t, here = inputs
@@ -226,5 +246,5 @@ def scan_cell(cell: Callable, given: Given, lengths: Array | None, reverse: bool
         return chosen(here, new, states), chosen(here, new[0], jnp.zeros_like(new[0]))
 
     steps = by_time(given.x, inside, dtype)
-    states, outputs = jax.lax.scan(step, initial(given, lengths), (steps, inside), reverse=reverse)
+    states, outputs = jax.lax.scan(step, initial(given), (steps, inside), reverse=reverse)
     return tuple(y.astype(given.x.dtype) for y in (outputs.swapaxes(0, 1), *states))
