@@ -1,7 +1,9 @@
 """Images read at points between their pixels, and the points of an affine map."""
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -121,27 +123,29 @@ def _along_axes(x: Array, grid: Array, mode: Mode, padding: Beyond, align_corner
     ]
 
 
-def _joined(corner: Sequence[Tap], sizes: Sequence[int]) -> tuple[Array, Array, Array]:
-    """Of one tap along each axis: the pixel in row-major order, whether it is one, its weight."""
-    place, inside, weight = jnp.int32(0), jnp.bool_(True), 1.0
+def _pixel_of(corner: Sequence[Tap], sizes: Sequence[int]) -> tuple[Array, Array]:
+    """Of one tap along each axis: the pixel in row-major order, and whether there is one."""
+    place, inside = jnp.int32(0), jnp.bool_(True)
     for tap, size in zip(corner, sizes, strict=True):
         place = place * size + tap.place.clip(0, size - 1)
         inside &= (tap.place >= 0) & (tap.place < size)
-        weight *= tap.weight
-    return place[..., None], inside[..., None], jnp.asarray(weight)[..., None]
+    return place, inside[..., None]
 
 
-def _read(x: Array, taps: Sequence[Sequence[Tap]]) -> Array:
-    """The weighted sum of what each point reads, (batch, points, channels)."""
-    pixels, total = _points(x), jnp.zeros((), x.dtype)
-    for corner in itertools.product(*taps):
-        place, inside, weight = _joined(corner, x.shape[1:-1])
-        total += weight * jnp.where(inside, jnp.take_along_axis(pixels, place, 1), 0)
-    return total
+def _weight(corner: Sequence[Tap], steep: int | None = None) -> Array:
+    """The product of the weights, or with the slope in the place of that along one axis."""
+    factors = (tap.slope if axis == steep else tap.weight for axis, tap in enumerate(corner))
+    return functools.reduce(operator.mul, factors)[..., None]
+
+
+def _seen(pixels: Array, place: Array, inside: Array) -> Array:
+    return jnp.where(inside, jnp.take_along_axis(pixels, place[..., None], 1), 0)
 
 
 def _grid_sample_forward(x, grid, *, mode, padding, align_corners):
-    y = _read(x, _along_axes(x, grid, mode, padding, align_corners))
+    pixels, y = _points(x), jnp.zeros((), x.dtype)
+    for corner in itertools.product(*_along_axes(x, grid, mode, padding, align_corners)):
+        y += _weight(corner) * _seen(pixels, *_pixel_of(corner, x.shape[1:-1]))
     return y.reshape(*grid.shape[:-1], x.shape[-1]), (x, grid)
 
 
@@ -151,16 +155,16 @@ def _grid_sample_backward(res, dy, *, mode, padding, align_corners):
     with wₐ' in the place of wₐ, over channels and pixels
     """
     x, grid = res
-    taps, dy = _along_axes(x, grid, mode, padding, align_corners), _points(dy)
-    images, dx = np.arange(len(x))[:, None], jnp.zeros_like(_points(x))
-    for corner in itertools.product(*taps):
-        place, inside, weight = _joined(corner, x.shape[1:-1])
-        dx = dx.at[images, place[..., 0]].add(jnp.where(inside, weight, 0) * dy)
-    slopes = []
-    for axis, along in enumerate(taps):
-        steep = [tap._replace(weight=tap.slope) for tap in along]
-        slopes.append(sum_over(dy * _read(x, [*taps[:axis], steep, *taps[axis + 1 :]]), -1))
-    return dx.reshape(x.shape), jnp.stack(slopes[::-1], -1).reshape(grid.shape)
+    pixels, dy = _points(x), _points(dy)
+    images, dx, slopes = np.arange(len(x))[:, None], jnp.zeros_like(pixels), [0.0] * (x.ndim - 2)
+    for corner in itertools.product(*_along_axes(x, grid, mode, padding, align_corners)):
+        place, inside = _pixel_of(corner, x.shape[1:-1])
+        dx = dx.at[images, place].add(jnp.where(inside, _weight(corner) * dy, 0))
+        if mode != "nearest":
+            seen = _seen(pixels, place, inside)
+            slopes = [slope + _weight(corner, axis) * seen for axis, slope in enumerate(slopes)]
+    dgrid = jnp.stack([sum_over(dy * slope, -1) for slope in slopes[::-1]], -1)
+    return dx.reshape(x.shape), dgrid.reshape(grid.shape)
 
 
 @rule(
