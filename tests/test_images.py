@@ -300,6 +300,16 @@ def test_grid_sample_in_16_bits_sums_in_float32():
     assert dx.ravel().tolist() == [0, 1000, 0]
 
 
+@pytest.mark.usefixtures("x64")
+def test_an_image_and_a_grid_of_two_dtypes():
+    x, grid = jnp.ones((1, 3, 1)), jnp.zeros((1, 2, 1))
+    for a, b in itertools.permutations((jnp.bfloat16, jnp.float32, jnp.float64), 2):
+        y, pull = jax.vjp(fn.grid_sample, x.astype(a), grid.astype(b))
+        dx, dgrid = pull(y)
+        assert (y.dtype, dx.dtype, dgrid.dtype) == (a, a, b)
+        assert dx.ravel().tolist() == [0, 2, 0]
+
+
 @values_of(fn.affine_grid)
 @pytest.mark.usefixtures("x64")
 def test_affine_grid_maps_the_place_of_each_pixel():

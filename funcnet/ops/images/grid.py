@@ -156,7 +156,8 @@ def _grid_sample_backward(res, dy, *, mode, padding, align_corners):
     """
     x, grid = res
     pixels, dy = _points(x), _points(dy)
-    images, dx, slopes = np.arange(len(x))[:, None], jnp.zeros_like(pixels), [0.0] * (x.ndim - 2)
+    dx = jnp.zeros(pixels.shape, jnp.result_type(x, grid))
+    images, slopes = np.arange(len(x))[:, None], [0.0] * (x.ndim - 2)
     for corner in itertools.product(*_along_axes(x, grid, mode, padding, align_corners)):
         place, inside = _pixel_of(corner, x.shape[1:-1])
         dx = dx.at[images, place].add(jnp.where(inside, _weight(corner) * dy, 0))
