@@ -56,7 +56,7 @@ def normal(*shape: int, scale: float = 1.0, seed: int = 0) -> jax.Array:
 
 def primal(op: Any, **static: Any) -> Callable:
     """The plain definition of an op."""
-    return lambda *args: op.rule.primal(*args, **static)
+    return lambda *args, **rest: op.rule.primal(*args, **static, **rest)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
@@ -189,6 +189,12 @@ def rows() -> list[Row]:
     def recurrent(op: Callable) -> Callable:
         return lambda x, w_in, w_hidden, b: op(x, w_in, w_hidden, b, None, None)
 
+    def projected(op: Callable) -> Callable:
+        return lambda x, w_in, w_hidden, b, w_proj: op(x, w_in, w_hidden, b, w_proj=w_proj)
+
+    def reset(op: Callable, *, after: bool) -> Callable:
+        return lambda x, w_in, w_hidden, b: op(x, w_in, w_hidden, b, reset_after=after)
+
     labels = jnp.arange(4096) * 7 % 32000
     gates = (
         normal(32, 128, 128),
@@ -196,6 +202,8 @@ def rows() -> list[Row]:
         normal(256, 1024, scale=0.06),
         jnp.zeros(1024),
     )
+    three = (gates[0], gates[1][:, :768], gates[2][:, :768], gates[3][:768])
+    narrow_gates = (*gates[:2], gates[2][:128], gates[3], normal(256, 128, scale=0.06))
     sequence = (normal(1, 1024, 128), normal(4, 128, 384, scale=0.09))
     return [
         Row("layer_norm 8192x512", fn.layer_norm, layer_norm, (x, *unit), 2.5),
@@ -245,6 +253,12 @@ def rows() -> list[Row]:
              -jnp.exp(normal(256, 16)), normal(2, 2048, 16), normal(2, 2048, 16, seed=1))),
         Row("lstm T=128 B=32 D=128 H=256", recurrent(fn.lstm), recurrent(fn.lstm.rule.primal),
             gates, 1.5),
+        Row("lstm projected to 128", projected(fn.lstm),
+            projected(primal(fn.lstm)), narrow_gates),
+        Row("gru T=128 B=32 D=128 H=256", reset(fn.gru, after=True),
+            reset(primal(fn.gru), after=True), three),
+        Row("gru reset before", reset(fn.gru, after=False), reset(primal(fn.gru), after=False),
+            three),
         Row("value of layer_norm", fn.layer_norm, layer_norm, (x, *unit), value=True),
         conv_row("value of conv depthwise 3x3", images, (3, 3, 1, 32), None, groups=32,
             padding="SAME")._replace(value=True),
