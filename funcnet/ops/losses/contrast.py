@@ -39,24 +39,26 @@ def _others(own: Array, where: Array | None) -> Array:
     return own | (True if where is None else where)
 
 
-def _shares(scores: Array, own: Array, choices: Array) -> tuple[Array, Array]:
-    """Of each row −ln of the share that its own column has of all choices; and the shares."""
-    scores = jnp.where(choices, scores, -jnp.inf)
+def _shares(scores: Array, choices: Array | None) -> tuple[Array, Array]:
+    """Of each row ln Σ exp over its choices, and the share of each of them."""
+    scores = scores if choices is None else jnp.where(choices, scores, -jnp.inf)
     top = jax.lax.stop_gradient(scores.max(-1, keepdims=True, initial=-jnp.inf))
     powers = jnp.exp(scores - top)
     total = powers.sum(-1, keepdims=True)
-    chosen = jnp.where(own, scores - top, 0).sum(-1)
-    return jnp.log(total[..., 0]) - chosen, powers / total
+    return (jnp.log(total) + top)[..., 0], powers / total
+
+
+def _choices(n: int, where: Array | None) -> Array | None:
+    return None if where is None else _others(jnp.eye(n, dtype=bool), where)
 
 
 def _info_nce_forward(queries, keys, where, *, temperature, symmetric, reduction):
     (u, v), _ = _units((queries, keys), where)
-    own = jnp.eye(len(u), dtype=bool)
-    scores, choices = _product(u, v.T) / temperature, _others(own, where)
-    losses, _ = _shares(scores, own, choices)
+    scores, choices = _product(u, v.T) / temperature, _choices(len(u), where)
+    whole = _shares(scores, choices)[0]
     if symmetric:
-        losses = (losses + _shares(scores.T, own, choices)[0]) / 2
-    losses = masked(losses, where)
+        whole = (whole + _shares(scores.T, choices)[0]) / 2
+    losses = masked(whole - jnp.diagonal(scores), where)
     return reduce(losses, count_of(where, losses.shape), reduction), (queries, keys, where)
 
 
@@ -67,13 +69,13 @@ def _info_nce_backward(res, dy, *, temperature, symmetric, reduction):
     """
     queries, keys, where = res
     (u, v), (r, s) = _units((queries, keys), where)
-    own = jnp.eye(len(u), dtype=bool)
-    scores, choices = _product(u, v.T) / temperature, _others(own, where)
+    scores, choices = _product(u, v.T) / temperature, _choices(len(u), where)
     dy = jnp.broadcast_to(each(dy, count_of(where, u.shape[:1]), reduction), u.shape[:1])
     dy = masked(dy, where)[:, None] / temperature
-    slopes = (_shares(scores, own, choices)[1] - own) * dy
+    own = jnp.eye(len(u), dtype=bool)
+    slopes = (_shares(scores, choices)[1] - own) * dy
     if symmetric:
-        slopes = (slopes + ((_shares(scores.T, own, choices)[1] - own) * dy).T) / 2
+        slopes = (slopes + ((_shares(scores.T, choices)[1] - own) * dy).T) / 2
     du, dv = _product(slopes, v), _product(slopes.T, u)
     return _through_unit(u, r, du, where), _through_unit(v, s, dv, where), None
 
@@ -152,33 +154,35 @@ def info_nce(
 
 
 def _two_views(first: Array, second: Array, where: Array | None) -> tuple:
-    """All rows of length 1, one over their lengths, each row's own column, and its choices."""
+    """All rows of length 1, one over their lengths, the partner of each and all its choices."""
     (u, v), lengths = _units((first, second), where)
-    itself = jnp.eye(2 * len(u), dtype=bool)
-    own = jnp.roll(itself, len(u), 1)
-    counts = None if where is None else jnp.tile(where, 2)
-    return jnp.concatenate([u, v]), lengths, own, _others(own, counts) & ~itself
+    ahead = jnp.arange(2 * len(u))[:, None] - jnp.arange(2 * len(u))
+    own, choices = jnp.abs(ahead) == len(u), ahead != 0
+    if where is not None:
+        choices &= _others(own, jnp.tile(where, 2))
+    return jnp.concatenate([u, v]), lengths, own, choices
 
 
 def _nt_xent_forward(first, second, where, *, temperature, reduction):
-    z, _, own, choices = _two_views(first, second, where)
-    losses, _ = _shares(_product(z, z.T) / temperature, own, choices)
-    losses = masked(losses.reshape(2, -1).mean(0), where)
+    z, _, _, choices = _two_views(first, second, where)
+    n, scores = len(first), _product(z, z.T) / temperature
+    whole = _shares(scores, choices)[0].reshape(2, n).mean(0)
+    losses = masked(whole - jnp.diagonal(scores[:n, n:]), where)
     return reduce(losses, count_of(where, losses.shape), reduction), (first, second, where)
 
 
 def _nt_xent_backward(res, dy, *, temperature, reduction):
     """With z the 2 n rows brought to length 1, Y their partners as a matrix, and P the softmax of
-    z zᵀ / τ along its rows, without its diagonal:  G = (P − Y) dy / 2 τ;  dz = (G + Gᵀ) z;
+    z zᵀ / τ along its rows, without its diagonal:  G = (P − Y) dy / 2 τ;  dz = G z + Gᵀ z;
     dx = (dz − z Σ z dz) / ‖x‖;  the mean divides dy by the pairs that count
     """
     first, second, where = res
     z, (r, s), own, choices = _two_views(first, second, where)
     n = len(first)
-    _, shares = _shares(_product(z, z.T) / temperature, own, choices)
+    _, shares = _shares(_product(z, z.T) / temperature, choices)
     dy = masked(jnp.broadcast_to(each(dy, count_of(where, (n,)), reduction), (n,)), where)
     slopes = (shares - own) * jnp.tile(dy, 2)[:, None] / (2 * temperature)
-    dz = _product(slopes + slopes.T, z)
+    dz = _product(slopes, z) + _product(slopes.T, z)
     ends = zip((z[:n], z[n:]), (r, s), (dz[:n], dz[n:]), strict=True)
     return *(_through_unit(*end, where) for end in ends), None
 
