@@ -520,6 +520,8 @@ def ids():
     return jnp.array([[1, 4, 0, 10, 3], [2, 2, 3, 9, 5]])
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_translation_sees_the_whole_source_and_no_target_ahead(key):
     build = partial(fn.nets.EncoderDecoder, 7, width=8, depth=1, heads=2, length=6)
     net, writer = build(source_vocabulary=5), build(source_vocabulary=5, cache=True)

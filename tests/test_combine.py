@@ -20,11 +20,14 @@ from .cases import LAYERS, ROWS
 KEY = jax.random.key(0, impl="rbg")
 NETS = {"bert", "char rnn", "ddpm", "encoder decoder", "gpt", "resnet", "unet", "vae", "vit"}
 """Whole networks take long to compile: some properties are left to the layers they are made of."""
+LARGE = {"bidirectional", "decoder block", "lenet", "mlp", "selective ssm", "transformer block"}
+USUAL = [name for name in LAYERS if name not in NETS | LARGE and ", " not in name]
+"""What the usual form looks at: a layer with other options is much like the layer."""
 every_layer_and_net = pytest.mark.parametrize("name", LAYERS)
 every_layer = pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name in NETS))
+        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name not in USUAL))
         for name in LAYERS
     ],
 )

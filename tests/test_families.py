@@ -36,6 +36,13 @@ RESNETS = {
     for depth in (18, 34, 50)
 }
 
+USUAL = ("gpt2", "llama")
+"""What the usual form reads."""
+
+
+def row(name):
+    return pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name not in USUAL))
+
 
 @pytest.fixture(scope="module")
 def stored():
@@ -58,9 +65,7 @@ def close(ours, theirs, note):
     assert error <= 1e-5, f"{note}: {error:.1e}"
 
 
-@pytest.mark.parametrize(
-    "name", [*MODELS, *(pytest.param(name, marks=pytest.mark.long) for name in RESNETS)]
-)
+@pytest.mark.parametrize("name", [row(name) for name in MODELS | RESNETS])
 def test_outputs_and_gradients_are_theirs(stored, name):
     model, inputs = model_of(stored, name), (MODELS | RESNETS)[name][1]
     params, state = model.read(tensors_of(stored, name))
@@ -89,7 +94,7 @@ def test_outputs_and_gradients_are_theirs(stored, name):
             close(np.ravel(ours)[at][counted], theirs[counted], key)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "bert_tokens", "vit", "llama"])
+@pytest.mark.parametrize("name", [row(name) for name in ("gpt2", "bert_tokens", "vit", "llama")])
 def test_a_file_goes_there_and_back(stored, name):
     model, theirs = model_of(stored, name), tensors_of(stored, name)
     written = model.write(*model.read(theirs))

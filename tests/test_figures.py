@@ -79,7 +79,17 @@ def still(criterion, target, **options):
     return fitted.history.rows[0], NET(fitted.state.params, X)
 
 
-@pytest.mark.parametrize("name", [*OF_LABELS, *OF_NUMBERS])
+USUAL = [*OF_LABELS, "squared_error", "binary", "triplet"]
+"""What the usual form averages: the other losses of numbers go the same way."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name not in USUAL))
+        for name in OF_LABELS | OF_NUMBERS
+    ],
+)
 def test_a_loss_over_what_counts(name):
     criterion = (OF_LABELS | OF_NUMBERS)[name]
     target = LABELS if name in OF_LABELS else NUMBERS

@@ -17,6 +17,8 @@ import funcnet as fn
 from .data.make_images_torch import ROWS, inputs
 from .values import assert_agrees, draw, ripple, values_of
 
+LONG = [pytest.mark.slow, pytest.mark.long]
+
 # Max-pooling with indices, and back
 
 
@@ -235,7 +237,7 @@ def sample_by_loops(x, grid, *, mode="bilinear", padding="zeros", align_corners=
 
 @values_of(fn.grid_sample)
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", pytest.param("bicubic", marks=LONG)])
 def test_grid_sample_reads_the_image_continued_beyond_its_ends(mode):
     """So does PyTorch, whose other form, points taken into the image, comes to the same."""
     random, rows = np.random.default_rng(2), []
@@ -247,6 +249,8 @@ def test_grid_sample_reads_the_image_continued_beyond_its_ends(mode):
     assert_agrees(fn.grid_sample, sample_by_loops, rows)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("x64")
 def test_grid_sample_reads_volumes():
     grid = np.random.default_rng(3).uniform(-1.5, 1.5, (2, 5, 3))
@@ -354,7 +358,13 @@ def pooled_and_put_back(x, **options):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("op", sorted({row.op for row in ROWS.values()}))
+@pytest.mark.parametrize(
+    "op",
+    [
+        pytest.param(op, marks=LONG * (op == "grid_sample"))
+        for op in sorted({row.op for row in ROWS.values()})
+    ],
+)
 def test_values_and_gradients_equal_those_of_pytorch(op, torch):
     rows = {name: row for name, row in ROWS.items() if row.op == op}
 

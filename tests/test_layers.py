@@ -328,7 +328,10 @@ def test_reinit_touches_the_matching_paths_alone(key):
 # Dtypes
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "dtype",
+    ["bfloat16", *(pytest.param(d, marks=pytest.mark.long) for d in ("float16", "float32"))],
+)
 def test_parameters_take_the_dtype_of_the_input(dtype, key):
     for name, row in LAYERS.items():
         if not jnp.issubdtype(row.inputs[0].dtype, jnp.floating):
@@ -347,7 +350,8 @@ def test_parameters_take_the_dtype_of_the_input(dtype, key):
             lambda *a, net=row.layer: net.apply(*a[:2], *a[3:], train=True, key=a[2]),
             params, state, key, *inputs,
         )  # fmt: skip
-        assert {leaf.dtype for leaf in jax.tree.leaves(y)} == {jnp.dtype(dtype)}, name
+        numbers = [leaf.dtype for leaf in jax.tree.leaves(y) if leaf.dtype != jnp.int32]
+        assert set(numbers) == {jnp.dtype(dtype)}, name
         assert jax.tree.map(lambda s: (s.shape, s.dtype), after) == jax.tree.map(
             lambda s: (s.shape, s.dtype), state
         ), name

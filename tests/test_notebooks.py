@@ -42,6 +42,8 @@ def test_its_links_lead_to_files(path):
     assert not [link for link in found if not (path.parent / link).exists()]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @each
 def test_its_cells_run_in_order(path, rules, networks_compile_whole, tmp_path, monkeypatch):
     module = types.ModuleType(f"notebook_{path.stem}")

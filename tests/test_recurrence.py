@@ -172,10 +172,13 @@ FORMS = {
 OPS = {name: (form(op), sizes) for name, (op, form, sizes) in FORMS.items()}
 """Each form of each op, as a function of arrays that all have gradients, lengths and mask."""
 every_op = pytest.mark.parametrize("name", OPS)
+either_way = pytest.mark.parametrize(
+    "reverse", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.long])]
+)
 
 
 @every_op
-@pytest.mark.parametrize("reverse", [False, True])
+@either_way
 def test_what_lies_beyond_a_length_may_be_anything(name, reverse, x64):
     op, sizes = OPS[name]
     x, *rest = weights(*sizes)
@@ -268,7 +271,7 @@ def weighed(outputs, final):
 
 
 @every_op
-@pytest.mark.parametrize("reverse", [False, True])
+@either_way
 def test_a_masked_sequence_is_that_with_its_holes_cut_out(name, reverse, x64):
     op, sizes = OPS[name]
     x, *rest = weights(*sizes, batch=3, time=5)
@@ -305,7 +308,7 @@ def test_a_masked_sequence_is_that_with_its_holes_cut_out(name, reverse, x64):
 
 
 @every_op
-@pytest.mark.parametrize("reverse", [False, True])
+@either_way
 def test_lengths_are_the_same_as_their_mask(name, reverse, x64):
     op, sizes = OPS[name]
     given = weights(*sizes)

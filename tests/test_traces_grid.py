@@ -581,11 +581,18 @@ def reference(f, args):
     return y, pull(jnp.ones_like(y))
 
 
-SLOW = frozenset({"ode", "own_ops", "curvature", "solved", "factored"})
+LONG = frozenset(
+    {
+        "conjugate_gradients", "curvature", "factored", "gradient_of_scan", "key_closed_over",
+        "keys_one_by_one", "mapped_control_flow", "mapped_gradient", "narrow_numbers", "ode",
+        "own_ops", "random_numbers", "repeated_layers", "sharded", "solved", "statistics",
+    }
+)  # fmt: skip
+"""What takes longest: left to the long form, which CI runs on the newest JAX too."""
 
 
 def marked(name):
-    return pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    return pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name in LONG))
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in GRID])
