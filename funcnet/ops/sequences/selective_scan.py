@@ -141,7 +141,7 @@ def selective_scan(
         c: C, what is read of the states at it, the same.
         d: D, `(channels,)`, or None for 0.
         state: The h to begin from, `(batch, channels, states)`; None for 0.
-        chunk: How many steps to take together; None for 32.
+        chunk: How many steps to take together; None for 16.
 
     Returns:
         `(outputs, state)`: y, `(batch, time, channels)`, in the dtype of x, and the last h,
