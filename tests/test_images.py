@@ -46,6 +46,7 @@ INDEXED: list = [
     ((1, 9, 8, 2), {"window": 5, "stride": 2, "padding": 2}),
     ((2, 8, 2), {"window": 3, "stride": 1}),
     ((1, 4, 3, 5, 2), {"window": 2, "stride": 1}),
+    ((2, 5, 4, 3), {"window": 1, "stride": 2}),
 ]
 
 

@@ -41,6 +41,7 @@ def _max_pool_with_indices_forward(x, *, window, stride, padding, dilation, ceil
     y, indices = x, _places(x.shape[1:-1])
     for dimension, axis in reversed(list(enumerate(placed, 1))):
         y, indices = _first_along(y, indices, axis, dimension)
+    indices = jnp.broadcast_to(indices, y.shape)
     return (y, indices), (jnp.zeros((0, *x.shape[1:]), x.dtype), indices)
 
 
