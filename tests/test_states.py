@@ -120,6 +120,18 @@ def test_a_chunk_longer_than_what_is_written_out(x64):
         close(h, expected[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("wider", ["delta", "a", "b", "c"])
+def test_a_selective_scan_of_float32_with_one_array_of_float64(x64, wider):
+    names = ("x", "delta", "a", "b", "c")
+    given = dict(zip(names, scanned(), strict=False))
+    args = [
+        value.astype("float64" if name == wider else "float32") for name, value in given.items()
+    ]
+    y, pull = jax.vjp(lambda *args: fn.selective_scan(*args)[0], *args)
+    close(y, selective_scan(*args)[0])
+    assert [dx.dtype for dx in pull(y)] == [value.dtype for value in args]
+
+
 def test_what_was_read_goes_on_from_its_state(x64):
     q, k, v = (draw(2, 9, 2, 3, seed=i) for i in range(3))
     x, delta, a, b, c, d, _ = scanned(time=9)

@@ -35,8 +35,8 @@ def _in_time(x: Array, time: int) -> Array:
 
 
 def _start(args: tuple) -> Array:
-    x, _, a, _, _, _, state = args
-    zero = jnp.zeros((x.shape[0], *a.shape), jnp.result_type(x, a))
+    x, delta, a, b, c, _, state = args
+    zero = jnp.zeros((x.shape[0], *a.shape), jnp.result_type(x, delta, a, b, c))
     return varying(zero if state is None else state.astype(zero.dtype), axes_of(*args))
 
 
