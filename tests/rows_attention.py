@@ -168,6 +168,9 @@ OTHERS = rows(
     lambda: fn.AttentionPool(2).init(KEY, SEQUENCE, SEQUENCE > 0),
     "attention_pool: expected a boolean mask of shape (2, 5), one for each token, got bool of "
     "shape (2, 5, 8). Compare: mask = ids != 0.",
+    lambda: fn.rotary_frequencies(5),
+    "rotary_frequencies: expected an even width and a base above 0, got width=5, base=10000.0. Two "
+    "numbers make a pair that is turned.",
     lambda: fn.llama3_frequencies(ROWS, low_freq_factor=4.0),
     "llama3_frequencies: expected a factor and a length above 0, and low_freq_factor above 0 and "
     "below high_freq_factor, got factor=8.0, low_freq_factor=4.0, high_freq_factor=4.0, "

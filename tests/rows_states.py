@@ -17,6 +17,8 @@ X, A, B = jnp.zeros((2, 3, 4)), jnp.zeros((4, 5)), jnp.zeros((2, 3, 5))
 SEQUENCE, CONTEXT = image(2, 5, 8), image(2, 3, 8)
 PARAMS, _ = fn.LinearAttention(2).init(KEY, SEQUENCE)
 
+SSM = fn.SelectiveSSM(cache=True)
+
 OPS = rows(
     ValueError,
     partial(fn.linear_attention, Q, Q, Q[:, :2]),
@@ -86,6 +88,9 @@ OTHERS = rows(
     lambda: fn.LinearAttention(4, kv_heads=2, causal=True, decay=(0.5,)),
     "linear_attention: expected a decay for each of 2 heads of keys, and causal=True with it, got "
     "decay=(0.5,), causal=True. It counts the steps of time since a key.",
+    lambda: fn.LinearAttention(4, causal=True, decay=0.5),
+    "linear_attention: expected a decay for each of 4 heads of keys, and causal=True with it, got "
+    "decay=0.5, causal=True. It counts the steps of time since a key.",
     lambda: fn.LinearAttention(4, cache=True),
     "linear_attention: expected causal=True with a cache, got causal=False. Only a token that sees "
     "none after it can be decoded before them.",
@@ -102,6 +107,12 @@ OTHERS = rows(
     lambda: fn.SelectiveSSM(dt_range=(0.1, 0.001)),
     "selective_ssm: expected dt_range to be two numbers above 0 in order, got (0.1, 0.001). The "
     "usual ones are (0.001, 0.1).",
+    lambda: fn.SelectiveSSM(dt_range=None),
+    "selective_ssm: expected dt_range to be two numbers above 0 in order, got None. The usual ones "
+    "are (0.001, 0.1).",
+    lambda: SSM.apply(*SSM.init(KEY, SEQUENCE), SEQUENCE[:1]),
+    "selective_ssm: expected 2 sequences, of which the state holds what was read, got 1. Start "
+    "anew from net.init(key, x)[1].",
     lambda: fn.SelectiveSSM().init(KEY, SEQUENCE[0]),
     "selective_ssm: expected x of rank 3 (batch, time, features), got shape (5, 8). One sequence "
     "is a batch of one: x[None].",

@@ -75,6 +75,25 @@ def test_linear_attention_is_the_recurrence():
     assert_agrees(fn.linear_attention, linear_attention, rows)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_masked_key_may_be_anything(causal, x64):
+    q, k, v = (draw(1, 4, 1, 2, seed=i) for i in range(3))
+    k[0, 1] = np.nan
+    mask = np.array([[True, False, True, True]])
+    slopes = jax.grad(lambda k: fn.linear_attention(q, k, v, mask, causal=causal)[0].sum())(k)
+    assert not slopes[0, 1].any()
+    assert slopes[0, [0, 2]].all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_values_of_no_numbers_still_have_weights(causal):
+    q = jnp.ones((1, 4, 1, 2))
+    y, state = fn.linear_attention(q, q, q[..., :0], causal=causal)
+    assert (y.shape, state.shape) == ((1, 4, 1, 0), (1, 1, 2, 1))
+    slopes = jax.grad(lambda v: fn.linear_attention(q, q, v, causal=causal)[0].sum())(q[..., :0])
+    assert slopes.shape == (1, 4, 1, 0)
+
+
 def test_linear_attention_without_keys_gives_0_and_gets_no_gradient():
     q, k, v = (draw(2, 3, 1, 2, seed=i).astype("float32") for i in range(3))
     mask = jnp.array([[False, True, True], [False] * 3])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ..nn.layer import Layer, take, take_state
 from ..ops.sequences.linear_attention import linear_attention
@@ -74,7 +75,7 @@ def LinearAttention(
     check_heads("linear_attention", heads, kv_heads)
     groups = kv_heads or heads
     require(
-        decay is None or (causal and len(decay) == groups),
+        decay is None or (causal and np.shape(decay) == (groups,)),
         "linear_attention",
         f"a decay for each of {groups} heads of keys, and causal=True with it",
         f"decay={shown(decay)}, causal={causal}",

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..nn.layer import Layer, take, take_state
 from ..ops.activations.smooth import silu, softplus
@@ -78,7 +79,7 @@ def SelectiveSSM(
         "Without dt_rank it is a sixteenth of the features.",
     )
     require(
-        len(dt_range) == 2 and 0 < dt_range[0] <= dt_range[1],
+        np.shape(dt_range) == (2,) and 0 < dt_range[0] <= dt_range[1],
         "selective_ssm",
         "dt_range to be two numbers above 0 in order",
         shown(dt_range),
@@ -107,6 +108,13 @@ def SelectiveSSM(
         names = ("conv", "scan", "index") if cache else ()
         before, start, index = take_state("selective_ssm", state, *names) or (None, None, 0)
         if before is not None:
+            require(
+                len(before) == len(x),
+                "selective_ssm",
+                f"{len(before)} sequences, of which the state holds what was read",
+                f"{len(x)}",
+                "Start anew from net.init(key, x)[1].",
+            )
             inner = jnp.concatenate([before.astype(inner.dtype), inner], axis=1)
         padding = "VALID" if cache else "CAUSAL"
         mixed = silu(conv(inner, *_affine(taps), groups=inner.shape[-1], padding=padding))

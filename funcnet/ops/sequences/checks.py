@@ -91,6 +91,17 @@ def _check_angles(
     )
 
 
+def rotary_frequencies(width: int, base: float) -> None:
+    """Raise unless the arguments of `rotary_frequencies` fit."""
+    require(
+        is_whole(width, 0) and width % 2 == 0 and base > 0,
+        "rotary_frequencies",
+        "an even width and a base above 0",
+        f"width={shown(width)}, base={base}",
+        "Two numbers make a pair that is turned.",
+    )
+
+
 def llama3_frequencies(factor: float, low: float, high: float, length: int) -> None:
     """Raise unless the arguments of `llama3_frequencies` fit."""
     require(

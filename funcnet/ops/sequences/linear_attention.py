@@ -37,7 +37,7 @@ def _slope(x: Array, name: str) -> Array | float:
 
 def _with_ones(v: Array, normalize: bool) -> Array:
     """v, with a column that sums up the weights if they are to be divided by their sum."""
-    return jnp.concatenate([v, jnp.ones_like(v[..., :1])], -1) if normalize else v
+    return jnp.pad(v, ((0, 0),) * 3 + ((0, 1),), constant_values=1) if normalize else v
 
 
 def _mean(o: Array, normalize: bool) -> Array:
@@ -221,10 +221,10 @@ def _linear_attention_backward(args, dys, **options):
         ds = dlast + _exactly(laid.q[0].mT, do[0], dtype)
         dk, dv = _against(laid.v, ds, dtype, normalize), _exactly(laid.k, ds, dtype)
     dq, dk, dv = _times(dq, q), _times(dk, k), _times(dv, v)[..., : v.shape[3]]
-    if mask is not None:
-        dk = jnp.where(mask[..., None, None], dk, 0)
     slopes = (_slope(x.astype(dk.dtype), options["feature"]) for x in (q, k))
     dq, dk = (d * slope for d, slope in zip((dq, dk), slopes, strict=True))
+    if mask is not None:
+        dk = jnp.where(mask[..., None, None], dk, 0)
     return dq, dk, dv, None, None, None if state is None else ds
 
 

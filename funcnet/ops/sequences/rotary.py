@@ -23,12 +23,16 @@ def rotary_frequencies(
     Returns:
         Radians for each position, `(width // 2,)`.
 
+    Raises:
+        ValueError: If the width is not even, or the base not above 0.
+
     >>> rotary_frequencies(4, base=16.0).tolist()
     [1.0, 0.25]
 
     Reference: Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021,
     equation 15.
     """
+    checks.rotary_frequencies(width, base)
     half = width // 2
     exponents = jnp.arange(half, dtype=dtype or float) * (-1 / max(half, 1))
     return jnp.asarray(base, exponents.dtype) ** exponents
