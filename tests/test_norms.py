@@ -462,6 +462,12 @@ def test_einsum_of_several_is_jaxs_with_its_gradients(equation, shapes):
     jax.tree.map(lambda a, b: close(a, b, 1e-12), pull(dy), their_pull(dy))
 
 
+def test_einsum_of_one_array_of_numpy_has_a_gradient():
+    x = draw(2, 3).astype("float32")
+    dx = jax.grad(lambda x: fn.einsum(x, equation="ij->ji")[:, 0].sum())(x)
+    np.testing.assert_array_equal(dx, [[1, 1, 1], [0, 0, 0]])
+
+
 def test_einsum_takes_the_cheap_product_first():
     """Of a chain that ends in a vector, matrices meet the vector and never each other."""
     chain = [jnp.ones((50, 50))] * 3 + [jnp.ones(50)]

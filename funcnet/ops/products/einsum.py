@@ -168,7 +168,7 @@ def _einsum_forward(x, w, more, *, equation):
 
 def _along(x: Array, term: str, output: str) -> Array:
     """The sum along the axes whose letters the output lacks, the others in its order."""
-    y = x.sum([i for i, c in enumerate(term) if c not in output], dtype=wide(x))
+    y = x.sum(tuple(i for i, c in enumerate(term) if c not in output), dtype=wide(x))
     kept = [c for c in term if c in output]
     return y.transpose([kept.index(c) for c in output])
 
