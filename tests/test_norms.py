@@ -609,6 +609,14 @@ def test_examples_of_fewer_than_two_places_leave_the_averages(key, counts):
     jax.tree.map(np.testing.assert_array_equal, after, state)
 
 
+def test_an_array_of_numpy_trains_a_compiled_instance_norm(key):
+    net, x = fn.InstanceNorm(track_running_stats=True), draw(3, 5, 4).astype("float32")
+    params, state = net.init(key, x)
+    where = np.arange(5)[:, None] < 3
+    train = jax.jit(lambda where: net.apply(params, state, x, where, train=True))
+    jax.tree.map(close, train(where), net.apply(params, state, x, where, train=True))
+
+
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_a_batch_of_fewer_than_two_values_leaves_the_averages(key, unbiased):
     net, x = fn.BatchNorm(unbiased_running_var=unbiased), draw(3, 5, 4).astype("float32")

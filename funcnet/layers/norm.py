@@ -294,6 +294,7 @@ def _by_example(
         lambda x, counts: batch_norm(x, scale, shift, counts, eps=eps),
         (0, None if where is None else 0),
     )
+    x = jnp.asarray(x)  # of one of NumPy, vmap makes a constant that jit refuses
     return *each(x, counts), n if isinstance(n, int) else n.reshape(n.shape[0], n.shape[-1])
 
 
