@@ -363,3 +363,12 @@ def test_sigmoid_focal():
         np.testing.assert_allclose(found, expected, rtol=1e-10)
     plain = fn.binary_cross_entropy(logits, soft)
     np.testing.assert_allclose(fn.sigmoid_focal(logits, soft, gamma=0.0), plain, rtol=1e-12)
+
+
+@pytest.mark.parametrize("op", [fn.cosine_similarity, fn.info_nce, fn.nt_xent])
+def test_embeddings_of_whole_numbers_are_as_floating_ones(op):
+    first, second = draw(3, 4), np.arange(12, dtype=np.int8).reshape(3, 4) * 10
+    both = [jax.value_and_grad(lambda x, s=s: op(x, s).sum()) for s in (second, second * 1.0)]
+    found, expected = (f(first) for f in both)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9), found, expected)
+    np.testing.assert_allclose(op(first, second), op(first, second * 1.0), rtol=1e-9)

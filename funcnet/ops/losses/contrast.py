@@ -15,7 +15,7 @@ from ..shared.masks import masked
 from . import margin_cases as cases
 from .margin_checks import pairs, views
 from .reduction import count_of, each, mean_over, reduce
-from .similarity import TINY, unit
+from .similarity import TINY, in_floats, unit
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -82,6 +82,7 @@ def _info_nce_backward(res, dy, *, temperature, symmetric, reduction):
 
 def _cosines(a: Array, b: Array) -> Array:
     """The definition: cosines of all rows of a with all of b, 0 for a row of length 0."""
+    a, b = in_floats(a), in_floats(b)
     squares = [jnp.square(x).sum(-1) for x in (a, b)]
     lengths = [jnp.sqrt(jnp.where(s > TINY**2, s, 1)) for s in squares]
     u, v = (

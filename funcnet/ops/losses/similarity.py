@@ -16,12 +16,18 @@ TINY = 1e-12
 """The length up to which a vector is taken for 0, as in `l2_normalize`."""
 
 
+def in_floats(x: Array) -> Array:
+    """x, whole numbers as floating ones: int8 has no room for its squares."""
+    return jnp.asarray(x, jnp.result_type(x, 1.0))
+
+
 def unit(x: Array, axis: int | Sequence[int] = -1) -> tuple[Array, Array]:
     """x / ‖x‖ and 1 / ‖x‖, both 0 for a vector of length 0.
 
     >>> [v.tolist() for v in unit(jnp.array([0.0, 4.0]))]
     [[0.0, 1.0], [0.25]]
     """
+    x = in_floats(x)
     squares = sum_over(jnp.square(x), axis, keepdims=True)
     is_zero = squares <= TINY**2
     inverse = jnp.where(is_zero, 0, jax.lax.rsqrt(jnp.where(is_zero, 1, squares)))
@@ -80,6 +86,7 @@ def cosine_similarity(first: Array, second: Array, *, axis: int | Sequence[int] 
 
 def _cosine(first: Array, second: Array, axis: int | Sequence[int] = -1) -> Array:
     """The definition: the product of the vectors, over that of their lengths."""
+    first, second = in_floats(first), in_floats(second)
     squares = [jnp.square(x).sum(axis) for x in (first, second)]
     is_zero = (squares[0] <= TINY**2) | (squares[1] <= TINY**2)
     lengths = [jnp.sqrt(jnp.where(is_zero, 1, s)) for s in squares]
