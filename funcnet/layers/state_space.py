@@ -108,13 +108,7 @@ def SelectiveSSM(
         names = ("conv", "scan", "index") if cache else ()
         before, start, index = take_state("selective_ssm", state, *names) or (None, None, 0)
         if before is not None:
-            require(
-                len(before) == len(x),
-                "selective_ssm",
-                f"{len(before)} sequences, of which the state holds what was read",
-                f"{len(x)}",
-                "Start anew from net.init(key, x)[1].",
-            )
+            _check_batch(before, x)
             inner = jnp.concatenate([before.astype(inner.dtype), inner], axis=1)
         padding = "VALID" if cache else "CAUSAL"
         mixed = silu(conv(inner, *_affine(taps), groups=inner.shape[-1], padding=padding))
@@ -181,4 +175,14 @@ def _check_input(x: Any) -> None:
         "x of rank 3 (batch, time, features)",
         f"shape {tuple(x.shape)}",
         "One sequence is a batch of one: x[None].",
+    )
+
+
+def _check_batch(before: Array, x: Array) -> None:
+    require(
+        len(before) == len(x),
+        "selective_ssm",
+        f"{len(before)} sequences, of which the state holds what was read",
+        f"{len(x)}",
+        "Start anew from net.init(key, x)[1].",
     )
