@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -18,6 +19,8 @@ USUAL = QUICK
 """What the usual form runs: the others train longer."""
 
 
+DATA = re.compile(r'(?<=<script id="data" type="application/json">).*?(?=</script>)', re.S)
+"""The numbers of a page of a trace: a newer JAX may have others."""
 PICTURES = Path(__file__).parent.parent / "docs/pictures"
 
 
@@ -48,6 +51,9 @@ def test_example_runs(path, tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     for kept in PICTURES.glob(f"{path.stem}.png"):
         assert size(tmp_path / "runs" / kept.name) == size(kept)
+    for kept in PICTURES.glob(f"{path.stem}.html"):
+        pages = (tmp_path / "runs" / kept.name).read_text(), kept.read_text()
+        assert len({DATA.sub("", page) for page in pages}) == 1
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -246,8 +246,8 @@ def InstanceNorm(
 
     Raises:
         TypeError: When applied, if `where` is not boolean.
-        ValueError: If `decay` is outside 0 to 1; when applied, if `where` does not broadcast to x;
-            with `track_running_stats`, when applied without the state, or in training to no example
+        ValueError: When applied, if `where` does not broadcast to x; with `track_running_stats`, if
+            `decay` is outside 0 to 1, when applied without the state, or in training to no example
             or to examples of one place.
 
     >>> x = jnp.array([[[1.0], [3.0]]])

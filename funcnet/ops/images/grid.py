@@ -79,7 +79,7 @@ def _into(at: Array, size: int, padding: Beyond, align_corners: bool) -> tuple[A
 
 
 def _pixel(place: Array, size: int) -> Array:
-    """The pixel of a whole number; any, if that is NaN, since its weight is NaN too."""
+    """The pixel of a whole number; of NaN the first, whose weight is NaN but for "nearest"."""
     return jnp.nan_to_num(place).clip(-1, size).astype(jnp.int32)
 
 
