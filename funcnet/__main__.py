@@ -1,4 +1,4 @@
-"""The command line: `funcnet train`, `check`, `summary` and `trace`."""
+"""The command line: `funcnet train`, `check`, `summary`, `trace` and the verdicts."""
 
 import argparse
 import functools
@@ -16,6 +16,7 @@ from . import __version__
 from .commands.inspect import add_check, add_summary
 from .commands.trace import add_trace
 from .commands.train import add_train
+from .commands.verdicts import VERDICTS, add_verdict
 from .types import Hint
 
 REFUSALS = (ValueError, TypeError, OSError, ImportError, OverflowError, MemoryError)
@@ -102,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "trace", add_trace, "print a function's primal, tangent and adjoint traces",
         "  funcnet trace\n"
         "  funcnet trace model.py:loss --args 0.5 '[1.0, 2.0]' --html loss.html")  # fmt: skip
+    for verdict in VERDICTS:
+        example = f"  funcnet {verdict.name} model.py:loss --args 0.5 '[1.0, 2.0]'"
+        _add(
+            commands, verdict.name, functools.partial(add_verdict, verdict), verdict.about, example
+        )
     return parser
 
 

@@ -25,6 +25,7 @@ TITLES = {
     "train": "Training",
     "data": "Data: fn.data",
     "traces": "Traces",
+    "verdicts": "Verdicts",
     "rules": "Rules and proofs",
     "io": "Weights and files: fn.io",
     "tree": "Parameter trees: fn.tree",

@@ -1,0 +1,47 @@
+"""`funcnet lint`, `cost` and the like: a function out of a file, and what is to be said of it."""
+
+import argparse
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..disk import write_whole
+from ..verdicts.report import Report
+from .target import add_target, target
+
+
+class Verdict(NamedTuple):
+    """A command that judges a function.
+
+    Attributes:
+        name: What it is called.
+        about: What it does, in a few words.
+        judge: `judge(f)(*args)` gives the report.
+        bad: Whether the report is a reason for the exit code 1.
+    """
+
+    name: str
+    about: str
+    judge: Callable[[Callable], Callable[..., Report]]
+    bad: Callable[[Any], bool] = lambda report: False
+
+
+VERDICTS: tuple[Verdict, ...] = ()
+
+
+def add_verdict(verdict: Verdict, command: Any) -> None:
+    """The arguments of such a command."""
+    add_target(command)
+    command.add_argument("--html", metavar="OUT", help="write a page to open in a browser")
+    command.set_defaults(run=functools.partial(run, verdict))
+
+
+def run(verdict: Verdict, options: argparse.Namespace) -> int:
+    """Print the report, and write it where asked."""
+    chosen = target(options)
+    with chosen.guarded():
+        report = verdict.judge(chosen.f)(*chosen.args)
+    if options.html is not None:
+        write_whole(verdict.name, options.html, report.html().encode())
+    print(report)
+    return 1 if verdict.bad(report) else 0

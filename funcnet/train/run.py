@@ -1,0 +1,144 @@
+"""A run of training under way: its state, its figures, and what it gives back at the end."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..types import Array
+from .history import VALIDATION
+from .measure import Means
+from .progress import LIVE_EVERY, Show
+from .step import Step, TrainState, own
+
+
+def figures_of(run: Callable, state: TrainState, held: tuple[np.ndarray, ...], batch: int) -> Means:
+    """The figures of a whole set, computed in parts of about `batch` examples."""
+    means = Means()
+    for part in _slices(held, batch):
+        means.add(run(state, part), len(part[0]))
+    return means
+
+
+class Best:
+    """The state of the epoch with the least validation loss, and how long ago that was."""
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience, self.state = patience, None
+        self.loss, self.since = math.inf, 0
+
+    def see(self, row: dict[str, float], state: TrainState) -> bool:
+        """Whether patience has run out."""
+        loss = row.get(f"{VALIDATION}loss")
+        if self.patience is None or loss is None:
+            return False
+        self.since += 1
+        if loss < self.loss:
+            self.loss, self.since, self.state = loss, 0, jax.tree.map(own, state)
+        return self.since >= self.patience
+
+
+class Run:
+    """A run under way: its state and what it has to show so far."""
+
+    def __init__(
+        self,
+        step: Step,
+        state: TrainState,
+        batch: int,
+        best: Best,
+        show: Show,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self.step: Any = step
+        self.state, self.batch, self.best = state, batch, best
+        self.show, self.interrupted = show, interrupted
+        self.taken, self.rows, self.stopped = 0, [], None
+        self.started = 0.0
+        self.last_finite = jax.tree.map(own, state)
+
+    def result(self) -> TrainState:
+        """The best state; without one the last, or the last finite one."""
+        if self.best.state is not None:
+            return self.best.state
+        lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
+        bad = lost or self.stopped == "not finite" or not _finite(self.state.params)
+        return self.last_finite if bad else self.state
+
+    def learn(self, epoch: int, order: Iterator[tuple], steps: int) -> None:
+        """Take the steps of one epoch, and add its row unless there were none."""
+        self.started = clock = shown = time.monotonic()
+        means, uncounted = Means(), 0
+        for i, part in enumerate(order, 1):
+            if self.interrupted():
+                break
+            self.state, figures = self.step.update(self.state, part)
+            self.taken += 1
+            means.add(figures, self.batch)
+            if self.taken == 1:
+                # The first step compiles: it is no measure of the pace.
+                jax.block_until_ready(figures)
+                clock, uncounted = time.monotonic(), self.batch
+            if time.monotonic() - shown > LIVE_EVERY:
+                figures = means.read() | self._last_validation()
+                shown = time.monotonic()
+                pace = (means.examples - uncounted) / (shown - clock) if i > 1 else 0.0
+                self.show(epoch + i / steps, figures | {"examples_per_second": pace}, False)
+        if figures := means.read_all("fit", "data"):
+            examples = max(means.examples - uncounted, 0)
+            pace = examples / max(time.monotonic() - clock, 1e-9)
+            counters = {"epoch": epoch + 1, "step": self.taken}
+            timing = {"examples_per_second": pace, "seconds": time.monotonic() - self.started}
+            self.rows.append(counters | figures | timing)
+
+    def finish(
+        self,
+        held: tuple[np.ndarray, ...] | None,
+        done: int,
+        on_epoch: Callable[[dict[str, float], TrainState], Any] | None,
+    ) -> None:
+        """Validate, report, and decide whether to go on."""
+        if not self.interrupted():
+            row = self.rows[-1]
+            row |= self._validate(held) if held else {}
+            row |= {"seconds": time.monotonic() - self.started}
+            self.show(done, row, True)
+            if on_epoch is not None:
+                on_epoch(dict(row), self.state)
+            if self.best.see(row, self.state):
+                self.stopped = "patience"
+            if not (math.isfinite(row["loss"]) and _finite(self.state.params)):
+                self.stopped = "not finite"
+            elif self.best.state is None:
+                self.last_finite = jax.tree.map(own, self.state)
+        if self.interrupted():
+            self.stopped = "interrupted"
+
+    def _validate(self, held: tuple[np.ndarray, ...]) -> dict[str, float]:
+        found = figures_of(self.step.evaluate, self.state, held, max(self.batch, 256))
+        return {
+            VALIDATION + name: value for name, value in found.read_all("fit", "validation").items()
+        }
+
+    def _last_validation(self) -> dict[str, float]:
+        last = self.rows[-1] if self.rows else {}
+        return {name: value for name, value in last.items() if name.startswith(VALIDATION)}
+
+
+def _slices(data: tuple[np.ndarray, ...], size: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """The data in order, in pieces of about `size`: of one length where that can be had."""
+    n = len(data[0])
+    least = -(-n // size)
+    even = next((count for count in range(least, 2 * least + 1) if n % count == 0), None)
+    size = n // even if even else size
+    return (tuple(part[i : i + size] for part in data) for i in range(0, n, size))
+
+
+@jax.jit
+def _finite(tree: Any) -> Array:
+    parts = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(parts).all() if parts else jnp.array(True)

@@ -1,0 +1,1 @@
+"""What is to be said of a gradient: its rules, its losses, its traps, its memory and its cost."""
