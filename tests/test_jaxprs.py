@@ -12,7 +12,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import io_callback
 
-from funcnet.jaxpr import equations, jaxprs
+from funcnet.jaxpr import equations, jaxprs, runs
 from funcnet.jaxpr import walk as walks
 from funcnet.jaxpr.passes import passes_of
 from funcnet.jaxpr.places import places_of
@@ -635,7 +635,7 @@ def test_scopes_are_the_parts_of_a_name_stack_of_kind_scope(f):
     f = partial(lambda x: jax.jvp(scoped, (x,), (x,))) if f is jax.jvp else f
     eqns = eqns_of(f, 1.0)
     assert eqns
-    assert {jaxprs.scope(eqn) for eqn in eqns} == {"block/dense"}
+    assert {runs.scope(eqn) for eqn in eqns} == {"block/dense"}
 
 
 @pytest.mark.parametrize(("transform", "name"), [(jax.vmap, "vmap"), (jax.grad, "jvp")])
@@ -652,12 +652,30 @@ def test_scopes_around_a_jitted_function_are_not_those_of_its_equations():
             return jax.jit(scoped)(x)
 
     (eqn,) = eqns_of(f, 1.0)
-    assert jaxprs.scope(eqn) == "net"
+    assert runs.scope(eqn) == "net"
     (inner,) = jaxprs.open_jaxpr(jaxprs.structure(eqn).body)[0].eqns
-    assert jaxprs.scope(inner) == "block/dense"
+    assert runs.scope(inner) == "block/dense"
     flat = jaxprs.rewrite(jaxprs.trace(f, 1.0)[0], lambda eqn: eqn.params.get("jaxpr"))
     (inner,) = jaxprs.open_jaxpr(flat)[0].eqns
-    assert jaxprs.scope(inner) == "net/block/dense"
+    assert runs.scope(inner) == "net/block/dense"
+
+
+def test_the_backward_pass_of_a_remat_says_each_scope_once():
+    @jax.checkpoint
+    def block(x):
+        with jax.named_scope("dense"):
+            return jnp.sin(jnp.sin(x))
+
+    def f(x):
+        with jax.named_scope("block"):
+            return block(x)
+
+    back = passes_of(lambda x: (f(x), None), [1.0], [0]).backward
+    (eqn,) = (e for e in back.jaxpr.eqns if e.primitive.name in jaxprs.REMATS)
+    inside = jaxprs.open_jaxpr(jaxprs.structure(eqn).body)[0].eqns
+    assert runs.is_transposed(eqn) and runs.scope(eqn) == "block"
+    assert {runs.scope(e) for e in inside} <= {"dense", ""}
+    assert [runs.is_recomputed(e) for e in inside][0] and not all(map(runs.is_recomputed, inside))
 
 
 def written(x):

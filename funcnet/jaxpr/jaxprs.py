@@ -366,13 +366,6 @@ def is_ref(aval: Any) -> bool:
     return hasattr(aval, "inner_aval")
 
 
-def scope(eqn: JaxprEqn) -> str:
-    """The names of the scopes around an equation, "block/dense", without JAX's transformations."""
-    stack = eqn.source_info.name_stack
-    names = (part.name for part in stack.stack if type(part).__name__ == "Scope")
-    return "/".join(names)
-
-
 def argument_names(closed: ClosedJaxpr) -> tuple[str, ...]:
     """Each flat argument as Python writes it: "x", "params['dense']['w']"."""
     info = open_jaxpr(closed)[0].debug_info

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from . import jaxprs
+from . import jaxprs, runs
 from .equations import Equation, Loop, equations_of
 from .places import Place, places_of
 
@@ -85,7 +85,7 @@ class At:
 
     @cached_property
     def _own(self) -> str:
-        return "" if self.eqn is None else jaxprs.scope(self.eqn)
+        return "" if self.eqn is None else runs.scope(self.eqn)
 
     @cached_property
     def scope(self) -> str:
