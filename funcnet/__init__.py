@@ -187,6 +187,7 @@ from .train.optimizers import averaged as averaged
 from .train.step import Step as Step
 from .train.step import TrainState as TrainState
 from .train.step import make_step as make_step
+from .verdicts.cost import cost as cost
 
 __version__ = "0.1.0"
 

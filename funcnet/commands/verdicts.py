@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..disk import write_whole
+from ..verdicts.cost import cost
 from ..verdicts.report import Report
 from .target import add_target, target
 
@@ -26,7 +27,9 @@ class Verdict(NamedTuple):
     bad: Callable[[Any], bool] = lambda report: False
 
 
-VERDICTS: tuple[Verdict, ...] = ()
+VERDICTS: tuple[Verdict, ...] = (
+    Verdict("cost", "FLOPs and bytes by layer, op and line, forward and backward", cost),
+)
 
 
 def add_verdict(verdict: Verdict, command: Any) -> None:

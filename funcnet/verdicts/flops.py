@@ -30,6 +30,7 @@ class Count(NamedTuple):
         backward: Whether it is of a backward pass.
         recomputed: Whether it computes again what the forward pass of a remat had computed.
         known: Whether what it computes is known; if not, `flops` is 0.
+        dtype: Of its first operand; "" if it has none.
     """
 
     layer: str
@@ -40,6 +41,7 @@ class Count(NamedTuple):
     backward: bool
     recomputed: bool
     known: bool
+    dtype: str
 
 
 class Total(NamedTuple):
@@ -93,13 +95,13 @@ class _Counter(Handler):
     """Writes down what the equations of a program cost. Values are nodes of a graph.
 
     Args:
-        backward: Whether the program is a backward pass as a whole.
+        backward: Whether it is the backward pass; None of a program that may hold both.
         owner: A node that needs all that is computed, if there is one.
         moves: Whether what an equation reads and writes counts: not inside a kernel.
     """
 
     def __init__(
-        self, backward: bool = False, owner: _Node | None = None, moves: bool = True
+        self, backward: bool | None = None, owner: _Node | None = None, moves: bool = True
     ) -> None:
         self.backward, self.owner, self.moves = backward, owner, moves
         self.parts: list[Any] = []
@@ -178,9 +180,10 @@ class _Counter(Handler):
             e.label,
             found or 0,
             moved(e) if self.moves else 0,
-            self.backward or any(map(runs.is_transposed, around)),
+            any(map(runs.is_transposed, around)) if self.backward is None else self.backward,
             any(map(runs.is_recomputed, around)),
             found is not None,
+            str(getattr(e.operands[0].aval, "dtype", "")) if e.operands else "",
         )
         self.parts.append(_One(node, count))
 
@@ -293,7 +296,7 @@ def counted_passes(passes: Passes, iterations: int = 1) -> Total:
         passes: The passes.
         iterations: How often each loop of unknown length is supposed to run.
     """
-    ahead, back = _Counter(), _Counter(backward=True)
+    ahead, back = _Counter(False), _Counter(True)
     inputs = [_Node() for _ in jaxprs.open_jaxpr(passes.forward)[0].invars]
     made = walk(passes.forward, inputs, ahead)
     first, last = len(passes.results), len(passes.results) + len(passes.residuals)

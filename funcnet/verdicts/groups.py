@@ -1,5 +1,6 @@
 """Amounts summed by layer, line or op, as a table with shares and bars."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ def _key(entry: Entry, by: str, depth: int | None) -> tuple[object, str, str]:
 def table(
     groups: Sequence[Group],
     by: str,
-    kinds: Sequence[tuple[str, Callable[[int], str]]],
+    kinds: Sequence[tuple[str, Callable[[int], str]] | None],
     most: int = 20,
 ) -> Table:
     """Groups as a table: each amount, then the share of the first amount as a number and a bar.
@@ -93,7 +94,8 @@ def table(
     Args:
         groups: The groups in order.
         by: What they were summed by.
-        kinds: For each amount, the heading of its column and how it is written.
+        kinds: For each amount, the heading of its column and how it is written; None for one
+            that has no column.
         most: How many have a row of their own; what follows is summed in one.
 
     >>> form = table([Group("dot", (3,)), Group("add", (1,))], "op", [("count", str)])
@@ -108,16 +110,32 @@ def table(
     rows = []
     for group in groups:
         share = group.amounts[0] / whole if whole else 0.0
-        written = (write(n) for n, (_, write) in zip(group.amounts, kinds, strict=True))
-        code = [_short(group.code)] * (by == "line")
-        rows.append((_short(group.name), *code, *written, percent(share), bar(share)))
+        pairs = zip(group.amounts, kinds, strict=True)
+        written = (kind[1](n) for n, kind in pairs if kind is not None)
+        code = [_short(group.code, 28)] * (by == "line")
+        rows.append((_short(group.name, 40), *code, *written, percent(share), bar(share)))
     columns = [Column(by), *[Column("")] * (by == "line")]
-    columns += [Column(heading, True) for heading, _ in kinds]
+    columns += [Column(kind[0], True) for kind in kinds if kind is not None]
     return Table((*columns, Column("share", True), Column("")), tuple(rows), f"By {by}")
 
 
-def _short(text: str, width: int = 36) -> str:
+def _short(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def amount(n: float) -> str:
+    """A large number as a person reads it.
+
+    >>> [amount(n) for n in (0, 999, 1500, 268_435_456, 8.64e14, math.inf)]
+    ['0', '999', '1.5 k', '268.4 M', '864.0 T', 'no limit']
+    """
+    if n == math.inf:
+        return "no limit"
+    for unit in ("", "k", "M", "G", "T"):
+        if n < 999.95:
+            return f"{n:.1f} {unit}" if unit else f"{n:.0f}"
+        n /= 1000
+    return f"{n:.1f} P"
 
 
 def percent(share: float) -> str:
