@@ -25,6 +25,7 @@ _JAX = os.path.dirname(jax.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(__file__))
 _TRACES = os.path.join(_OURS, "traces")
 _SHOWN = tuple(os.path.join(_OURS, name) for name in ("ops", "layers", "nets", "traces/lecture"))
+_OPS = os.path.join(_OURS, "ops") + os.sep
 _SUMS = os.path.join(_OURS, "ops/fast/rows")
 
 
@@ -45,6 +46,11 @@ def places_of(eqn: Any) -> tuple[Place, ...]:
         if not is_plumbing(code.co_filename):
             found.append(_place(code, at))
     return tuple(found)
+
+
+def is_in_op(place: Place) -> bool:
+    """Whether a line is one of an op of funcnet."""
+    return place.file.startswith(_OPS)
 
 
 @functools.lru_cache(maxsize=4096)

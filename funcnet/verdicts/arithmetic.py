@@ -107,8 +107,8 @@ def flops(e: Equation) -> int | None:
     name = e.eqn.primitive.name.replace("-", "_")
     if name in FREE:
         return 0
-    if name in _FORMULAS:
-        return _FORMULAS[name](e)
+    if name in FORMULAS:
+        return FORMULAS[name](e)
     operand = e.operands[0].aval if e.operands else None
     result = e.eqn.outvars[0].aval if e.eqn.outvars else None
     if name in ELEMENTWISE:
@@ -278,7 +278,7 @@ def _summed(e: Equation) -> int:
     return sum(size(v.aval) * _weight(v.aval, 1, 2) for v in e.operands)
 
 
-_FORMULAS: dict[str, Callable[[Equation], int]] = {
+FORMULAS: dict[str, Callable[[Equation], int]] = {
     "dot_general": _product,
     "ragged_dot_general": _ragged_product,
     "conv_general_dilated": _convolution,

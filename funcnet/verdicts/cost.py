@@ -64,7 +64,8 @@ def cost(
     def run(*args: Any, **kwargs: Any) -> Cost:
         program = Program("cost", f, args, kwargs)
         some = [i for i, active in enumerate(program.active(program.chosen(wrt))) if active]
-        apart, refused = _apart(program, has_aux), ""
+        apart = _apart(program, has_aux)
+        refused = "no argument has a floating dtype." * (gradient and not some)
         if gradient and some:
             try:
                 with reversible("cost"):
@@ -75,7 +76,7 @@ def cost(
             except ValueError as error:
                 if str(error) != NO_REVERSE.format("cost"):
                     raise
-                refused = "JAX sends no gradient back through a loop of unknown length."
+                refused = "JAX sends none back through a loop of unknown length."
         closed, _ = jaxprs.trace(apart, *program.arrays)
         found = counted(closed, iterations)
         runner = (lambda arrays, _: apart(*arrays)), program.arrays, []

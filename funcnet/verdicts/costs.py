@@ -200,8 +200,8 @@ class Cost(Report):
         run, arrays, cotangents = self.runner
         shapes = [x for x in arrays if isinstance(x, jax.ShapeDtypeStruct)]
         require(
-            not shapes, "cost", "arrays to run the function with", f"the shape {shown(shapes[:1])}",
-            "Call cost with arrays.",
+            not shapes, "cost", "arrays to run the function with",
+            f"a ShapeDtypeStruct, {shown(next(iter(shapes), None))}", "Call cost with arrays.",
         )  # fmt: skip
         starts = [jnp.ones(x.shape, x.dtype) for x in cotangents]
         compiled = jax.jit(run).lower(arrays, starts).compile()
@@ -232,6 +232,7 @@ class Cost(Report):
         tables = [
             table(self._grouped(key, None), key, kinds, most)
             for key, most in (("layer", 12), ("op", 8), ("line", 12))
+            if key != "layer" or any(c.layer for c in self.counts)
         ]
         said = [self._open(), "" if self.timing is None else _said(self.timing, self)]
         return [self._summary(), *tables, *filter(None, said)]
@@ -283,7 +284,7 @@ def _said(t: Timing, cost: Cost) -> str:
     return "\n".join(
         (
             f"Run in {1000 * t.seconds:.3g} ms: {amount(t.rate)}FLOP/s, {percent(t.mfu)} MFU.",
-            f"This {best.device} multiplied {best.dtype} matrices of {best.side} rows at "
+            f"This device, {best.device}, multiplied {best.dtype} matrices of {best.side} rows at "
             f"{amount(best.flops)}FLOP/s and moved {size(int(best.bytes))}/s.",
             f"The roofline is at {amount(t.ceiling)}FLOP/s; this is {percent(t.roofline)} of it.",
             f"XLA itself says {amount(t.xla_flops)} FLOPs and {size(int(t.xla_bytes))}; it counts "

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..jaxpr import jaxprs, runs
 from ..jaxpr.equations import Equation
 from ..jaxpr.passes import Passes
+from ..jaxpr.places import is_in_op
 from ..jaxpr.walk import At, Handler, walk
 from ..traces.record.rows import Source
 from ..traces.source.names import source
@@ -23,7 +24,8 @@ class Count(NamedTuple):
 
     Attributes:
         layer: Its layer, "block/dense"; "" outside of all.
-        source: Its line; in reverse too, that of the forward pass.
+        source: Its line; in reverse too, that of the forward pass. What an op of funcnet runs in
+            either pass has the line that calls the op.
         op: Its primitive.
         flops: Its floating-point operations.
         bytes: What it reads and writes.
@@ -176,7 +178,7 @@ class _Counter(Handler):
         around = list(_around(at))
         count = Count(
             at.scope,
-            source(at.places),
+            _line(at),
             e.label,
             found or 0,
             moved(e) if self.moves else 0,
@@ -206,6 +208,17 @@ def _around(at: At) -> Iterator[Any]:
         if here.eqn is not None:
             yield here.eqn
         here = here.outer
+
+
+def _line(at: At) -> Source | None:
+    """The innermost line around a place that is not inside an op of funcnet, if there is one."""
+    here: At | None = at
+    while here is not None:
+        outside = tuple(place for place in here.places if not is_in_op(place))
+        if outside:
+            return source(outside)
+        here = here.outer
+    return source(at.places)
 
 
 def _alive(needed: Iterable[_Node]) -> set[int]:

@@ -46,7 +46,7 @@ class Group(NamedTuple):
 
 
 def grouped(where: str, entries: Iterable[Entry], by: str, depth: int | None = None) -> list[Group]:
-    """The sums by one of `KEYS`, the largest first amount first.
+    """The sums by one of `KEYS`, the largest first amount first; none where all are 0.
 
     Args:
         where: The function that was asked, for an error.
@@ -70,7 +70,8 @@ def grouped(where: str, entries: Iterable[Entry], by: str, depth: int | None = N
         if old is not None:
             sums = tuple(a + b for a, b in zip(old.amounts, sums, strict=True))
         found[key] = Group(name, sums, code)
-    return sorted(found.values(), key=lambda group: group.amounts, reverse=True)
+    some = [group for group in found.values() if any(group.amounts)]
+    return sorted(some, key=lambda group: group.amounts, reverse=True)
 
 
 def _key(entry: Entry, by: str, depth: int | None) -> tuple[object, str, str]:
@@ -106,17 +107,22 @@ def table(
         sums = zip(*(group.amounts for group in groups[most:]), strict=True)
         rest = Group(f"{len(groups) - most} others", tuple(map(sum, sums)))
         groups = [*groups[:most], rest]
-    whole = sum(group.amounts[0] for group in groups)
+    whole = sum(group.amounts[0] for group in groups) or 1
+    shares = [group.amounts[0] / whole for group in groups]
+    bars = any(map(bar, shares))
+    names = [_short(group.name, 30 if by == "line" else 44) for group in groups]
+    room = 48 - max(map(len, names), default=0)
     rows = []
-    for group in groups:
-        share = group.amounts[0] / whole if whole else 0.0
+    for name, group, share in zip(names, groups, shares, strict=True):
         pairs = zip(group.amounts, kinds, strict=True)
         written = (kind[1](n) for n, kind in pairs if kind is not None)
-        code = [_short(group.code, 28)] * (by == "line")
-        rows.append((_short(group.name, 40), *code, *written, percent(share), bar(share)))
+        code = [_short(group.code, room)] * (by == "line")
+        ends = [percent(share), *[bar(share)] * bars]
+        rows.append((name, *code, *written, *ends))
     columns = [Column(by), *[Column("")] * (by == "line")]
     columns += [Column(kind[0], True) for kind in kinds if kind is not None]
-    return Table((*columns, Column("share", True), Column("")), tuple(rows), f"By {by}")
+    columns += [Column("share", True), *[Column("")] * bars]
+    return Table(tuple(columns), tuple(rows), f"By {by}")
 
 
 def _short(text: str, width: int) -> str:
