@@ -18,6 +18,8 @@ from funcnet.jaxpr import runs
 from funcnet.verdicts import arithmetic, costs
 from funcnet.verdicts.roofline import Peak, peak
 
+from .verdicts import cost as scores
+
 
 def shape(*lengths, dtype="float32"):
     return jax.ShapeDtypeStruct(lengths, dtype)
@@ -437,6 +439,18 @@ def test_what_is_not_counted_is_said():
 
 def test_nothing_to_differentiate():
     assert "No backward pass: no argument has a floating dtype." in str(fn.cost(lambda i: i + 1)(3))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("name", scores.PROGRAMS)
+def test_the_score(name):
+    f, args, forward, backward, *alone = scores.PROGRAMS[name]()
+    found = scores.counted(f, args, bool(alone))
+    if "GPT" in name or "blocks" in name:
+        assert found == pytest.approx((forward, backward), rel=0.005)
+    else:
+        assert found == (forward, backward)
 
 
 # What is said.
