@@ -188,6 +188,8 @@ from .train.step import Step as Step
 from .train.step import TrainState as TrainState
 from .train.step import make_step as make_step
 from .verdicts.cost import cost as cost
+from .verdicts.check.audit import audit as audit
+from .verdicts.check.rule import check_rule as check_rule
 
 __version__ = "0.1.0"
 

@@ -259,6 +259,12 @@ def strippable_body(eqn: JaxprEqn) -> ClosedJaxpr | None:
     return None if body is not None and forward and is_library(body) else body
 
 
+def closed_over(eqn: JaxprEqn) -> int:
+    """How many operands of an equation with a custom derivative, from the first on, are what its
+    function closes over: no rule gives them a gradient."""
+    return eqn.params["num_consts"]
+
+
 def custom_key(eqn: JaxprEqn) -> Hashable | None:
     """What two equations with a `custom_vjp` rule have in common if it is the same rule.
 
@@ -317,8 +323,13 @@ def close(jaxpr: Any) -> ClosedJaxpr:
 
 def is_library(jaxpr: Any) -> bool:
     """Whether a jaxpr is of a function that JAX itself defines."""
+    return _JAX in written_in(jaxpr)
+
+
+def written_in(jaxpr: Any) -> str:
+    """The file, and the line of it, that the function of a jaxpr is written in: "f at ...:3"."""
     info = open_jaxpr(jaxpr)[0].debug_info
-    return info is not None and _JAX in (info.func_src_info or "")
+    return (info.func_src_info or "") if info is not None else ""
 
 
 def holds_jaxpr(value: Any) -> bool:

@@ -13,19 +13,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..jaxpr import jaxprs
 from ..render import forms, text
-from ..types import Array, require
+from ..types import require
 from .arguments import accepted
+from .compare import LIMITS, cast, cotangents, gap, is_floating
 from .rule import RULES, Case, Rule
-
-LIMITS = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 2.0}
-"""The worst error a rule may have: relative to the largest element of the truth; for bfloat16 in
-units in the last place of each element, or of the largest one where a rule rounds on the way."""
-
 
 QUICKLY = {"xla_backend_optimization_level": 0}
 """How the truth is compiled: nobody waits for what it computes, but for its compilation."""
@@ -62,7 +57,7 @@ def prove(op: Callable | Rule, *dtypes: str, seed: int = 0) -> tuple[Proof, ...]
 
     Args:
         op: An op made by `rule`, or its row of `RULES`.
-        dtypes: Among "float64", "float32" and "bfloat16": what the rule computes in; float64 if
+        dtypes: Among "float64", "float32", "bfloat16" and "float16": what the rule computes in; float64 if
             none is given. The truth is always computed in float64.
         seed: Decides the arguments and the cotangents.
 
@@ -71,7 +66,7 @@ def prove(op: Callable | Rule, *dtypes: str, seed: int = 0) -> tuple[Proof, ...]
 
     Raises:
         TypeError: If `op` carries no rule.
-        ValueError: If a dtype is none of the three.
+        ValueError: If a dtype is none of the four.
 
     >>> from funcnet.ops.products.linear import dense
     >>> all(proof.ok for proof in prove(dense))
@@ -93,7 +88,7 @@ def prove(op: Callable | Rule, *dtypes: str, seed: int = 0) -> tuple[Proof, ...]
             "prove",
             f"a dtype among {', '.join(LIMITS)}",
             repr(dtype),
-            "Choose one of the three.",
+            "Choose one of the four.",
         )
     return tuple(_proofs(record, dtypes or ("float64",), seed))
 
@@ -144,7 +139,7 @@ class Report:
         return tuple(proof for proof in self.proofs if not proof.ok)
 
     def __str__(self) -> str:
-        unit = "ulps" if self.dtype == "bfloat16" else "relative"
+        unit = "ulps" if LIMITS[self.dtype] > 1 else "relative"
         columns = (
             forms.Column("op"),
             forms.Column("cases", right=True),
@@ -208,11 +203,6 @@ def prove_all(
     return Report(dtype, tuple(proofs), held)
 
 
-def cast(tree: Any, dtype: Any) -> Any:
-    """A pytree with its floating arrays in another dtype; integers, booleans and keys stay."""
-    return jax.tree.map(lambda x: x.astype(dtype) if _floating(x) else x, tree)
-
-
 def drawn(case: Case, seed: int = 0) -> tuple:
     """A case's arguments on the host, floating ones in float64 and integers in int32."""
 
@@ -253,7 +243,7 @@ def _errors(
     cases = [rule.cases[name] for name in names]
     args = [cast(drawn(case, seed), dtype) for case in cases]
     shapes = jax.eval_shape(lambda args: _all(rule.primal, cases, args), args)
-    dys = [_cotangents(np.random.default_rng((seed, 1)), shape, dtype) for shape in shapes]
+    dys = [cotangents(np.random.default_rng((seed, 1)), shape, dtype) for shape in shapes]
     for f, options in ((rule.op, None), (rule.primal, QUICKLY)):
         run = functools.partial(_pulled_back, f, cases)
         if (f, *names) not in compiled:
@@ -276,23 +266,12 @@ def _compared(
     rows = zip(rule.arguments, found[1], truth[1], args, strict=True)
     for argument, got, right, arg in rows:
         if jax.tree.leaves(right) and argument not in rule.nodiff:
-            like = jax.tree.map(lambda x: x if _floating(x) else None, arg)
+            like = jax.tree.map(lambda x: x if is_floating(x) else None, arg)
             yield argument, *compare(got, right, like)
 
 
 def _all(f: Callable, cases: Sequence[Case], args: Sequence[tuple]) -> list[Any]:
     return [f(*own, **case.static) for case, own in zip(cases, args, strict=True)]
-
-
-def _cotangents(random: np.random.Generator, shapes: Any, dtype: str) -> Any:
-    """Numbers of the dtype under test, as an output of these shapes and dtypes takes them."""
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> Any:
-        if _floating(leaf):
-            return random.standard_normal(leaf.shape).astype(dtype).astype(leaf.dtype)
-        return np.zeros(leaf.shape, jax.dtypes.float0)
-
-    return jax.tree.map(draw, shapes)
 
 
 def _pulled_back(f: Callable, cases: Sequence[Case], args: Sequence[tuple], dys: Any) -> list:
@@ -303,7 +282,7 @@ def _pulled_back(f: Callable, cases: Sequence[Case], args: Sequence[tuple], dys:
 def _value_and_pull_back(f: Callable, case: Case, args: tuple, dy: Any) -> tuple[Any, tuple]:
     output, pull = jax.vjp(lambda *args: f(*args, **case.static), *args)
     return output, tuple(
-        jax.tree.map(lambda x, d: d if _floating(x) else None, arg, gradient)
+        jax.tree.map(lambda x, d: d if is_floating(x) else None, arg, gradient)
         for arg, gradient in zip(args, pull(dy), strict=True)
     )
 
@@ -314,37 +293,8 @@ def _compare(got: Any, truth: Any, like: Any, *, dtype: str, each: bool) -> tupl
     for a, b, c in zip(*map(jax.tree.leaves, (got, truth, like)), strict=True):
         if a.shape != c.shape or a.dtype != c.dtype:
             return float("inf"), f"is {a.dtype}{list(a.shape)}, not {c.dtype}{list(c.shape)}"
-        error = _error(np.asarray(a, np.float64), np.asarray(b, np.float64), dtype, each)
+        error = gap(a, b, dtype, each=each).error
         if error == float("inf"):
             note = "a NaN, an infinity or a zero does not match"
         worst = max(worst, error)
     return worst, note
-
-
-def _error(got: np.ndarray, truth: np.ndarray, dtype: str, each: bool) -> float:
-    """The worst error, in units of each element or of the largest one; infinite if not finite."""
-    rounded = np.asarray(jnp.asarray(truth, dtype), np.float64)
-    finite = np.isfinite(rounded)
-    if not np.array_equal(got[~finite], rounded[~finite], equal_nan=True):
-        return float("inf")
-    if dtype == "bfloat16":
-        distance, numbers = np.abs(got[finite] - rounded[finite]), np.abs(rounded[finite])
-        scale = _ulp(numbers if each else numbers.max(initial=0.0))
-    else:
-        distance = np.abs(got[finite] - truth[finite])
-        scale = np.abs(truth[finite]).max(initial=0.0)
-    if not distance.size or not distance.any():
-        return 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(distance > 0, distance / scale, 0.0).max()
-    return float(ratio) if np.isfinite(ratio) else float("inf")
-
-
-def _ulp(x: np.ndarray) -> np.ndarray:
-    """The distance between neighbouring bfloat16 numbers at each element."""
-    _, exponent = np.frexp(x)
-    return np.ldexp(1.0, np.maximum(exponent - 8, -133))
-
-
-def _floating(x: Array | jax.ShapeDtypeStruct) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.inexact)

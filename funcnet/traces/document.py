@@ -28,16 +28,23 @@ def document(trace: Any) -> dict[str, Any]:
         "function": trace.function,
         "header": dict(trace.header),
         "check": None if check is None else _compared(check),
-        **({"verdict": said} if said != str(check or "") else {}),
+        **({"verdict": said} if said != str(check or "") or _trusts(check) else {}),
         "rows": [_row(row) for row in trace.rows],
         "contributions": [_contribution(c) for c in trace.contributions],
     }
 
 
+def _trusts(check: Check | None) -> bool:
+    return check is not None and bool(check.trusted)
+
+
+_ALWAYS = ("difference", "scale", "against")
+
+
 def _compared(check: Check) -> dict[str, Any]:
     found = check._asdict()
     found |= {name: _finite(found[name]) for name in ("difference", "scale")}
-    return {name: x for name, x in found.items() if x or name not in ("nonfinite", "refused")}
+    return {name: x for name, x in found.items() if x or name in _ALWAYS}
 
 
 _FIELDS = tuple(f.name for f in fields(Row) if f.name not in ("adjoint", "contributions"))

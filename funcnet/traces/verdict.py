@@ -1,5 +1,6 @@
 """What a trace says at its end: its gradients beside JAX's, or why there are none."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,9 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..jaxpr import jaxprs
+from ..jaxpr.equations import Equation
 from ..jaxpr.passes import replaced
+from ..rules import rule
+from ..rules.rule import RULES
 from .program import NO_FLOAT, NO_PATH, Program
 from .record.values import number
+
+
+_MAKER = str(rule.__file__)
+_OURS = os.path.dirname(os.path.dirname(_MAKER)) + os.sep
 
 
 class Check(NamedTuple):
@@ -22,6 +31,8 @@ class Check(NamedTuple):
         against: "jax.vjp"; or "jax.jvp" where JAX cannot differentiate in reverse.
         nonfinite: How many elements of JAX's gradients are NaN or infinite.
         refused: Why there is nothing to compare with, if JAX cannot differentiate the function.
+        trusted: The custom rules that were run and are not proved: JAX runs the same, so that an
+            error in one of them is no difference.
     """
 
     difference: float
@@ -29,14 +40,17 @@ class Check(NamedTuple):
     against: str
     nonfinite: int = 0
     refused: str = ""
+    trusted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.refused:
             return f"Not checked: {self.against} refuses this function: {self.refused}"
         beside = f", beside {self.nonfinite} not finite" if self.nonfinite else ""
+        rules = f"rule{'s' * (len(self.trusted) > 1)} of {', '.join(self.trusted)}"
+        trust = f" Taken on trust: the {rules}; fn.audit checks." if self.trusted else ""
         return (
             f"Checked against {self.against}: the largest difference is {number(self.difference)}, "
-            f"the largest gradient {number(self.scale)}{beside}."
+            f"the largest gradient {number(self.scale)}{beside}.{trust}"
         )
 
 
@@ -52,7 +66,19 @@ def verdict(trace: Any) -> str:
     return "" if check is None else str(check)
 
 
-def compare(program: Program, active: list[bool], found: list, seeds: list) -> Check:
+def is_trusted(e: Equation) -> bool:
+    """Whether a custom rule is neither JAX's own nor one that stands in `RULES` with its proof."""
+    own = RULES.get(e.label)
+    proved = own is not None and own.primal.__module__.startswith("funcnet.")
+    place = jaxprs.written_in(e.primal)
+    if _MAKER in place:
+        return not proved
+    return not (jaxprs.is_library(e.primal) or _OURS in place)
+
+
+def compare(
+    program: Program, active: list[bool], found: list, seeds: list, trusted: Sequence[str] = ()
+) -> Check:
     """The gradients of a trace against those of JAX."""
     some = [i for i, is_active in enumerate(active) if is_active]
 
@@ -73,7 +99,7 @@ def compare(program: Program, active: list[bool], found: list, seeds: list) -> C
     sizes = [np.abs(_wide(x)) for x in true]
     finite = [x[np.isfinite(x)] for x in sizes]
     lost = sum(x.size for x in sizes) - sum(x.size for x in finite)
-    return Check(_largest(gaps), _largest(finite), against, lost)
+    return Check(_largest(gaps), _largest(finite), against, lost, trusted=tuple(trusted))
 
 
 def first_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from ...jaxpr.equations import Equation, as_equation
 from ...jaxpr.walk import At, Handler, walk
 from ...types import require
 from ..formula import constant
+from ..verdict import is_trusted
 from .leaf import run_leaf
 from .tape import Cell, Entry, Tape, filled
 
@@ -39,6 +40,13 @@ class Primal(Handler):
     def plain(self, e: Equation, operands: list[Cell], at: At) -> Sequence[Cell]:
         """Rows, and a step of the tape."""
         return operands if e.is_alias else run_leaf(self.tape, e, operands, at, self.tape.name(at))
+
+    def rule(self, e: Equation, operands: list[Cell], at: At) -> Sequence[Cell]:
+        """The same, and a name if a gradient flows through a rule that is not proved."""
+        cells = self.plain(e, operands, at)
+        if any(cell.active for cell in cells) and is_trusted(e):
+            self.tape.trusted[e.label] = None
+        return cells
 
     def cond(self, e: Equation, operands: list[Cell], at: At) -> Sequence[Cell]:
         """The branch that is taken."""

@@ -71,6 +71,7 @@ class Tape:
         sample: How many iterations of a longer loop are opened; None for all.
         entries: The steps that a gradient flows through.
         known: What was derived or compiled for this trace alone.
+        trusted: The names of custom rules that were run and are not proved.
     """
 
     numbers: dict[tuple[int, ...], int]
@@ -79,6 +80,7 @@ class Tape:
     sample: int | None = None
     entries: list[Entry] = field(default_factory=list)
     known: dict[Any, Any] = field(default_factory=dict)
+    trusted: dict[str, None] = field(default_factory=dict)
     _drafts: list[Draft] = field(default_factory=list)
     _constants: dict[int, Cell] = field(default_factory=dict)
 

@@ -1,0 +1,264 @@
+"""`check_rule`: a rule beside its primal, wherever the rule comes from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...jaxpr import jaxprs
+from ...jaxpr.passes import passes_of
+from ...rules.compare import is_floating
+from ...traces.program import NO_FLOAT, seeds_of
+from ...types import require, shown
+from .judge import POINTS, WAYS, Judge, line_of
+from .programs import LARGEST, pulled, pushed
+from .report import Comparison, RuleReport
+from .subject import Subject, rules_in, subject_of
+from .taylor import expansions
+
+
+def check_rule(
+    f: Callable,
+    *,
+    wrt: int | Sequence[int] | None = None,
+    seed: Any = None,
+    points: Sequence[str] = POINTS,
+    ways: Sequence[str] = WAYS,
+    random: int = 0,
+) -> "RuleChecker":
+    """Hold a rule against its primal: a `jax.custom_vjp`, a `jax.custom_jvp`, an op of ours.
+
+    The truth is `jax.vjp` of the primal in float64, at exactly the numbers the rule was given: there
+    is no step size. Where JAX cannot differentiate the primal in reverse it is `jax.jvp`, and where
+    it cannot at all, finite differences along a direction, whose Taylor rate is said. The rule
+    is run in float64 and in the arguments' dtype. In the latter it may err as `LIMITS` say, or 8
+    times as much as JAX's own gradient does in that dtype.
+
+    Args:
+        f: A function that runs a rule. All that it does beside that is differentiated by JAX on
+            both sides.
+        wrt: The arguments whose gradients are compared, counted as by `jax.grad`; None for all
+            floating ones.
+        seed: The adjoint of the output, a pytree like it; drawn if None.
+        points: Where, among "as given"; "zero", "ties" (neighbours made equal), "large" (times
+            1,000), "tiny" (times 1e-6), all of the arguments that take a gradient; and "no
+            cotangent".
+        ways: How, beside compiled, among "eager", "vmap" (over each array), "scan", "remat",
+            "grad of grad" and "adjoint identity" (<J v, w> = <v, J' w>).
+        random: Decides what is drawn.
+
+    Returns:
+        A function of the arguments of `f` that gives a `RuleReport`: `ok`, `assert_ok()`,
+        `failures`, each with the argument, the element and both values.
+
+    Raises:
+        TypeError: When called, if `f` carries no rule, or no argument is floating.
+        ValueError: If a point or a way has another name.
+
+    >>> @jax.custom_vjp
+    ... def square(x):
+    ...     return x * x
+    >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2.001 * x * dy,))
+    >>> report = check_rule(square)(3.0)
+    >>> report.ok, str(report.failures[0])
+    (False, 'gradient of x (jit, as given, float64): rule 1.00051, jax.vjp of the primal 1; ...')
+
+    Reference: N. J. Higham, Accuracy and Stability of Numerical Algorithms (2002), chapter 3; for
+    the two inner products J. F. Claerbout, Earth Soundings Analysis (1992), chapter 5.
+    """
+    for word, chosen, known in (("point", points, POINTS), ("way", ways, WAYS)):
+        for name in chosen:
+            require(
+                name in known,
+                "check_rule",
+                f"a {word} among {', '.join(known)}",
+                repr(name),
+                "Leave it out for all.",
+            )
+    return RuleChecker(f, wrt, seed, tuple(points), tuple(ways), random)
+
+
+@dataclass(frozen=True)
+class RuleChecker:
+    """What `check_rule` returns; a call gives a `RuleReport`.
+
+    Programs are compiled once for all arguments alike.
+    """
+
+    f: Callable
+    wrt: int | Sequence[int] | None
+    seed: Any
+    points: tuple[str, ...]
+    ways: tuple[str, ...]
+    random: int
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __call__(self, *args: Any) -> RuleReport:
+        """Compare the rule with its primal at these arguments."""
+        return self.drawn(self.random, *args)
+
+    def drawn(self, random: int, *args: Any) -> RuleReport:
+        """The same with other draws of the adjoint and of directions."""
+        subject, program = subject_of("check_rule", self.f, args, self.wrt)
+        others = [x for i, x in enumerate(program.leaves) if i not in program.places]
+        key = str([jax.typeof(x) for x in subject.arrays]), program.tree, str(others)
+        if key not in self._known:
+            closed, tree = program.opened()
+            _refuse(self.f, subject, closed)
+            self._known[key] = Checked(subject), tree, jaxprs.output_shapes(closed)
+        checked, tree, shapes = self._known[key]
+        if self.seed is not None:
+            seeds = seeds_of("check_rule", tree, shapes, self.seed)
+            subject = subject._replace(adjoints=_filled(seeds, shapes))
+        return checked.report(subject, self.points, self.ways, random)
+
+
+def _filled(seeds: Sequence[Any], shapes: Sequence[Any]) -> tuple:
+    """The adjoints of the floating outputs, with zeros where nothing starts."""
+    pairs = [(s, like) for s, like in zip(seeds, shapes, strict=True) if is_floating(like)]
+    return tuple(np.zeros(x.shape, x.dtype) if s is None else np.asarray(s) for s, x in pairs)
+
+
+def _refuse(f: Callable, subject: Subject, closed: Any) -> None:
+    require(
+        bool(subject.active),
+        "check_rule",
+        "an argument with a gradient",
+        "none",
+        NO_FLOAT,
+        TypeError,
+    )
+    require(
+        bool(rules_in(closed)),
+        "check_rule",
+        "a function that runs a custom rule",
+        shown(f),
+        "JAX derives its gradient alone: there is no rule to check.",
+        TypeError,
+    )
+
+
+class Checked:
+    """A rule that can be compared with its primal: what can be judged, and by what.
+
+    Attributes:
+        notes: What cannot be judged, and why.
+        raised: What the rule raises where it is differentiated.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.notes = _left_out(subject)
+        self.raised: Exception | None = None
+        subject = self._with_float64(subject)
+        self.judge = Judge(subject)
+        self.kept = _kept(subject)
+        self.by_values = False
+        try:
+            self._shapes(subject.rule, subject, pulled)
+        except Exception as error:  # whatever a rule raises
+            self.raised = error
+        for gradient, said in ((pulled, "vjp"), (pushed, "jvp")):
+            try:
+                self._shapes(subject.primal, subject, gradient)
+            except Exception as error:  # whatever a primitive without a derivative raises
+                self.notes.append(f"jax.{said} of the primal: {line_of(error)}")
+                continue
+            self._judge_by(gradient, said)
+            return
+        self.by_values = True
+        self.judge.against = "differences of the primal's values"
+
+    def _judge_by(self, gradient: Callable, said: str) -> None:
+        sizes = sum(self.judge.subject.arrays[i].size for i in self.judge.active)
+        if said == "jvp" and sizes > LARGEST:
+            self.by_values = True
+            self.notes.append(
+                f"More than {LARGEST:,} elements: forward derivatives were not taken."
+            )
+        self.judge.against = f"jax.{said} of the primal"
+        self.judge.plain.gradient = self.judge.truth.gradient = gradient
+
+    def _shapes(self, f: Callable, subject: Subject, gradient: Callable) -> Any:
+        outputs = [y for y in jax.eval_shape(f, *subject.arrays) if is_floating(y)]
+        run = lambda arrays, cts: gradient(f, subject.active, arrays, cts)  # noqa: E731
+        return jax.eval_shape(run, list(subject.arrays), outputs)
+
+    def _with_float64(self, subject: Subject) -> Subject:
+        """The subject, without the float64 that it cannot be run in."""
+        if subject.wide is None:
+            return subject
+        wide = subject.widened()
+        try:
+            with jax.enable_x64(True):
+                for f in subject.wide:
+                    outputs = jax.eval_shape(f, *wide.arrays)
+        except Exception as error:  # whatever a function raises that takes its own dtype alone
+            self.notes.append(f"Not run in float64: {line_of(error)}")
+            return subject._replace(wide=None)
+        kinds = {str(y.dtype) for y in outputs if is_floating(y)} - {"float64", "complex128"}
+        if not kinds:
+            return subject
+        self.notes.append(f"Not judged in float64: the output is of {', '.join(sorted(kinds))}.")
+        return subject._replace(wide=None)
+
+    def report(
+        self, subject: Subject, points: Sequence[str], ways: Sequence[str], random: int
+    ) -> RuleReport:
+        """The comparisons at these arrays."""
+        rates: dict[str, float] = {}
+        if self.raised is not None:
+            start = Comparison("jit", "as given", self.judge.dtype, "all", "wrong", float("inf"))
+            rows = [start._replace(note=f"raises {line_of(self.raised)}")]
+        elif self.by_values:
+            rows, rates = self._by_values(subject, random)
+        else:
+            rows = self.judge.judge(subject, points, ways, random)
+        notes = tuple(self.notes)
+        return RuleReport(subject.name, tuple(rows), self.kept, self.judge.against, notes, rates)
+
+    def _by_values(self, subject: Subject, random: int) -> tuple[list, dict[str, float]]:
+        judge = self.judge
+        adjoints = judge.wide(judge.drawn(subject, random))
+        arrays = judge.wide(subject.arrays)
+        with judge.in_float64():
+            gradients = judge.rule.pull(arrays, adjoints).gradients
+            value = judge.truth.compiled("value", lambda some: list(judge.truth.f(*some)))
+            found = expansions(value, arrays, judge.active, adjoints, gradients, random)
+        rows, rates = [], {}
+        for name, (claimed, slope) in zip(judge.names, found, strict=True):
+            limit = 1e-6 + 10 * slope.error / max(abs(slope.value), 1e-30)
+            error = abs(claimed - slope.value) / max(abs(slope.value), 1e-30)
+            right = "same" if error <= limit else "wrong"
+            sides = f"{claimed:.6g}", f"{slope.value:.6g}", "differences of the primal's values"
+            way = "one direction"
+            rows.append(Comparison(way, "as given", judge.finest, name, right, error, limit, None, *sides))  # fmt: skip
+            rates[name] = slope.rate
+        return rows, rates
+
+
+def _left_out(subject: Subject) -> list[str]:
+    fixed = [n for i, n in enumerate(subject.names) if i not in subject.active]
+    return [f"Without a gradient, and left as given: {', '.join(fixed)}."] if fixed else []
+
+
+def _kept(subject: Subject) -> tuple[int, int] | None:
+    """The bytes that the rule, and `jax.grad` of its primal, keep for the backward pass."""
+    sizes = []
+    for f in (subject.rule, subject.primal):
+
+        def apart(*arrays: Any, f: Callable = f) -> tuple[list, list]:
+            outputs = f(*arrays)
+            floating = [y for y in outputs if is_floating(y)]
+            return floating, [y for y in outputs if not is_floating(y)]
+
+        try:
+            forward, _, results, residuals = passes_of(apart, subject.arrays, subject.active)
+        except Exception:  # one that JAX cannot differentiate keeps nothing
+            return None
+        first = len(results)
+        sources = jaxprs.output_sources(forward)[first : first + len(residuals)]
+        each = dict(zip(sources, residuals, strict=True))
+        sizes.append(sum(x.size * x.dtype.itemsize for x in each.values()))
+    return sizes[0], sizes[1]
