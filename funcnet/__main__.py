@@ -96,8 +96,9 @@ def _parser() -> argparse.ArgumentParser:
         "  funcnet train lenet --data fashion-mnist --out runs/fashion\n"
         "  funcnet train gpt --data letters.txt")  # fmt: skip
     _add(commands, "check", add_check,
-        "prove every hand-written rule against jax.vjp of its primal",
-        "  funcnet check\n  funcnet check conv max_pool --dtype bfloat16")  # fmt: skip
+        "prove every hand-written rule against jax.vjp of its primal, or those of a function",
+        "  funcnet check\n  funcnet check conv max_pool --dtype bfloat16\n"
+        "  funcnet check model.py:loss --args 0.5 '[1.0, 2.0]' --html loss.html")  # fmt: skip
     _add(commands, "summary", add_summary, "print a network's layers, output shapes and parameters",
         "  funcnet summary lenet\n  funcnet summary mlp --width 64 64")  # fmt: skip
     _add(commands, "trace", add_trace, "print a function's primal, tangent and adjoint traces",

@@ -40,6 +40,11 @@ def add_target(command: Any, default: str = "") -> None:
         "function", nargs="?" if default else None, metavar="FILE.py:FUNCTION",
         help=f"what to open{said}",
     )  # fmt: skip
+    add_arguments(command)
+
+
+def add_arguments(command: Any) -> None:
+    """The arguments of the function alone."""
     command.add_argument(
         "--args", nargs="+", default=[], metavar="VALUE",
         help="its arguments: 2, '[[1, 2]]' are floating, lists arrays; integers are 'int(2)', "

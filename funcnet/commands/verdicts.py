@@ -35,8 +35,13 @@ VERDICTS: tuple[Verdict, ...] = (
 def add_verdict(verdict: Verdict, command: Any) -> None:
     """The arguments of such a command."""
     add_target(command)
-    command.add_argument("--html", metavar="OUT", help="write a page to open in a browser")
+    add_page(command)
     command.set_defaults(run=functools.partial(run, verdict))
+
+
+def add_page(command: Any) -> None:
+    """The argument that asks for a page."""
+    command.add_argument("--html", metavar="OUT", help="write a page to open in a browser")
 
 
 def run(verdict: Verdict, options: argparse.Namespace) -> int:

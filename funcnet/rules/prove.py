@@ -57,8 +57,8 @@ def prove(op: Callable | Rule, *dtypes: str, seed: int = 0) -> tuple[Proof, ...]
 
     Args:
         op: An op made by `rule`, or its row of `RULES`.
-        dtypes: Among "float64", "float32", "bfloat16" and "float16": what the rule computes in; float64 if
-            none is given. The truth is always computed in float64.
+        dtypes: Among "float64", "float32", "bfloat16" and "float16": what the rule computes in;
+            float64 if none is given. The truth is always computed in float64.
         seed: Decides the arguments and the cotangents.
 
     Returns:

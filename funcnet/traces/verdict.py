@@ -16,7 +16,6 @@ from ..rules.rule import RULES
 from .program import NO_FLOAT, NO_PATH, Program
 from .record.values import number
 
-
 _MAKER = str(rule.__file__)
 _OURS = os.path.dirname(os.path.dirname(_MAKER)) + os.sep
 

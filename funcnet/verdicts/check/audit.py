@@ -162,8 +162,8 @@ def audit(
     """Hold every custom rule met in `f` against its primal, at its real operands and adjoints.
 
     A rule is found wherever it stands: in jit, scan, cond, remat, a loop, or inside the primal of
-    another. `f` is run as `trace` runs it; each rule is then compared as `check_rule` compares. What
-    JAX itself defines, as `jax.nn.relu`, is taken for right.
+    another. `f` is run as `trace` runs it; each rule is then compared as `check_rule` does it.
+    What JAX itself defines, as `jax.nn.relu`, is taken for right.
 
     Args:
         f: Any function.
@@ -251,7 +251,7 @@ class Auditing:
         return Audited(first.name, shapes, str(source or ""), len(found), report)
 
     def _seeds(self, tree: Any, shapes: Sequence[Any]) -> list[Any]:
-        single = len(shapes) == 1 and shapes[0].shape == () or self.has_aux
+        single = (len(shapes) == 1 and shapes[0].shape == ()) or self.has_aux
         if self.seed is not None or single:
             return seeds_of("audit", tree, shapes, self.seed, self.has_aux)
         draw = np.random.default_rng((self.random, 7))

@@ -343,7 +343,7 @@ def _signed(x: np.ndarray, draw: np.random.Generator | None) -> np.ndarray:
 
 
 def _rounding(run: Callable[[tuple], list], adjoints: tuple) -> list[float]:
-    """The rounding of each result of the size it has where the adjoints' signs let no terms cancel."""
+    """The rounding of each result, of the size it has with adjoints of other signs."""
     draw = np.random.default_rng(8)
     found = [run(tuple(_signed(np.asarray(a), draw) for a in adjoints)) for _ in range(3)]
     eps = float(np.finfo(np.float64).eps)

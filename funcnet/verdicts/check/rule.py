@@ -30,8 +30,8 @@ def check_rule(
 ) -> "RuleChecker":
     """Hold a rule against its primal: a `jax.custom_vjp`, a `jax.custom_jvp`, an op of ours.
 
-    The truth is `jax.vjp` of the primal in float64, at exactly the numbers the rule was given: there
-    is no step size. Where JAX cannot differentiate the primal in reverse it is `jax.jvp`, and where
+    The truth is `jax.vjp` of the primal in float64, at exactly the numbers the rule was given:
+    there is no step size. Where JAX cannot differentiate the primal in reverse it is `jax.jvp`, and where
     it cannot at all, finite differences along a direction, whose Taylor rate is said. The rule
     is run in float64 and in the arguments' dtype. In the latter it may err as `LIMITS` say, or 8
     times as much as JAX's own gradient does in that dtype.
@@ -232,8 +232,8 @@ class Checked:
             error = abs(claimed - slope.value) / max(abs(slope.value), 1e-30)
             right = "same" if error <= limit else "wrong"
             sides = f"{claimed:.6g}", f"{slope.value:.6g}", "differences of the primal's values"
-            way = "one direction"
-            rows.append(Comparison(way, "as given", judge.finest, name, right, error, limit, None, *sides))  # fmt: skip
+            place = "one direction", "as given", judge.finest, name
+            rows.append(Comparison(*place, right, error, limit, None, *sides))
             rates[name] = slope.rate
         return rows, rates
 

@@ -109,7 +109,7 @@ def _held(f: Any, args: tuple) -> tuple[Callable, tuple]:
 
 
 def _definition(program: Program) -> Flat | None:
-    """The definition of an op of ours, which its equation may not have: its faster form is there."""
+    """The definition of an op of ours; its equation may have a faster form in its place."""
     f, static = program.f, {}
     if isinstance(f, functools.partial) and not f.args:
         f, static = f.func, f.keywords

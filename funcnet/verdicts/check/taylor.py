@@ -1,5 +1,6 @@
 """What is left where JAX has no derivative of the primal: its values at points nearby."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ def slope(number: Callable[[float], float], claimed: float, start: float) -> Slo
                 best, error = table[k][j], gap
     rests = [abs(a - here - h * claimed) for h, (a, _) in zip(steps, sides, strict=True)]
     floor = 1e3 * np.finfo(np.float64).eps * max(abs(here), *(abs(a) for a, _ in sides))
-    pairs = [(a, b) for a, b in zip(rests, rests[1:], strict=False) if b > floor]
+    pairs = [(a, b) for a, b in itertools.pairwise(rests) if b > floor]
     rate = float(np.median([np.log2(a / b) for a, b in pairs])) if pairs else 2.0
     return Slope(best, error, rate)
 
@@ -64,7 +65,7 @@ def expansions(
     value: Callable[[Sequence], list], arrays: Sequence, active: Sequence[int],
     adjoints: Sequence, gradients: Sequence, random: int,
 ) -> list[tuple[float, Slope]]:  # fmt: skip
-    """For each active array, the slope that its gradient claims along a direction, and the slope."""
+    """For each active array, along a direction: the slope its gradient claims, and the slope."""
     draw = np.random.default_rng((random, 6))
     found = []
     for i, gradient in zip(active, gradients, strict=True):
@@ -75,7 +76,8 @@ def expansions(
         def number(h: float, i: int = i, x: Any = x, way: Any = way, size: float = size) -> float:
             there = (x + h * size * way).astype(x.dtype)
             outputs = value(replaced(arrays, [i], [there]))
-            return sum(float(np.real(wide(y) * wide(ct)).sum()) for y, ct in zip(outputs, adjoints, strict=True))  # fmt: skip
+            pairs = zip(outputs, adjoints, strict=True)
+            return sum(float(np.real(wide(y) * wide(ct)).sum()) for y, ct in pairs)
 
         claimed = float(np.real(wide(gradient) * way).sum()) * size
         found.append((claimed, slope(number, claimed, 1e-2)))
