@@ -115,10 +115,12 @@ class Judge:
         if fine is not None:
             measure = functools.partial(self._noise, self.finest, arrays, adjoints, truth, random)
             found += self._pair(point, "float64", fine, truth, wide[0], measure, kink)
-        if self.dtype != "float64" or fine is None:
+        exact = not any(c.verdict == "wrong" for c in found)
+        if fine is None or (exact and self.dtype != "float64"):
             measure = functools.partial(self._noise, self.dtype, arrays, adjoints, truth, random)
             coarse = self.own.pull(arrays, adjoints)
-            found += self._pair(point, self.dtype, coarse, truth, arrays, measure, kink)
+            rows = self._pair(point, self.dtype, coarse, truth, arrays, measure, kink)
+            found += rows if point == "as given" or fine is None else map(_lenient, rows)
         return found
 
     def _pair(
@@ -302,6 +304,12 @@ def compared(
     at = worst.index or ()
     sides = {"found": _number(a[at]), "truth": _number(b[at]), "note": beside}
     return row._replace(verdict="wrong", error=worst.error, element=at, **sides)
+
+
+def _lenient(row: Comparison) -> Comparison:
+    """Right in float64, and off in a coarser dtype at arrays nobody gave: it loses digits there."""
+    loses = row.verdict == "wrong" and np.isfinite(row.error)
+    return row._replace(verdict="coarse") if loses else row
 
 
 def _misfit(found: Any, like: np.ndarray) -> str:

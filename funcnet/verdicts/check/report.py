@@ -11,6 +11,13 @@ from ..report import Report
 SHOWN = 6
 """How many findings of one kind are said in full."""
 
+_TITLES = {
+    "wrong": "WRONG",
+    "tie": "At a kink",
+    "coarse": "Loses digits",
+    "unjudged": "Not judged",
+}
+
 
 class Comparison(NamedTuple):
     """One quantity of a rule beside that of its primal.
@@ -20,7 +27,9 @@ class Comparison(NamedTuple):
         point: At which arrays: "as given", "zero", "ties".
         dtype: What it was computed in.
         quantity: "value", or the array whose gradient it is.
-        verdict: "same", "wrong", "tie" (another slope of those there are at a kink), or "unjudged".
+        verdict: "same", "wrong", "tie" (another slope of those there are at a kink), "coarse" (right
+            in float64, but less exact than JAX's own in a coarser dtype, at arrays not given), or
+            "unjudged".
         error: The worst error, in the unit of `LIMITS`.
         limit: What it may be.
         element: Where the worst error is.
@@ -44,11 +53,11 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         where = ", ".join(map(str, self.element)) if self.element else ""
         place = f"{self.quantity}[{where}]" if where else self.quantity
-        what = place if self.quantity == "value" else f"gradient of {place}"
+        what = place if self.quantity.startswith("value") else f"gradient of {place}"
         beside = f": rule {self.found}, {self.note or 'jax.vjp of the primal'} {self.truth}"
         said = beside if self.found else f": {self.note}" if self.note else ""
-        off = f"; error {self.error:.2g}, limit {self.limit:g}" if 0 < self.error < 1e300 else ""
-        return f"{what} ({self.way}, {self.point}, {self.dtype}){said}{off}"
+        off = f"error {self.error:.2g}, limit {self.limit:g}; " if 0 < self.error < 1e300 else ""
+        return f"{what}{said}\n  ({off}{self.way}, {self.point}, {self.dtype})"
 
 
 @dataclass(frozen=True)
@@ -124,8 +133,8 @@ class RuleReport(Report):
     def parts(self) -> Sequence[forms.Table | str]:
         """The verdict, what is wrong, the table of ways, and what else there is to say."""
         found = [self.verdict]
-        for title, verdict in (("WRONG", "wrong"), ("At a kink", "tie"), ("Unjudged", "unjudged")):
-            own = self.of(verdict)
+        for title, verdict in _TITLES.items():
+            own = _each_once(self.of(verdict))
             lines = [f"{title}: {c}" for c in own[:SHOWN]]
             more = [f"and {len(own) - SHOWN} more."] if len(own) > SHOWN else []
             found += ["\n".join(lines + more)] if own else []
@@ -159,6 +168,12 @@ class RuleReport(Report):
         return forms.Table(tuple(columns), tuple(rows), notes=(note,))
 
 
+def _each_once(own: Sequence[Comparison]) -> list[Comparison]:
+    """The first of each quantity and way; the table has the others."""
+    first = {(c.way, c.quantity): c for c in reversed(own)}
+    return [c for c in own if first[c.way, c.quantity] is c]
+
+
 def _unit(dtype: str) -> str:
     return " units in the last place" if LIMITS[dtype] > 1 else ""
 
@@ -169,7 +184,8 @@ def _worst(own: list[Comparison]) -> str:
     if any(c.verdict == "wrong" for c in own):
         return f"WRONG {max(c.error for c in own if c.verdict == 'wrong'):.1e}"
     same = [c.error for c in own if c.verdict == "same"]
-    kinds = [kind for kind in ("tie", "unjudged") if any(c.verdict == kind for c in own)]
+    known = {"tie": "kink", "coarse": "digits", "unjudged": "?"}
+    kinds = [said for kind, said in known.items() if any(c.verdict == kind for c in own)]
     return " ".join([*kinds, *([f"{max(same):.1e}"] if same else [])])
 
 
@@ -234,8 +250,8 @@ class AuditReport(Report):
         """The verdict, a table of the rules, and what is wrong with which."""
         wrong = [rule for rule in self.rules if not rule.report.ok]
         names = ", ".join(dict.fromkeys(rule.name for rule in wrong))
-        head = f"{len(self.rules)} rules met in {self.function}: "
-        head += f"{names} not right." if wrong else "all right." if self.rules else "none."
+        head = f"Rules met in {self.function}: {len(self.rules)}. "
+        head += f"Not right: {names}." if wrong else "All are right." if self.rules else ""
         columns = tuple(
             forms.Column(name, right=name in ("places", "worst"))
             for name in ("rule", "operands", "first met", "places", "verdict", "worst")
