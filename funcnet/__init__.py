@@ -190,6 +190,7 @@ from .train.step import make_step as make_step
 from .verdicts.cost import cost as cost
 from .verdicts.check.audit import audit as audit
 from .verdicts.check.rule import check_rule as check_rule
+from .verdicts.nonfinite.explain import explain_nonfinite as explain_nonfinite
 
 __version__ = "0.1.0"
 

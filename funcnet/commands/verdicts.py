@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..disk import write_whole
 from ..verdicts.cost import cost
+from ..verdicts.nonfinite.explain import explain_nonfinite
 from ..verdicts.report import Report
 from .target import add_target, target
 
@@ -29,6 +30,7 @@ class Verdict(NamedTuple):
 
 VERDICTS: tuple[Verdict, ...] = (
     Verdict("cost", "FLOPs and bytes by layer, op and line, forward and backward", cost),
+    Verdict("explain", "where a NaN or an Inf is born", explain_nonfinite, bool),
 )
 
 

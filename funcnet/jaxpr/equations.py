@@ -174,6 +174,35 @@ def _is_vjp(eqn: JaxprEqn) -> bool:
     return eqn.primitive.name == "custom_vjp_call"
 
 
+def with_own_lines(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """A jaxpr whose `custom_vjp` rules go backward as before, and say where they are written.
+
+    What JAX makes of such a rule says of every equation that it was written where it was called.
+    """
+    made: set[int] = set()
+
+    def opened(eqn: JaxprEqn) -> ClosedJaxpr | None:
+        rule: Any = eqn.params.get("bwd")
+        passes = None if not _is_vjp(eqn) or id(rule) in made else jaxprs.own_passes(eqn)
+        if passes is None or eqn.params["symbolic_zeros"]:
+            return None
+        run = functools.partial(jaxprs.evaluate, passes[1])
+        written = jaxprs.wrap_init(run, debug_info=rule.debug_info)
+        made.add(id(written))
+        operands: list = [Var(atom.aval) for atom in eqn.invars]
+        results = [Var(v.aval) for v in eqn.outvars]
+        info = eqn.source_info
+        alone = eqn.replace(
+            invars=operands,
+            outvars=results,
+            params=eqn.params | {"bwd": written},
+            source_info=info.replace(name_stack=type(info.name_stack)()),
+        )
+        return jaxpr_of(operands, results, [alone])
+
+    return rewrite(closed, opened)
+
+
 _COMPILED: dict[str, Callable] = {}
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
 from jax.extend.core import DebugInfo as DebugInfo
+from jax.extend.linear_util import wrap_init as wrap_init
 
 Atom: TypeAlias = Var | Literal
 
