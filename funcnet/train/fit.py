@@ -9,6 +9,7 @@ same arguments give the same parameters, bit for bit, on the same machine.
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,12 +19,14 @@ import numpy as np
 
 from ..nn.layer import Layer
 from ..types import require
+from ..verdicts.nonfinite.report import Nonfinite
 from .checks import arrays_of, check_calls, check_labels, check_settings, dry_run
 from .data import batches
+from .guard import Guard, check_choice, finiteness
 from .history import History
 from .progress import progress_line
 from .run import Best, Run, figures_of
-from .step import TrainState, evaluation_of, outermost, step_of
+from .step import TrainState, evaluation_of, loss_of, outermost, step_of
 
 
 class Fitted(NamedTuple):
@@ -35,11 +38,13 @@ class Fitted(NamedTuple):
         history: The figures of each epoch.
         stopped: None after all epochs; "patience", "interrupted" or "not finite" where training
             ended before.
+        nonfinite: With `on_nonfinite="explain"`, where the step that ended training went wrong.
     """
 
     state: TrainState
     history: History
     stopped: str | None
+    nonfinite: Nonfinite | None = None
 
 
 def fit(
@@ -56,6 +61,7 @@ def fit(
     patience: int | None = None,
     progress: bool = True,
     on_epoch: Callable[[dict[str, float], TrainState], Any] | None = None,
+    on_nonfinite: str | None = None,
 ) -> Fitted:
     """Train a network on arrays.
 
@@ -85,12 +91,16 @@ def fit(
         progress: Whether to show a line of progress on the standard error.
         on_epoch: Called with the figures of each epoch and the state, which is valid until the
             function returns: copy what is to be kept.
+        on_nonfinite: What to do about a step whose loss, gradient or new parameters are not
+            finite: "stop" ends training with the state before it; "explain" does so too, and says
+            where the NaN or the Inf is born, as `explain_nonfinite` does; "skip" leaves the step
+            out, and the history counts those in `skipped`. Training runs at full speed.
 
     Returns:
         The state, the history, and why training stopped early, if it did.
 
     Raises:
-        ValueError: Before the first step, if the data cannot be learned from: empty, smaller than
+        ValueError: If `on_nonfinite` is another word. Before the first step, if the data cannot be learned from: empty, smaller than
             a batch, of different lengths, not finite, beyond int32, masked, or labels the network
             has no output for; or if a metric has the name of another column of the history. After
             an epoch, if none of its targets counts.
@@ -111,8 +121,11 @@ def fit(
     arrays = arrays_of("data", data)
     held = None if validation is None else arrays_of("validation", validation)
     check_settings(epochs, batch, patience, seed, arrays, held)
-    step = step_of(net, criterion, optimizer, metrics, dict)
-    step = step._replace(update=outermost(step.update))
+    check_choice(on_nonfinite)
+    more = finiteness if on_nonfinite else None
+    step = whole = step_of(net, criterion, optimizer, metrics, dict, more)
+    guard = Guard(on_nonfinite, step.update, outermost) if on_nonfinite else None
+    step = step._replace(update=guard.update if guard else outermost(step.update))
     with _interrupts() as interrupted:
         check_calls(metrics or {}, on_epoch)
         state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
@@ -122,12 +135,13 @@ def fit(
         if interrupted():
             raise KeyboardInterrupt("before the first step")
         with progress_line(epochs, progress) as show:
-            run = Run(step, state, batch, Best(patience), show, interrupted)
+            run = Run(step, state, batch, Best(patience), show, interrupted, guard)
             try:
                 for epoch in range(epochs):
                     order = batches(arrays, batch, seed=seed, epoch=epoch)
                     run.learn(epoch, order, len(arrays[0]) // batch)
-                    run.finish(held, epoch + 1, on_epoch)
+                    if run.stopped is None:
+                        run.finish(held, epoch + 1, on_epoch)
                     if run.stopped:
                         break
             except KeyboardInterrupt:
@@ -135,7 +149,11 @@ def fit(
                 if run.taken == 0:
                     raise
                 run.stopped = "interrupted"
-    return Fitted(run.result(), History(tuple(run.rows)), run.stopped)
+    loss = loss_of(net, criterion, metrics)
+    told = guard.explained(loss, whole.update, run.state) if guard else None
+    if told is not None and progress:
+        print(told, file=sys.stderr)
+    return Fitted(run.result(), History(tuple(run.rows)), run.stopped, told)
 
 
 def evaluate(

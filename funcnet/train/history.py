@@ -15,7 +15,7 @@ from ..disk import write_whole
 from ..render import picture
 from ..types import require
 
-COUNTERS = ("epoch", "step", "seconds", "examples_per_second")
+COUNTERS = ("epoch", "step", "seconds", "examples_per_second", "skipped")
 VALIDATION = "val_"
 TRAIN_COLOR, VALIDATION_COLOR = "#1f6fb4", "#d9601a"
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..types import Array
+from .guard import Guard
 from .history import VALIDATION
 from .measure import Means
 from .progress import LIVE_EVERY, Show
@@ -53,10 +54,11 @@ class Run:
         best: Best,
         show: Show,
         interrupted: Callable[[], bool],
+        guard: Guard | None = None,
     ) -> None:
         self.step: Any = step
         self.state, self.batch, self.best = state, batch, best
-        self.show, self.interrupted = show, interrupted
+        self.show, self.interrupted, self.guard = show, interrupted, guard
         self.taken, self.rows, self.stopped = 0, [], None
         self.started = 0.0
         self.last_finite = jax.tree.map(own, state)
@@ -72,9 +74,9 @@ class Run:
     def learn(self, epoch: int, order: Iterator[tuple], steps: int) -> None:
         """Take the steps of one epoch, and add its row unless there were none."""
         self.started = clock = shown = time.monotonic()
-        means, uncounted = Means(), 0
+        means, uncounted, before = Means(), 0, self.taken
         for i, part in enumerate(order, 1):
-            if self.interrupted():
+            if self.interrupted() or (self.guard is not None and self.guard.halted):
                 break
             self.state, figures = self.step.update(self.state, part)
             self.taken += 1
@@ -88,12 +90,24 @@ class Run:
                 shown = time.monotonic()
                 pace = (means.examples - uncounted) / (shown - clock) if i > 1 else 0.0
                 self.show(epoch + i / steps, figures | {"examples_per_second": pace}, False)
-        if figures := means.read_all("fit", "data"):
+        skipped = self._left_out()
+        if skipped and skipped >= self.taken - before:
+            self.stopped = "not finite"
+        elif figures := means.read_all("fit", "data"):
             examples = max(means.examples - uncounted, 0)
             pace = examples / max(time.monotonic() - clock, 1e-9)
             counters = {"epoch": epoch + 1, "step": self.taken}
             timing = {"examples_per_second": pace, "seconds": time.monotonic() - self.started}
-            self.rows.append(counters | figures | timing)
+            counted = {} if self.guard is None or self.guard.halts else {"skipped": skipped}
+            self.rows.append(counters | figures | counted | timing)
+
+    def _left_out(self) -> int:
+        """How many steps of the epoch were left out; the run ends if one was and none may be."""
+        skipped = 0 if self.guard is None else self.guard.read_all()
+        if self.guard is not None and self.guard.halted:
+            self.stopped, self.last_finite = "not finite", self.state
+            self.taken -= skipped
+        return skipped
 
     def finish(
         self,

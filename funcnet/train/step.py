@@ -103,8 +103,13 @@ def step_of(
     optimizer: optax.GradientTransformation | optax.MultiSteps,
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None,
     read: Callable[[Figures], dict[str, Any]],
+    more: Callable[[dict[str, Any], Any, Params], dict[str, Any]] | None = None,
 ) -> Step:
-    """The step whose values are what `read` makes of the figures of a batch."""
+    """The step whose values are what `read` makes of the figures of a batch.
+
+    With `more`, what that makes of the values, the gradients and the new parameters joins the
+    values of `update`.
+    """
     chosen = check_functions(criterion, metrics)
     _check_net(net)
     transform = extended("make_step", optimizer)
@@ -136,10 +141,26 @@ def step_of(
         )
         params: Any = optax.apply_updates(carry.params, steps)
         new = TrainState(carry.step + 1, params, state, opt_state, carry.key)
-        return jax.tree.map(_like, new, carry), values
+        new = jax.tree.map(_like, new, carry)
+        return new, values | ({} if more is None else more(values, grads, new.params))
 
     evaluate = evaluation_of(net, criterion, metrics, read)
     return Step(init, jax.jit(update, donate_argnums=0), evaluate)
+
+
+def loss_of(
+    net: Layer,
+    criterion: Callable[[Any, Any], Any],
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None,
+) -> Callable[..., Array]:
+    """The loss that `Step.update` makes small, of the parameters and of what else it depends on."""
+    chosen = check_functions(criterion, metrics)
+
+    def loss(params: Params, state: State, batch: tuple, key: Key, step: Array) -> Array:
+        draws = jax.random.fold_in(_typed(key), step)
+        return _run(net, criterion, chosen, dict, params, state, batch, train=True, key=draws)[0]
+
+    return loss
 
 
 def evaluation_of(

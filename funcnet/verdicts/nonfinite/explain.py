@@ -139,6 +139,7 @@ class _Case:
             self.closed = closed
         gradient = self.closed is not closed
         slopes = [f"the gradient of {names[i]}" for i in active] if gradient else []
+        self.slopes = tree.num_leaves  # where the gradients begin among the outputs
         self.counted = [*range(looked), *(tree.num_leaves + i for i in range(len(slopes)))]
         self.names = [*_output_names(tree), *slopes]
         self.function = getattr(program.f, "__name__", type(program.f).__name__)
@@ -160,8 +161,8 @@ class _Case:
             return Nonfinite(self.function, found, None, (), "", harmless, self.note)
         place = verdict.origin
         caught = self._caught(place, arrays)
-        origin = origin_of(place, caught)
         end, numbers = self._way(place)
+        origin = origin_of(place, caught, forward=end < self.slopes)
         then = self.graph.sites[numbers[1]] if len(numbers) > 1 else None
         said = hint_of(place, caught, origin, then, bool(place.seen.nan[end]))
         found = tuple(sorted(found, key=lambda p: p != lost[end]))

@@ -171,13 +171,14 @@ class Nonfinite(Report):
         links = _shortened(self.path)
         if len(links) < 2:
             return ""
-        rows = tuple(
+        rows = [
             (link.primitive, short(link.source) if link.source else "", link.phase, link.layer)
             for link in links
-        )
+        ]
+        shown = 4 if any(link.layer for link in links) else 3
+        columns = tuple(map(Column, ("primitive", "line", "phase", "layer")))[:shown]
         title = f"The way to {self.poisoned[0].name}"
-        columns = tuple(map(Column, ("primitive", "line", "phase", "layer")))
-        return Table(columns, rows, title)
+        return Table(columns, tuple(row[:shown] for row in rows), title)
 
 
 def short(source: Source | None) -> str:

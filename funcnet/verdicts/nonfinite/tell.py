@@ -18,26 +18,29 @@ from .search import Blamed
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 
 
-def origin_of(place: Blamed, caught: Sequence[Any]) -> Origin:
+def origin_of(place: Blamed, caught: Sequence[Any], forward: bool = False) -> Origin:
     """The origin at a place.
 
     Args:
         place: The place.
         caught: The operands there and, last, the result; empty if they were not looked at.
+        forward: Whether it reaches the output, so that it is no derivative.
     """
     site = place.site
     element = element_at(place.element, site.aval.shape)
     pairs = zip(site.operands, caught[:-1], strict=True) if caught else ()
     operands = tuple(_operand(made, np.asarray(x), site, element) for made, x in pairs)
     kind = _kind(np.asarray(caught[-1])[element]) if caught else "NaN or Inf"
-    phase = "backward" if site.backward or site.derived else "forward"
+    backward = site.backward or (site.derived and not forward)
+    phase = "backward" if backward else "forward"
+    derived = site.derived and backward
     return Origin(
         kind, phase if site.path else "argument", site.written if site.path else "",
-        site.primitive, site.derived, "" if site.path else site.written, source(site.places),
+        site.primitive, derived, "" if site.path else site.written, source(site.places),
         _called(site), site.at.scope,
         tuple(r.iteration(n) for r, n in zip(site.rounds, place.turns, strict=True)),
         tuple(r.length for r in site.rounds), element, _type(site.aval), operands,
-        _residual(site, caught, operands, element),
+        _residual(site, caught, operands, element) if backward else None,
     )  # fmt: skip
 
 
@@ -115,8 +118,6 @@ def _residual(
     site: Site, caught: Sequence[Any], operands: Sequence[Operand], element: tuple[int, ...]
 ) -> Operand | None:
     """The operand that the forward pass kept: the one at an edge if there are several."""
-    if not (site.backward or site.derived):
-        return None
     kept = [
         (operand, _at(np.asarray(x), site, element))
         for operand, made, x in zip(operands, site.operands, caught, strict=False)

@@ -56,7 +56,7 @@ class Written(Handler):
         """What was written where this equation comes from, and whether this is its derivative."""
         name, call = e.label, e.eqn.source_info.traceback
         names = self.names.get(call, [])
-        if not names:
+        if not names or (call in self.twins and not backward):
             return name, False
         if not backward and name in names:
             self.seen[call, name] += 1

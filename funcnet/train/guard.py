@@ -1,0 +1,124 @@
+"""What a run does about a step whose loss, gradient or new parameters are not finite."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..jaxpr.jaxprs import is_inexact
+from ..types import Array, Params, require
+from ..verdicts.nonfinite.explain import explain_nonfinite
+from ..verdicts.nonfinite.report import Nonfinite
+from .measure import IN_FLIGHT
+from .step import TrainState
+
+CHOICES = ("explain", "stop", "skip")
+_FINITE = "whether it is finite"
+
+
+def check_choice(on_nonfinite: Any) -> None:
+    """Refuse what is no way to go on.
+
+    Raises:
+        ValueError: If it is none of `CHOICES`, nor None.
+    """
+    require(
+        on_nonfinite is None or on_nonfinite in CHOICES,
+        "fit",
+        "on_nonfinite to be 'explain', 'stop', 'skip' or None",
+        repr(on_nonfinite),
+        "Write on_nonfinite='explain' to be told where a NaN is born.",
+    )
+
+
+def finiteness(values: dict[str, Any], grads: Any, params: Params) -> dict[str, Any]:
+    """Whether the loss, the gradients and the new parameters of a step are finite."""
+    leaves = [x for x in jax.tree.leaves((values["loss"], grads, params)) if is_inexact(x)]
+    return {_FINITE: jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()}
+
+
+class Guard:
+    """The update of a run, which leaves a step out if it is not finite.
+
+    Whether it is, the device decides, and it is read a few steps later, when it is known anyway.
+    Unless such steps are skipped, none is taken after the first of them: the state stays the one
+    that this step was given, and what the step saw can be looked at again.
+
+    Attributes:
+        skipped: How many steps were left out since the epoch began, as far as they have been read.
+        halts: Whether the run is to end with the first of them.
+        failed: The batch of the first step that was left out; None if there is none.
+    """
+
+    def __init__(
+        self, choice: str, update: Callable, compiled: Callable[[Callable], Callable]
+    ) -> None:
+        self.choice, self.skipped, self.failed = choice, 0, None
+        self.pending: deque[tuple[Array, tuple]] = deque()
+        self.going = jnp.asarray(True)
+        self.halts = choice != "skip"
+        skips = not self.halts
+
+        def guarded(carry: tuple[TrainState, Array], batch: tuple) -> tuple:
+            old, going = carry
+            new, values = update(old, batch)
+            fine = values.pop(_FINITE) & going
+
+            def chosen(after: Array, before: Array) -> Array:
+                return jnp.where(fine, after, before)
+
+            state = jax.tree.map(chosen, new._replace(key=old.key), old)
+            state = state._replace(key=old.key, step=new.step if skips else state.step)
+            counted = jax.tree.map(lambda x: chosen(x, jnp.zeros_like(x)), values)
+            return (state, going if skips else fine), (counted, fine)
+
+        self.guarded = compiled(guarded)
+
+    def update(self, state: TrainState, batch: tuple) -> tuple[TrainState, dict[str, Any]]:
+        """A step, and its figures, which count nothing if it is left out."""
+        (state, self.going), (values, fine) = self.guarded((state, self.going), batch)
+        self.pending.append((fine, batch))
+        while len(self.pending) > IN_FLIGHT:
+            self._read()
+        return state, values
+
+    def _read(self) -> None:
+        fine, batch = self.pending.popleft()
+        if not fine:
+            self.skipped += 1
+            self.failed = batch if self.failed is None else self.failed
+
+    @property
+    def halted(self) -> bool:
+        """Whether the run is to end, as far as is known without waiting."""
+        return self.failed is not None and self.halts
+
+    def read_all(self) -> int:
+        """Wait for the steps that are under way; how many of this epoch were left out."""
+        while self.pending:
+            self._read()
+        skipped, self.skipped = self.skipped, 0
+        return skipped
+
+    def explained(
+        self, loss: Callable[..., Array], update: Callable, state: TrainState
+    ) -> Nonfinite | None:
+        """Where the step that failed went wrong: in the loss and its gradient, or in the update.
+
+        Args:
+            loss: That of the parameters, the network's state, the batch, the key and the step.
+            update: The whole step, of the state and the batch.
+            state: The state that the step was given.
+        """
+        if self.choice != "explain" or self.failed is None:
+            return None
+        batch = tuple(map(jnp.asarray, self.failed))
+        arguments = state.params, state.state, batch, state.key, state.step
+        report = explain_nonfinite(loss, wrt=0)(*arguments)
+
+        def new_parameters(state: TrainState, batch: tuple) -> Params:
+            return update(state, batch)[0].params
+
+        return report or explain_nonfinite(new_parameters)(state, batch)
