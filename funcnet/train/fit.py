@@ -100,9 +100,10 @@ def fit(
         The state, the history, and why training stopped early, if it did.
 
     Raises:
-        ValueError: If `on_nonfinite` is another word. Before the first step, if the data cannot be learned from: empty, smaller than
+        ValueError: Before the first step, if the data cannot be learned from: empty, smaller than
             a batch, of different lengths, not finite, beyond int32, masked, or labels the network
-            has no output for; or if a metric has the name of another column of the history. After
+            has no output for; if a metric has the name of another column of the history; or if
+            `on_nonfinite` is another word. After
             an epoch, if none of its targets counts.
         TypeError: If `data` is no tuple of arrays, `metrics` no dict of functions, or `on_epoch` no
             function.

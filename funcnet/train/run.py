@@ -90,8 +90,9 @@ class Run:
                 shown = time.monotonic()
                 pace = (means.examples - uncounted) / (shown - clock) if i > 1 else 0.0
                 self.show(epoch + i / steps, figures | {"examples_per_second": pace}, False)
+        took = self.taken - before
         skipped = self._left_out()
-        if skipped and skipped >= self.taken - before:
+        if took and skipped == took:
             self.stopped = "not finite"
         elif figures := means.read_all("fit", "data"):
             examples = max(means.examples - uncounted, 0)
