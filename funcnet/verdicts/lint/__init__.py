@@ -1,0 +1,1 @@
+"""Traps that a function holds, found before they bite."""
