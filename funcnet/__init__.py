@@ -191,6 +191,7 @@ from .verdicts.cost import cost as cost
 from .verdicts.check.audit import audit as audit
 from .verdicts.check.rule import check_rule as check_rule
 from .verdicts.nonfinite.explain import explain_nonfinite as explain_nonfinite
+from .verdicts.lint.lint import lint as lint
 
 __version__ = "0.1.0"
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ..disk import write_whole
 from ..verdicts.cost import cost
 from ..verdicts.nonfinite.explain import explain_nonfinite
+from ..verdicts.lint.lint import lint
 from ..verdicts.report import Report
 from .target import add_target, target
 
@@ -31,6 +32,7 @@ class Verdict(NamedTuple):
 VERDICTS: tuple[Verdict, ...] = (
     Verdict("cost", "FLOPs and bytes by layer, op and line, forward and backward", cost),
     Verdict("explain", "where a NaN or an Inf is born", explain_nonfinite, bool),
+    Verdict("lint", "find traps before they bite", lint, lambda report: bool(report.happening)),
 )
 
 

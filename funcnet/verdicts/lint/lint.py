@@ -166,6 +166,4 @@ def _finding(suspect: Suspect, severity: str, hit: tuple[int, int] | None) -> Fi
     if here and there and here.line == there.line and here.file == there.file:
         masks = "the where masks what is computed before it"
     said = f"0 * inf in the gradient: {masks}, where {kind.at}."
-    return Finding(
-        "where-masks-singular", severity, here, said, safely(suspect), there, hit, scope
-    )
+    return Finding("where-masks-singular", severity, here, said, safely(suspect), there, hit, scope)

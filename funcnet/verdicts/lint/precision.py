@@ -17,6 +17,7 @@ from .rewrite import called, expression_at
 LARGEST = 10_000_000
 """A constant of more bytes than these is worth a word."""
 
+
 def with_logits(node: Node, name: str, squashed: Node) -> str:
     """The logarithm written for the logits, as far as the source tells."""
     outer, inner = expression_at(node.place), expression_at(squashed.place)

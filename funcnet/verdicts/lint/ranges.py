@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ...jaxpr.equations import Equation
@@ -55,18 +56,20 @@ class Range(NamedTuple):
 ANY = Range()
 
 
+def is_real(dtype: Any) -> bool:
+    """Whether a dtype is of real numbers, whole ones or truth values."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (np.floating, np.integer, np.bool_))
+
+
 def of_array(value: Any) -> Range:
     """The range of a constant.
 
     >>> of_array(np.array([0.5, 2.0]))[:3], of_array(True)[:2]
     ((0.5, 2.0, True), (1.0, 1.0))
     """
-    if getattr(value, "dtype", None) is not None and value.dtype.kind not in "biufV":
+    if not is_real(jnp.result_type(value)):
         return ANY
-    try:
-        array = np.asarray(value).astype(np.float64)
-    except (TypeError, ValueError):  # a random key
-        return ANY
+    array = np.asarray(value).astype(np.float64)
     finite = array[np.isfinite(array)]
     special = finite.size < array.size
     if not finite.size:
@@ -79,10 +82,9 @@ def of_array(value: Any) -> Range:
 
 def of_dtype(dtype: Any) -> Range:
     """What the dtype of an array tells."""
-    kind = getattr(np.dtype(dtype), "kind", "V") if isinstance(dtype, np.dtype) else "V"
-    if kind == "b":
+    if jnp.issubdtype(dtype, np.bool_):
         return Range(0, 1)
-    return Range(low=0) if kind == "u" else ANY
+    return Range(low=0) if jnp.issubdtype(dtype, np.unsignedinteger) else ANY
 
 
 def join(ranges: Sequence[Range]) -> Range:
@@ -291,13 +293,13 @@ def _found(e: Equation, ranges: list[Range], i: int, same: bool) -> Range:
     if label in PLAIN:
         return PLAIN[label](*ranges)
     if label in SAME:
-        whole = label == "convert_element_type" and np.dtype(aval.dtype).kind == "b"
+        whole = label == "convert_element_type" and jnp.issubdtype(aval.dtype, np.bool_)
         return Range(0, 1) if whole else ranges[0]
     if label in EACH:
         return ranges[i]
     if label in JOINED:
         return join(ranges if label == "concatenate" else ranges[:2])
-    if label in ("and", "or") and np.dtype(aval.dtype).kind == "b":
+    if label in ("and", "or") and jnp.issubdtype(aval.dtype, np.bool_):
         ends = (_min if label == "and" else _max)(*ranges)
         return Range(ends.low, ends.high)
     if label == "iota":

@@ -53,7 +53,7 @@ def safely(suspect: Suspect) -> str:
     if part is None:
         return _general(suspect)
     text, kind = ast.unparse(part), suspect.kind
-    masked = suspect.mask is not None and suspect.mask.label == "select_n"
+    masked = suspect.is_masked
     if kind.kept and not masked:
         kept = ast.parse(kind.kept.format(text), mode="eval").body
         return ast.unparse(_replaced(node, part, kept))
@@ -65,13 +65,14 @@ def safely(suspect: Suspect) -> str:
         safe = kind.safe.format(f"({again} := {text})", other=other)
     guarded = ast.parse(f"jnp.where({safe}, {again}, {kind.fill})", mode="eval").body
     inner = ast.unparse(_replaced(node, part, guarded))
-    if masked:
+    if masked and not suspect.back:
         return inner
+    edge = kind.edge if masked else "0.0"
     if again == text:
-        return f"jnp.where({safe}, {inner}, 0.0)"
+        return f"jnp.where({safe}, {inner}, {edge})"
     bare = f"jnp.where({kind.safe.format(again, other=other)}, {again}, {kind.fill})"
     inner = ast.unparse(_replaced(node, part, ast.parse(bare, mode="eval").body))
-    return f"jnp.where({safe}, {inner}, 0.0)"
+    return f"jnp.where({safe}, {inner}, {edge})"
 
 
 def _new_name(place: Place | None, name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...types import Array
 from .graph import Node, Reach, reached
-from .ranges import Range
+from .ranges import Range, is_real
 
 
 class Singular(NamedTuple):
@@ -25,6 +25,7 @@ class Singular(NamedTuple):
         safe: The condition under which all is well; `{}` is the operand, `{other}` the first.
         kept: The operand kept away from there, where that says more than another value would.
         fill: A value of the operand at which all is well.
+        edge: The value of the operation where it is singular.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Singular(NamedTuple):
     safe: str
     kept: str = ""
     fill: str = "1.0"
+    edge: str = "jnp.nan"
 
 
 def _below(end: float) -> Callable[..., bool]:
@@ -90,11 +92,20 @@ def _not_finite(x: Array, y: Array) -> Array:
 
 
 _ROOT = ("the argument is 0 or less", _below(0))
-_SQRT = Singular("sqrt", 0, *_ROOT, lambda x: x <= 0, lambda x: x < 0, "{} > 0")
-_LOG = Singular("log", 0, *_ROOT, _zero, lambda x: x <= 0, "{} > 0", "jnp.maximum({}, 1e-12)")
+_SQRT = Singular("sqrt", 0, *_ROOT, lambda x: x <= 0, lambda x: x < 0, "{} > 0", edge="0.0")
+_LOG = Singular(
+    "log",
+    0,
+    *_ROOT,
+    _zero,
+    lambda x: x <= 0,
+    "{} > 0",
+    "jnp.maximum({}, 1e-12)",
+    edge="-jnp.inf",
+)
 _LOG1P = Singular(
     "log1p", 0, "the argument is -1 or less", _below(-1), lambda x: x == -1, lambda x: x <= -1,
-    "{} > -1", "jnp.maximum({}, -1 + 1e-6)", "0.0",
+    "{} > -1", "jnp.maximum({}, -1 + 1e-6)", "0.0", "-jnp.inf",
 )  # fmt: skip
 _ACOS = Singular(
     "arccos", 0, "the argument is -1 or 1, or beyond", _beyond_one, _edge, lambda x: abs(x) > 1,
@@ -109,11 +120,18 @@ _DIVISION = Singular(
     lambda x, y: y == 0, lambda x, y: y == 0, "{} != 0",
 )  # fmt: skip
 _POWER = Singular(
-    "the power", 0, "the base is 0 or less", _power_touches, _bad_power, _bad_power_value, "{} > 0"
+    "the power",
+    0,
+    "the base is 0 or less",
+    _power_touches,
+    _bad_power,
+    _bad_power_value,
+    "{} > 0",
+    edge="0.0",
 )
 _ATAN2 = Singular(
     "arctan2", 1, "both arguments are 0", lambda x, y: x.holds_zero and y.holds_zero,
-    lambda x, y: (x == 0) & (y == 0), _never, "({other} != 0) | ({} != 0)",
+    lambda x, y: (x == 0) & (y == 0), _never, "({other} != 0) | ({} != 0)", edge="0.0",
 )  # fmt: skip
 _LGAMMA = Singular(
     "lgamma", 0, "the argument is 0 or a negative integer", _below(0), _pole, _pole, "{} > 0"
@@ -122,11 +140,13 @@ _PRODUCT = Singular(
     "the product", 1, "a factor is NaN or infinite", lambda x, y: x.special or y.special,
     _not_finite, _not_finite, "jnp.isfinite({})",
 )  # fmt: skip
-_CBRT = Singular("cbrt", 0, "the argument is 0", lambda r: r.holds_zero, _zero, _never, "{} != 0")
+_CBRT = Singular(
+    "cbrt", 0, "the argument is 0", lambda r: r.holds_zero, _zero, _never, "{} != 0", edge="0.0"
+)
 
 SINGULAR: dict[str, Singular] = {
     "sqrt": _SQRT,
-    "rsqrt": _SQRT._replace(name="rsqrt", value=lambda x: x <= 0),
+    "rsqrt": _SQRT._replace(name="rsqrt", value=lambda x: x <= 0, edge="jnp.inf"),
     "cbrt": _CBRT,
     "log": _LOG,
     "log1p": _LOG1P,
@@ -145,7 +165,7 @@ SINGULAR: dict[str, Singular] = {
 
 _EXP = Singular(
     "exp", 0, "it overflows", lambda r: r.high > 80, _overflow, _overflow, "{} < {most}",
-    "jnp.minimum({}, {most})", "0.0",
+    "jnp.minimum({}, {most})", "0.0", "jnp.inf",
 )  # fmt: skip
 _OVERFLOWING = ("exp", "expm1", "exp2", "sinh", "cosh")
 
@@ -158,10 +178,10 @@ def singular_of(node: Node) -> Singular | None:
     label = e.label
     if label == "integer_pow" and e.eqn.params["y"] < 0:
         name = f"the power {e.eqn.params['y']}"
-        return _CBRT._replace(name=name, at="the base is 0", value=_zero)
+        return _CBRT._replace(name=name, at="the base is 0", value=_zero, edge="jnp.inf")
     if label in _OVERFLOWING:
         return _overflowing(label, e.operands[0].aval)
-    return SINGULAR.get(label) if all(_is_real(atom.aval) for atom in e.operands) else None
+    return SINGULAR.get(label) if all(is_real(atom.aval.dtype) for atom in e.operands) else None
 
 
 def _overflowing(label: str, aval: Any) -> Singular | None:
@@ -172,10 +192,6 @@ def _overflowing(label: str, aval: Any) -> Singular | None:
     return _EXP._replace(name=label, safe=safe, kept=kept)
 
 
-def _is_real(aval: Any) -> bool:
-    return jnp.issubdtype(aval.dtype, np.floating) or jnp.issubdtype(aval.dtype, np.integer)
-
-
 class Suspect(NamedTuple):
     """An operation that may be singular where a gradient flows through it.
 
@@ -184,12 +200,16 @@ class Suspect(NamedTuple):
         kind: What it is.
         mask: The `where`, maximum or minimum that leaves such elements out, if one does.
         related: Whether that looks at what the operation is computed from.
+        back: Whether that looks at the result of the operation.
+        undone: Whether what overflows is then divided by, or its logarithm taken.
     """
 
     node: Node
     kind: Singular
     mask: Node | None
     related: bool
+    back: bool
+    undone: bool
 
     @property
     def operand(self) -> Node:
@@ -219,7 +239,7 @@ class Suspect(NamedTuple):
 
         Of an operand that nothing is known of, only a mask says that it may lie there.
         """
-        if squashed_before_log(self.node) is not None:
+        if self.undone or squashed_before_log(self.node) is not None:
             return True
         if self.operand.range.guarded and not self.operand.range.special:
             return False
@@ -232,17 +252,50 @@ def suspects(nodes: Sequence[Node], reach: Reach) -> list[Suspect]:
     """The operations that may be singular, in the order of the program."""
     found = []
     for node in nodes:
-        kind = singular_of(node) if reach.matters(node) else None
-        if kind is None:
-            continue
+        kind = singular_of(node)
         squashed = squashed_before_log(node) is not None
+        if kind is None or node.hidden or node.fixed:
+            continue
         if not squashed and not kind.touches(*(operand.range for operand in node.operands)):
             continue
-        if node.label == "mul" and not _moved_by_special(node, reach):
-            continue
-        mask = mask_of(node, reach)
-        found.append(Suspect(node, kind, mask, mask is not None and _looks_at(mask, node)))
+        product = _product_with(node, reach)
+        if product is not None:  # the other factor's gradient is a multiple of this value
+            kind = kind._replace(slope=_either(kind))
+        if reach.matters(node):
+            if node.label != "mul" or _moved_by_special(node, reach):
+                found.append(_suspect(node, kind, mask_of(node, reach), reach))
+        elif product is not None and node.flows:
+            mask = mask_of(product, reach)
+            if mask is not None and mask.label == "select_n":
+                found.append(_suspect(node, kind, mask, reach))
     return found
+
+
+def _either(kind: Singular) -> Callable[..., Array]:
+    """Where slope or value are not finite."""
+    return lambda *operands: kind.slope(*operands) | kind.value(*operands)
+
+
+def _suspect(node: Node, kind: Singular, mask: Node | None, reach: Reach) -> Suspect:
+    related = mask is not None and _looks_at(mask, node)
+    back = mask is not None and _looks_back(mask, node)
+    undone = kind.at == _EXP.at and _is_undone(node, reach)
+    return Suspect(node, kind, mask, related, back, undone)
+
+
+def _product_with(node: Node, reach: Reach) -> Node | None:
+    """A product, or quotient, of what is made of a value with another that has a gradient."""
+    seen, queue = {node}, [node]
+    while queue:
+        here = queue.pop(0)
+        for reader in reach.readers.get(here, ()):
+            others = [n for n in reader.operands if n not in seen and n in reach.moving]
+            if reader.label in ("mul", "div") and others and reach.matters(reader):
+                return reader
+            if reader.label in _ELEMENTWISE and reader not in seen:
+                seen.add(reader)
+                queue.append(reader)
+    return None
 
 
 def _moved_by_special(node: Node, reach: Reach) -> bool:
@@ -254,6 +307,8 @@ _ELEMENTWISE = {
     "add", "sub", "mul", "div", "neg", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt",
     "square", "integer_pow", "pow", "tanh", "logistic", "sin", "cos", "broadcast_in_dim", "reshape",
     "squeeze", "expand_dims", "convert_element_type", "copy", "name", "add_any", "erf", "clamp",
+    "atan", "acos", "asin", "atanh", "acosh", "asinh", "sinh", "cosh", "tan", "cbrt", "exp2", "atan2",
+    "lgamma", "digamma", "transpose",
 }  # fmt: skip
 
 
@@ -290,6 +345,25 @@ def _looks_at(mask: Node, node: Node) -> bool:
     before = reached([mask.operands[0]], lambda n: [] if n is node else n.operands)
     own = reached(node.operands, lambda n: n.operands)
     return any(n in own and not n.fixed for n in before)
+
+
+def _looks_back(mask: Node, node: Node) -> bool:
+    """Whether the condition of a mask is made from the result of an operation."""
+    return mask.label == "select_n" and node in reached([mask.operands[0]], lambda n: n.operands)
+
+
+def _is_undone(node: Node, reach: Reach) -> bool:
+    """Whether what overflows is then divided by, or its logarithm taken: 1 / (1 + exp(x))."""
+    for reader in reach.readers.get(node, ()):
+        if reader.label == "log1p":
+            return True
+        if reader.label != "add" or not any(operand.fixed for operand in reader.operands):
+            continue
+        for last in reach.readers.get(reader, ()):
+            below = last.label == "div" and last.operands[1] is reader
+            if reach.matters(last) and (below or last.label in ("log", "integer_pow")):
+                return True
+    return False
 
 
 _PICKS = {"reshape", "squeeze", "gather", "slice", "dynamic_slice", "transpose", "copy", "name"}
