@@ -30,7 +30,8 @@ NETWORKS: dict[str, tuple[Callable, tuple, Callable, object]] = {
         lambda: fn.nets.ResNet(8, 3), (jnp.ones((2, 8, 8, 3)),), fn.cross_entropy, LABELS,
     ),
     "UNet": (
-        lambda: fn.nets.UNet(1, (8, 16), time_width=8), (IMAGES, jnp.array([3, 5])), _squares, IMAGES,
+        lambda: fn.nets.UNet(1, (8, 16), time_width=8), (IMAGES, jnp.array([3, 5])), _squares,
+        IMAGES,
     ),
     "ViT": (
         lambda: fn.nets.ViT(3, patch=4, width=16, depth=2, heads=2), (IMAGES,), fn.cross_entropy,

@@ -1,4 +1,4 @@
-"""The score of `fn.lint`: reported traps on the right line, rewrites that work, healthy networks."""
+"""The score of `fn.lint`: reported traps, rewrites that work, and healthy networks."""
 
 import linecache
 
@@ -34,22 +34,25 @@ def rewritten(f, findings, number):
     file, name = f.__code__.co_filename, f.__name__
     lines = list(linecache.getlines(file))
     edits = {(g.place.line, g.place.column, g.place.end_column): g for g in findings}
-    inside = [
-        (line, start, end) for line, start, end in edits
-        if not any(n == line and start <= a < b <= end and (a, b) != (start, end) for n, a, b in edits)
-    ]  # fmt: skip
+    inside = [span for span in edits if not any(_holds(span, other) for other in edits)]
     for line, start, end in sorted(inside, reverse=True):  # an outer one waits for the next round
         text = lines[line - 1].encode()
         made = f"({edits[line, start, end].rewrite})".encode()
         lines[line - 1] = (text[:start] + made + text[end:]).decode()
     fresh = f"<{name} {number}>"
     linecache.cache[fresh] = len(lines), None, lines, fresh
-    space = {"__name__": "traps"}
+    space: dict = {}
     first = next(i for i, line in enumerate(lines) if line.startswith(f"def {name}("))
     last = next((i for i in range(first + 1, len(lines)) if lines[i][:1].strip()), len(lines))
     padded = "\n" * first + "".join(lines[first:last])
     exec(compile(padded, fresh, "exec"), {"jax": jax, "jnp": jnp}, space)
     return space[name]
+
+
+def _holds(span, other):
+    """Whether a piece of a line holds another."""
+    (line, start, end), (there, a, b) = span, other
+    return span != other and line == there and start <= a < b <= end
 
 
 def judge(trap: Trap) -> dict[str, bool]:

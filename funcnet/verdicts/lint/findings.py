@@ -1,6 +1,8 @@
 """What a lint has to say: findings, each with its line, what happens there, and what to write."""
 
+import linecache
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,11 +45,17 @@ class Finding:
         return self.place.line if self.place else 0
 
     def __str__(self) -> str:
-        count = f" at {self.hit[0]:,} of {self.hit[1]:,} elements" if self.hit else ""
-        lines = [f"{shown(self.place)}  {self.kind}, {self.severity}{count}", f"  {self.what}"]
-        lines += [f"  Write: {self.rewrite}"] if self.rewrite else []
-        lines += [f"  Layer: {self.scope}"] if self.scope else []
-        return "\n".join(lines)
+        hit, total = self.hit or (0, 0)
+        count = f" at {hit:,} of {total:,} element{'s' * (total != 1)}" if self.hit else ""
+        layer = f", in {self.scope}" if self.scope else ""
+        lines = [f"{self.kind}, {self.severity}{count}{layer}"]
+        places = dict.fromkeys((p.file, p.line) for p in (self.place, self.mask) if p)
+        names = [f"{os.path.basename(file)}:{line}" for file, line in places]
+        width = max(map(len, names), default=0)
+        for (file, line), name in zip(places, names, strict=True):
+            lines.append(f"  {name.ljust(width)}  {linecache.getline(file, line).strip()}".rstrip())
+        lines += textwrap.wrap(self.what, 98, initial_indent="  ", subsequent_indent="  ")
+        return "\n".join([*lines, f"  Write: {self.rewrite}"] if self.rewrite else lines)
 
 
 def shown(place: Place | None) -> str:
@@ -71,6 +79,7 @@ class Lint(Report):
 
     @property
     def heading(self) -> str:
+        """What stands above its page."""
         return f"lint of {self.name}"
 
     @property

@@ -48,6 +48,12 @@ class Node:
         return "" if self.e is None else self.e.label
 
     @property
+    def dtype(self) -> Any:
+        """The dtype of what an equation computes; None if no equation computes it."""
+        aval: Any = None if self.e is None else self.e.results[self.result].aval
+        return None if aval is None else aval.dtype
+
+    @property
     def place(self) -> Place | None:
         """The line it was written in."""
         return next(iter(self.at.places), None) if self.at else None
@@ -77,6 +83,7 @@ class Graph(Handler):
     within: int = 0
 
     def constant(self, value: Any) -> Node:
+        """A value of the program itself; one that is read twice is one value."""
         known = self.constants.get(id(value))
         if known is None:
             node = Node([], of_array(value), fixed=True)
@@ -85,6 +92,7 @@ class Graph(Handler):
         return known[1]
 
     def literal(self, value: Any) -> Node:
+        """A number that stands in the program."""
         return Node([], of_array(value), fixed=True, same=("number", str(value)))
 
     def node(self, operands: Sequence[Node], aval: Any, range: Range, *more: Any) -> Node:
@@ -98,6 +106,7 @@ class Graph(Handler):
         return made
 
     def plain(self, e: Equation, operands: list[Node], at: At) -> list[Node]:
+        """An equation taken as a whole."""
         if e.is_alias:
             return operands
         return [self._result(e, operands, at, i) for i in range(len(e.results))]
@@ -116,6 +125,7 @@ class Graph(Handler):
         return node
 
     def cond(self, e: Equation, operands: list[Node], at: At) -> list[Node]:
+        """Branches, of which any may run."""
         ends = [walk(b.jaxpr, b.values, self, b.at) for b in bodies(e, operands, at)]
         columns = zip(e.results, zip(*ends, strict=True), strict=True)
         return [
@@ -124,10 +134,11 @@ class Graph(Handler):
         ]
 
     def scan(self, e: Equation, operands: list[Node], at: At) -> list[Node]:
+        """A loop, whose carry may be anything of its dtype within it."""
         (body,) = bodies(e, operands, at)
         consts, carry, inputs = e.inside.groups(body.values)
-        types = [var.aval for var in jaxprs.open_jaxpr(body.jaxpr)[0].invars][len(consts) :]
-        pairs = zip(carry, types, strict=False)
+        types: list[Any] = [var.aval for var in jaxprs.open_jaxpr(body.jaxpr)[0].invars]
+        pairs = zip(carry, types[len(consts) :], strict=False)
         rounds = [Node([n], of_dtype(t.dtype), jaxprs.is_inexact(t)) for n, t in pairs]
         slices = [Node([n], n.range, n.flows, fixed=n.fixed) for n in inputs]
         for made in (*rounds, *slices):
@@ -144,6 +155,7 @@ class Graph(Handler):
         return [*ends, *results[count:]]
 
     def rule(self, e: Equation, operands: list[Node], at: At) -> list[Node]:
+        """A function with a custom derivative: one value; its range is that of its primal."""
         self.within += 1
         inside = walk(e.primal, operands, self, at.down(0))
         self.within -= 1

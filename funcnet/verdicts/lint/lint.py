@@ -16,7 +16,7 @@ from .lost import dead_branches, without_gradient
 from .precision import captured, differences, narrow_sums, overflows, with_logits
 from .ranges import of_dtype
 from .rewrite import safely
-from .singular import Suspect, squashed_before_log, suspects
+from .suspects import Suspect, squashed_before_log, suspects
 from .values import counted
 
 

@@ -39,8 +39,7 @@ def without_gradient(inputs: Sequence[tuple[str, Node]], reach: Reach) -> Iterat
 def _said(cut: Node) -> str:
     if cut.label in _COMPARISONS:
         return "a comparison"
-    said = _CUTS.get(cut.label, cut.label)
-    return said.format(dtype=cut.e.results[cut.result].aval.dtype if cut.e else "an integer")
+    return _CUTS.get(cut.label, cut.label).format(dtype=cut.dtype)
 
 
 def _cuts(start: Node, reach: Reach) -> list[Node]:

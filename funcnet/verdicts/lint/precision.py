@@ -26,16 +26,13 @@ def with_logits(node: Node, name: str, squashed: Node) -> str:
         sign = "" if name == "log_sigmoid" else "-"
         short = not sign or logits.isidentifier()
         return f"jax.nn.log_sigmoid({sign}{logits if short else f'({logits})'})"
-    options = "".join(f", {ast.unparse(k)}" for k in inner.keywords) if _calls(inner) else ""
+    known = inner.keywords if isinstance(inner, ast.Call) and "softmax" in called(inner) else []
+    options = "".join(f", {ast.unparse(k)}" for k in known)
     text = f"jax.nn.log_softmax({logits}{options})"
     picked = outer.args[0] if isinstance(outer, ast.Call) and outer.args else None
     if isinstance(picked, ast.Subscript):
         text += f"[{ast.unparse(picked.slice)}]"
     return text
-
-
-def _calls(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.Call) and "softmax" in called(node)
 
 
 def differences(graph: Graph, reach: Reach) -> Iterator[Finding]:
@@ -97,7 +94,7 @@ def narrow_sums(graph: Graph) -> Iterator[Finding]:
             if _is_narrow(aval.dtype) and terms >= _stalls_at(aval.dtype):
                 yield _narrow(node, aval.dtype, f"A sum of {terms:,} terms")
         elif node.label in ("add", "add_any") and node.turns and node.turns[-1].length:
-            dtype = node.e.results[0].aval.dtype
+            dtype = node.dtype
             length = node.turns[-1].length
             if _is_narrow(dtype) and length >= _stalls_at(dtype) and _goes_round(node, graph):
                 yield _narrow(node, dtype, f"A running sum over {length:,} iterations")
@@ -131,7 +128,7 @@ def overflows(graph: Graph) -> Iterator[Finding]:
     for node in graph.nodes:
         if node.label not in ("add", "mul", "sub") or node.hidden or node.e is None:
             continue
-        dtype = node.e.results[0].aval.dtype
+        dtype = node.dtype
         if not jnp.issubdtype(dtype, np.signedinteger) or (node.at and node.at.library):
             continue
         most = int(jnp.iinfo(dtype).max)

@@ -284,7 +284,8 @@ _SPECIAL = {"add", "sub", "mul", "div", "neg", "log1p", "log", "pow", "square", 
 
 
 def _found(e: Equation, ranges: list[Range], i: int, same: bool) -> Range:
-    label, aval = e.label, e.results[i].aval
+    label = e.label
+    aval: Any = e.results[i].aval
     params = {} if e.is_fused else e.eqn.params
     if label == "integer_pow":
         return _powered(ranges[0], params["y"])

@@ -7,7 +7,7 @@ import linecache
 import re
 
 from ...jaxpr.places import Place
-from .singular import Suspect
+from .suspects import Suspect
 
 _ROOTS = {"sqrt", "rsqrt", "cbrt", "log", "log2", "log10", "log1p", "arccos", "arcsin", "arccosh"}
 _ROOTS |= {"acos", "asin", "acosh", "arctanh", "atanh", "exp", "exp2", "expm1", "sinh", "cosh"}
@@ -61,7 +61,7 @@ def safely(suspect: Suspect) -> str:
     safe = kind.safe.format(text if _is_short(part) else f"({text})", other=other)
     again = text
     if len(text) > 16 and text in safe and safe.count(text) == 1:
-        again = _new_name(suspect.node.place, "inner")
+        again = _new_name(suspect.node.place, "operand")
         safe = kind.safe.format(f"({again} := {text})", other=other)
     guarded = ast.parse(f"jnp.where({safe}, {again}, {kind.fill})", mode="eval").body
     inner = ast.unparse(_replaced(node, part, guarded))
