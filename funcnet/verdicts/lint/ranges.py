@@ -195,6 +195,11 @@ def _min(a: Range, b: Range) -> Range:
     return _neg(_max(_neg(a), _neg(b)))
 
 
+def _rounded(a: Range) -> Range:
+    down = _through(math.floor, -math.inf, math.inf)(a)
+    return Range(down.low, _through(math.ceil, -math.inf, math.inf)(a).high)
+
+
 def _compare(sure: bool, never: bool) -> Range:
     return Range(1, 1) if sure else Range(0, 0) if never else Range(0, 1)
 
@@ -221,7 +226,8 @@ def _not(a: Range) -> Range:
 PLAIN: dict[str, Callable[..., Range]] = {
     "add": _add, "add_any": _add, "sub": lambda a, b: _add(a, _neg(b)), "neg": _neg, "mul": _mul,
     "div": lambda a, b: _mul(a, _inverse(b)), "abs": _even, "max": _max, "min": _min,
-    "square": lambda a: _powered(a, 2), "exp": _exp, "exp2": _exp, "logistic": _logistic,
+    "square": lambda a: _powered(a, 2), "exp": _exp, "exp2": lambda a: _exp(Range(a.low * math.log(2), a.high * math.log(2))),
+    "logistic": _logistic,
     "log": _through(math.log, -math.inf, math.inf),
     "log1p": _through(math.log1p, -math.inf, math.inf),
     "expm1": _through(math.expm1, -1, math.inf), "sqrt": _through(math.sqrt, 0, math.inf),
@@ -236,7 +242,7 @@ PLAIN: dict[str, Callable[..., Range]] = {
     "reduce_and": _between(0, 1), "not": _not,
     "floor": _through(math.floor, -math.inf, math.inf),
     "ceil": _through(math.ceil, -math.inf, math.inf),
-    "round": _through(round, -math.inf, math.inf),
+    "round": _rounded,
     "clamp": lambda low, x, high: _min(_max(x, low), high),
 }  # fmt: skip
 """From the ranges of the operands to that of the result, by primitive."""

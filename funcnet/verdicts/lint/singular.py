@@ -168,7 +168,7 @@ _EXP = Singular(
     "exp", 0, OVERFLOWS, lambda r: r.high > 80, _overflow, _overflow, "{} < {most}",
     "jnp.minimum({}, {most})", "0.0", "jnp.inf",
 )  # fmt: skip
-_OVERFLOWING = ("exp", "expm1", "exp2", "sinh", "cosh")
+_OVERFLOWING = ("exp", "expm1")
 
 
 def singular_of(node: Node) -> Singular | None:
