@@ -10,6 +10,7 @@ from ..verdicts.cost import cost
 from ..verdicts.nonfinite.explain import explain_nonfinite
 from ..verdicts.lint.lint import lint
 from ..verdicts.report import Report
+from ..verdicts.residuals.residuals import residuals
 from .target import add_target, target
 
 
@@ -33,6 +34,7 @@ VERDICTS: tuple[Verdict, ...] = (
     Verdict("cost", "FLOPs and bytes by layer, op and line, forward and backward", cost),
     Verdict("explain", "where a NaN or an Inf is born", explain_nonfinite, bool),
     Verdict("lint", "find traps before they bite", lint, lambda report: bool(report.happening)),
+    Verdict("residuals", "what is kept for the backward pass, in bytes", residuals),
 )
 
 

@@ -111,7 +111,7 @@ def rewrite(jaxpr: Any, inline: Callable[[JaxprEqn], Any]) -> Any:
         eqn = eqn.replace(invars=[look_up(known, atom) for atom in eqn.invars])
         body = inline(eqn)
         if body is None:
-            eqns.append(_with_sub_jaxprs(eqn, lambda sub: rewrite(sub, inline)))
+            eqns.append(with_sub_jaxprs(eqn, lambda sub: rewrite(sub, inline)))
         else:
             _splice(eqn, rewrite(body, inline), eqns, known)
     return jaxpr.replace(eqns=eqns, outvars=[look_up(known, atom) for atom in jaxpr.outvars])
@@ -126,7 +126,8 @@ def look_up(known: dict[Var, Atom], atom: Atom) -> Atom:
     return atom if isinstance(atom, Literal) else known.get(atom, atom)
 
 
-def _with_sub_jaxprs(eqn: JaxprEqn, change: Callable[[Any], Any]) -> JaxprEqn:
+def with_sub_jaxprs(eqn: JaxprEqn, change: Callable[[Any], Any]) -> JaxprEqn:
+    """An equation with each jaxpr in it changed."""
     if not any(True for _ in sub_jaxprs(eqn)):
         return eqn
 
