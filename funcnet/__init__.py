@@ -193,6 +193,7 @@ from .verdicts.check.rule import check_rule as check_rule
 from .verdicts.nonfinite.explain import explain_nonfinite as explain_nonfinite
 from .verdicts.lint.lint import lint as lint
 from .verdicts.residuals.residuals import residuals as residuals
+from .verdicts.lost.explain_zero import explain_zero as explain_zero
 
 __version__ = "0.1.0"
 

@@ -12,12 +12,14 @@ class Cut(NamedTuple):
     """An end of a gradient's path.
 
     Attributes:
-        row: The row that ends it; None where nothing reads the value.
+        row: The row that ends it, or the last that is made of the value; None if there is none.
         why: What is said of it: "stop_gradient ends it".
+        unused: Whether the path ends because nothing goes on with it.
     """
 
     row: Row | None
     why: str
+    unused: bool = False
 
     def __str__(self) -> str:
         where = "" if self.row is None or self.row.source is None else f" ({self.row.source})"
@@ -54,7 +56,10 @@ def cuts(rows: Sequence[Row], start: str, outputs: Collection[str] | None = None
     choosing = [row for row in ends if not _is_floating(row)]
     if choosing:
         return [Cut(row, f"{_reason(row)}, and only chooses what is run") for row in choosing]
-    return [Cut(last[-1], "what is made of it is not used") if last else Cut(None, "it is not used")]
+    called = next((row.variable or row.name for row in rows if row.name == start), start)
+    if last:
+        return [Cut(last[-1], f"what is made of {called} is not used", True)]
+    return [Cut(None, f"{called} is not used", True)]
 
 
 def _needed(rows: Sequence[Row], outputs: Collection[str] | None) -> set[str]:
@@ -78,8 +83,10 @@ def _reason(row: Row) -> str:
         return "stop_gradient ends it"
     if row.op in INDICES:
         return f"{row.op} gives an index"
+    if row.op == "convert_element_type":
+        return f"a conversion to {row.value.dtype} ends it"
     if row.value.dtype == "bool":
-        return f"{row.op} compares" if row.op != "convert_element_type" else "it becomes bool"
+        return f"{row.op} compares"
     if not _is_floating(row):
-        return f"{row.expression} gives {row.value.dtype}"
+        return f"{row.op} gives {row.value.dtype}"
     return f"{row.op} has no derivative"

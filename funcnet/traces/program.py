@@ -18,10 +18,7 @@ from ..nn.refusals import NOT_TRACEABLE
 from ..types import require, shown
 
 NO_FLOAT = "Nothing to differentiate: no argument has a floating dtype; write 1.0 in place of 1."
-NO_PATH = (
-    "Nothing flows back: no floating path leads from an argument to the output. A conversion to an "
-    "integer, a comparison and stop_gradient each end one."
-)
+NO_PATH = "Nothing flows back: no floating path leads from an argument to the output"
 
 NO_REVERSE = (
     "{}: expected a gradient that JAX can send back, got one through a while_loop, or a fori_loop "

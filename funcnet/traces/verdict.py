@@ -13,7 +13,9 @@ from ..jaxpr.equations import Equation
 from ..jaxpr.passes import replaced
 from ..rules import rule
 from ..rules.rule import RULES
+from .cuts import cuts
 from .program import NO_FLOAT, NO_PATH, Program
+from .record.rows import Row
 from .record.values import number
 
 _MAKER = str(rule.__file__)
@@ -61,8 +63,19 @@ def verdict(trace: Any) -> str:
         return NO_FLOAT
     same = check is None or check.difference == 0
     if same and not any(row.contributions for row in arguments):
-        return NO_PATH
+        return f"{NO_PATH}. {_ends(trace.rows, arguments)}"
     return "" if check is None else str(check)
+
+
+def _ends(rows: Sequence[Row], arguments: Sequence[Row]) -> str:
+    """What ends the paths of the arguments: "stop_gradient ends it (model.py:12)."."""
+    found: dict[str, None] = {}
+    for row in arguments:
+        if row.active:
+            found |= {str(cut): None for cut in cuts(rows, row.name)}
+    said = list(found)
+    more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
+    return f"{'; '.join(said[:3])}{more}."
 
 
 def is_trusted(e: Equation) -> bool:

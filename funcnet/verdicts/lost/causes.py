@@ -7,6 +7,7 @@ import numpy as np
 
 from ...jaxpr import jaxprs
 from ...traces.record.rows import Line, Source
+from ...traces.record.values import is_number
 from ...traces.run.steps import Run, Step, run_steps
 from ...traces.run.tape import Cell
 from ...traces.source import names
@@ -19,7 +20,7 @@ SATURATE = ("tanh", "logistic", "erf", "erfc", "sigmoid", "softmax", "gelu", "si
 EVEN = ("square", "integer_pow", "pow", "abs", "cos", "cosh", "hypot")
 """Functions that are flat at 0."""
 TAKES = ("slice", "dynamic_slice", "gather", "reduce_max", "reduce_min", "sort", "top_k", "pad",
-         "concatenate", "cummax", "cummin", "reduce_window_max", "select_and_gather_add")  # fmt: skip
+         "concatenate", "cummax", "cummin", "reduce_window_max")  # fmt: skip
 """What gives back some elements and leaves the others."""
 WRITES = ("dynamic_update_slice", "scatter", "select_and_scatter_add")
 
@@ -47,8 +48,7 @@ def cause(run: Run, loss: Loss) -> Cause:
     """Why a place loses what it loses."""
     if loss.how == "cut":
         assert loss.cut is not None
-        unused = loss.cut.why.endswith("not used")
-        return Cause("unused" if unused else "cut", loss.cut.why)
+        return Cause("unused" if loss.cut.unused else "cut", loss.cut.why)
     if loss.how == "seed":
         return Cause("seed", "the adjoint of the output starts with 0")
     if loss.how == "meets":
@@ -136,9 +136,9 @@ def _stationary(run: Run, loss: Loss, name: str) -> Cause:
     if not np.any(np.asarray(loss.cell.value) != 0):
         start = _origin(run, loss.cell)
         if isinstance(start, Step) and start.e.label in ("sub", "add", "add_any"):
-            return Cause("minimum", f"{why}: the loss is at a minimum")
+            return Cause("minimum", f"{why}, and the value is 0")
         return _because(run, "flat", why, loss.cell)
-    return Cause("minimum", f"{why}: the loss is at a minimum there")
+    return Cause("minimum", f"{why}, and the value is 0 there")
 
 
 def _because(run: Run, kind: str, why: str, zero: Cell) -> Cause:
@@ -185,8 +185,7 @@ def _depends(run: Run, cell: Cell, on: Cell) -> bool:
 
 
 def _is_zero(cell: Cell) -> bool:
-    number = jnp.issubdtype(cell.dtype, np.number) or cell.dtype == bool
-    return bool(number and not np.any(np.asarray(cell.value) != 0))
+    return is_number(cell.dtype) and not np.any(np.asarray(cell.value) != 0)
 
 
 def _rule(loss: Loss, stage: Stage, step: Step) -> Cause:
@@ -208,8 +207,9 @@ def _inside(loss: Loss, stage: Stage, step: Step) -> Cause | None:
     """The cause in the primal of a custom rule; None if a gradient would flow through it."""
     values = [cell.value for cell in step.operands]
     active = [cell.active for cell in step.operands]
+    called = [_called(cell) for cell in step.operands]
     try:
-        run = run_steps(step.e.primal, values, active)
+        run = run_steps(step.e.primal, values, active, called)
         seeds = [
             jnp.asarray(np.linspace(0.5, 1.5, cell.value.size).reshape(cell.shape), cell.dtype)
             if jaxprs.is_inexact(cell.value)
@@ -230,7 +230,9 @@ def _inside(loss: Loss, stage: Stage, step: Step) -> Cause | None:
 def _written(stage: Stage) -> Source | None:
     """The line of a rule's backward pass that makes the zeros."""
     drafts = (cell.draft for cell in stage.entry.results if cell.draft is not None)
-    lines: tuple[Line, ...] = next((d.fields["backward"] for d in drafts if "backward" in d.fields), ())
+    lines: tuple[Line, ...] = next(
+        (d.fields["backward"] for d in drafts if "backward" in d.fields), ()
+    )
     zero = [line for line in lines if _all_zero(line)]
     return next((line.source for line in zero[:1]), None)
 
@@ -256,7 +258,9 @@ def _beyond(name: str, others: list[Cell]) -> str:
     """What is said of a value that max or min leaves aside."""
     side = "below" if name == "max" else "above"
     bound: Any = others[0].value if others else None
-    single = bound is not None and np.size(bound) and np.all(np.asarray(bound) == np.ravel(bound)[0])
+    single = (
+        bound is not None and np.size(bound) and np.all(np.asarray(bound) == np.ravel(bound)[0])
+    )
     if single:
         return f"all of it is {side} {np.ravel(np.asarray(bound))[0]:.4g}"
     return f"all of it is {side} what {name} takes"

@@ -14,13 +14,14 @@ from ...traces.program import Program, seeds_of
 from ...traces.record.rows import Source
 from ...traces.run.steps import run_steps
 from ...traces.run.tape import Cell
-from ...types import shown
 from ..report import Report
 from .backward import Backward, backward
 from .blame import Loss, blame, weakest
 from .causes import SATURATE, Cause, cause
 
 HARMLESS = ("minimum",)
+_SAID = {"rule": "lost by a custom rule", "minimum": "0 at a minimum", "seed": "0 from the start",
+         "underflow": "lost by underflow", "flat": "0", "small": "too small"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,17 @@ class Place:
         called = f"called in {self.called}" if self.called not in (None, self.source) else ""
         parts = ("" if self.source is None else str(self.source), self.scope, at, called)
         return ", ".join(filter(None, parts))
+
+    @property
+    def partly(self) -> str:
+        """Of a place that loses some elements alone, how many."""
+        return "" if self.share == 1.0 else f" for {_percent(self.share)} of the elements"
+
+    @property
+    def said(self) -> str:
+        """Where and why in a line."""
+        at = f" at {self.where}" if self.where else ""
+        return f"It is {_SAID.get(self.cause, self.cause)}{at}: {self.why}{self.partly}."
 
 
 @dataclass(frozen=True)
@@ -134,29 +146,32 @@ class Zeros(Report):
         return said
 
     def _first(self, count: int, told: Sequence[Leaf]) -> str:
+        name = self.function
         if not told:
-            return f"{self.function}: a gradient flows to each of {count} leaves."
+            leaves = "its leaf" if count == 1 else f"all {count} leaves"
+            return f"{name}: a gradient flows to {leaves}."
         lost = self.lost
         if not lost:
-            why = told[0].places[0]
             return (
-                f"{self.function}: no gradient is lost. That of {len(told)} of {count} leaves is 0 "
-                f"since {why.why}{f' ({why.where})' if why.where else ''}."
+                f"{name}: no gradient is lost. The loss is at a minimum: {told[0].places[0].why}."
             )
-        first = lost[0]
-        place = first.places[0] if first.places else None
-        said = f"{place.cause}: {place.why}{f' ({place.where})' if place.where else ''}" if place else ""
-        return f"{self.function}: {len(lost)} of {count} leaves get no gradient. {first.path} is {said}."
+        first, rest = lost[0], len(lost) - 1
+        more = (
+            f", nor to {rest} other {'leaf' if rest == 1 else 'leaves'} of {count}" if rest else ""
+        )
+        said = f"{name}: no gradient comes to {first.path}{more}."
+        return f"{said}\n{first.places[0].said}" if first.places else said
 
 
 def _table(title: str, leaves: Sequence[Leaf]) -> Table:
-    columns = (Column("leaf"), Column("zeros", True), Column("cause"), Column("where"),
-               Column("share", True), Column("why"))  # fmt: skip
+    columns = Column("leaf"), Column("is 0", True), Column("cause"), Column("where, and why")
     rows = []
     for leaf in leaves:
-        for i, place in enumerate(leaf.places[:4] or (Place("", ""),)):
+        for i, place in enumerate(leaf.places[:4]):
             head = (leaf.path, _percent(leaf.zeros)) if i == 0 else ("", "")
-            rows.append((*head, place.cause, place.where, _percent(place.share), place.why))
+            rows.append((*head, place.cause, place.where or place.why))
+            if place.where:
+                rows.append(("", "", "", f"{place.why}{place.partly}"))
     return Table(columns, tuple(rows), title)
 
 
@@ -219,7 +234,7 @@ def _explain(
         for cell, path in zip(run.arguments, paths, strict=True)
         if cell.active and cell.value.size
     ]
-    return Zeros(shown(f), tuple(leaves))
+    return Zeros(getattr(f, "__name__", type(f).__name__), tuple(leaves))
 
 
 def _leaf(back: Backward, cell: Cell, path: str) -> Leaf:
@@ -237,7 +252,9 @@ def _leaf(back: Backward, cell: Cell, path: str) -> Leaf:
 
 def _is_faint(back: Backward, cell: Cell, gradient: np.ndarray) -> bool:
     """Whether the output keeps all its digits however the leaf moves within its own size."""
-    pairs = [(out, ct) for out, ct in zip(back.run.outputs, back.seeds, strict=True) if ct is not None]
+    pairs = [
+        (out, ct) for out, ct in zip(back.run.outputs, back.seeds, strict=True) if ct is not None
+    ]
     scale = sum(float(np.sum(np.abs(np.asarray(out.value * ct)))) for out, ct in pairs)
     reach = np.maximum(np.abs(np.asarray(cell.value)), 1.0)
     moved = float(np.sum(np.abs(gradient) * reach))
@@ -281,4 +298,6 @@ def _place(group: list[tuple[Loss, Cause]]) -> Place:
 
 def _norm(loss: Loss) -> float:
     cts = [] if loss.stage is None else [ct for ct in loss.stage.adjoints if ct is not None]
-    return float(np.sqrt(sum(np.sum(np.abs(np.asarray(ct).astype(np.complex128)) ** 2) for ct in cts)))
+    return float(
+        np.sqrt(sum(np.sum(np.abs(np.asarray(ct).astype(np.complex128)) ** 2) for ct in cts))
+    )
