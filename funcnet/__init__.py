@@ -194,6 +194,7 @@ from .verdicts.nonfinite.explain import explain_nonfinite as explain_nonfinite
 from .verdicts.lint.lint import lint as lint
 from .verdicts.residuals.residuals import residuals as residuals
 from .verdicts.lost.explain_zero import explain_zero as explain_zero
+from .verdicts.parting.diff import diff as diff
 
 __version__ = "0.1.0"
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...traces.cuts import Cut, cuts
+from ...traces.run.backward import Backward, Stage
 from ...traces.run.tape import Cell
-from .backward import Backward, Stage
 
 
 class Loss(NamedTuple):

@@ -8,10 +8,10 @@ import numpy as np
 from ...jaxpr import jaxprs
 from ...traces.record.rows import Line, Source
 from ...traces.record.values import is_number
+from ...traces.run.backward import Stage, backward
 from ...traces.run.steps import Run, Step, run_steps
 from ...traces.run.tape import Cell
 from ...traces.source import names
-from .backward import Stage, backward
 from .blame import Loss, blame
 
 SATURATE = ("tanh", "logistic", "erf", "erfc", "sigmoid", "softmax", "gelu", "silu", "softplus",

@@ -12,10 +12,10 @@ from ...jaxpr import jaxprs
 from ...render.forms import Column, Table
 from ...traces.program import Program, seeds_of
 from ...traces.record.rows import Source
+from ...traces.run.backward import Backward, backward
 from ...traces.run.steps import run_steps
 from ...traces.run.tape import Cell
 from ..report import Report
-from .backward import Backward, backward
 from .blame import Loss, blame, weakest
 from .causes import SATURATE, Cause, cause
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...jaxpr import jaxprs
-from ...traces.run.steps import Run, Step
-from ...traces.run.tape import Cell, Entry
+from .steps import Run, Step
+from .tape import Cell, Entry
 
 MIXES = ("dot_general", "conv_general_dilated", "fft", "sort")
 """Primitives that add up many elements of an adjoint, though its shape may stay."""
@@ -40,7 +40,7 @@ class Stage:
 
     def some(self) -> list[np.ndarray]:
         """What it would send back if each element that arrives had another size and sign."""
-        return self._ask("some", lambda ct: ct * _signs(ct.shape, ct.dtype))
+        return self._ask("some", lambda ct: ct * signs(ct.shape, ct.dtype))
 
     def large(self) -> list[np.ndarray]:
         """What it would send back if all that arrives were larger by one and the same factor."""
@@ -55,7 +55,7 @@ class Stage:
 
     def any(self) -> list[np.ndarray]:
         """What it would send back if something arrived at each element."""
-        return self._ask("any", lambda ct: _signs(ct.shape, ct.dtype))
+        return self._ask("any", lambda ct: signs(ct.shape, ct.dtype))
 
     def _ask(self, question: str, change: Callable[[Any], Any]) -> list[np.ndarray]:
         if question not in self._asked:
@@ -177,7 +177,7 @@ def _significant(sums: np.ndarray, terms: np.ndarray) -> np.ndarray:
     return np.where(noise, np.zeros_like(sums), sums)
 
 
-def _signs(shape: tuple[int, ...], dtype: Any) -> Any:
+def signs(shape: tuple[int, ...], dtype: Any) -> Any:
     """Numbers of both signs, in magnitude from 0.5 to 1.5, always the same for one shape."""
     random = np.random.default_rng(zlib.crc32(str(shape).encode()))
     numbers = random.uniform(0.5, 1.5, shape) * random.choice([-1.0, 1.0], shape)

@@ -1,0 +1,1 @@
+"""Where two functions part, forward or backward."""
