@@ -4,10 +4,17 @@ from typing import NamedTuple
 
 
 class Column(NamedTuple):
-    """A column of a table: its heading, and whether its cells are flushed right as numbers are."""
+    """A column of a table.
+
+    Attributes:
+        heading: What stands above it.
+        right: Whether its cells are flushed right, as numbers are.
+        gives: Where its cells are cut if the table is too wide: "end" or "start"; "" if nowhere.
+    """
 
     heading: str
     right: bool = False
+    gives: str = ""
 
 
 class Table(NamedTuple):

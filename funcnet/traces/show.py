@@ -1,30 +1,59 @@
 """A trace as tables and as a graph, the neutral forms that `render` makes pictures of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..render import forms, latex
+from ..render import forms, latex, text
 from .record.rows import Row
 from .record.values import Value
 from .verdict import verdict
 
-LONG = 48
-"""Formulas in the tables of a terminal are cut after this many characters."""
+MANY = 60
+"""A trace of more rows prints its layers."""
 
 
-def tables(trace: Any) -> list[forms.Table]:
-    """The primal, tangent and adjoint traces as tables."""
+def printed(trace: Any) -> str:
+    """A trace as `print` shows it: its tables, or its layers if it has many rows."""
+    count = sum(not _between(row.name, trace) for row in trace.rows)
+    if count <= MANY:
+        return whole(trace, text.terminal_width())
+    rows = f"{len(trace.rows)} rows, {len(trace.contributions)} contributions"
+    more = f"{rows}: print(t.table()) shows them, t[...] one, t.html() makes a page."
+    layers = replace(trace.layers(), notes=(more, verdict(trace)))
+    return text.table(layers.table(MANY), text.terminal_width())
+
+
+def whole(trace: Any, width: int | None) -> str:
+    """The tables of a trace as text; where a line is longer than `width`, figures are left out."""
+    made = []
+    for full, brief in zip(tables(trace), tables(trace, brief=True), strict=True):
+        fits = width is None or max(map(len, text.table(full).splitlines()[1:3])) <= width
+        made.append(text.table(full if fits else brief, width))
+    return "\n\n".join(made)
+
+
+def tables(trace: Any, brief: bool = False) -> list[forms.Table]:
+    """The primal, tangent and adjoint traces as tables; brief, with fewer figures of an array."""
+    said: Said = _brief if brief else _full
     rows = [row for row in trace.rows if not _between(row.name, trace)]
     titles = [f"Forward primal trace of {trace.function}", "Forward tangent trace"]
-    shown = [_primal(rows, titles[0])]
+    shown = [_primal(rows, titles[0], said)]
     moved = [row for row in rows if row.tangent is not None]
     if moved:
-        shown.append(_tangent(moved, titles[1]))
-    shown.append(_adjoint(trace, {row.name for row in rows}))
+        shown.append(_tangent(moved, titles[1], said))
+    shown.append(_adjoint(trace, {row.name for row in rows}, said))
     return shown
 
 
-def _primal(rows: Sequence[Row], title: str) -> forms.Table:
+Said = Callable[[Value], str]
+
+
+def _full(value: Value) -> str:
+    return value.text
+
+
+def _primal(rows: Sequence[Row], title: str, shown: Said) -> forms.Table:
     headings = ["row", "variable", "=", "value", "type", "layer", "line"]
     cells = []
     for row in rows:
@@ -33,31 +62,32 @@ def _primal(rows: Sequence[Row], title: str) -> forms.Table:
         said = row.expression if row.expression != row.variable else ""
         place = "/".join(row.within)
         cells.append(
-            (row.name, row.variable, _cut(said) + mark, row.value.text, row.value.type, place, line)
+            (row.name, row.variable, said + mark, shown(row.value), row.value.type, place, line)
         )
     return _table(headings, cells, title, right={"value"})
 
 
-def _tangent(rows: Sequence[Row], title: str) -> forms.Table:
-    cells = [(f"d{row.name}", row.variable, row.tangent.text) for row in rows if row.tangent]
+def _tangent(rows: Sequence[Row], title: str, shown: Said) -> forms.Table:
+    cells = [(f"d{row.name}", row.variable, shown(row.tangent)) for row in rows if row.tangent]
     return _table(["tangent", "variable", "value"], cells, title, right={"value"})
 
 
-def _adjoint(trace: Any, shown: set[str]) -> forms.Table:
+def _adjoint(trace: Any, shown: set[str], said: Said) -> forms.Table:
     variables = {row.name: row.variable for row in trace.rows}
+    places = places_of(trace)
     cells = [
         (
-            f"{c.target}'", variables.get(c.target, ""), _cut(c.formula), c.value.text,
-            c.total.text, c.source,
+            f"{c.target}'", variables.get(c.target, ""), c.formula, said(c.value),
+            said(c.total), c.source, places[c.source if c.source in places else c.target],
         )
         for c in trace.contributions
         if c.target in shown
     ]  # fmt: skip
     hidden = len(trace.contributions) - len(cells)
     notes = [f"Of loops, the first and the last iteration; {hidden} contributions are not shown."]
-    said = verdict(trace)
-    headings = ["adjoint", "variable", "+=", "value", "total", "from"]
-    all_notes = (notes if hidden else []) + ([said] if said else [])
+    end = verdict(trace)
+    headings = ["adjoint", "variable", "+=", "value", "total", "from", "layer"]
+    all_notes = (notes if hidden else []) + ([end] if end else [])
     return _table(headings, cells, "Reverse adjoint trace", {"value", "total"}, all_notes)
 
 
@@ -66,13 +96,22 @@ def _table(
 ) -> forms.Table:
     """A table without the columns that are empty throughout."""
     used = [i for i in range(len(headings)) if i == 0 or any(row[i] for row in cells)]
-    columns = tuple(forms.Column(headings[i], headings[i] in right) for i in used)
+    columns = tuple(
+        forms.Column(headings[i], headings[i] in right, GIVES.get(headings[i], "")) for i in used
+    )
     rows = tuple(tuple(row[i] for i in used) for row in cells)
     return forms.Table(columns, rows, title, tuple(notes))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONG else text[: LONG - 3] + "..."
+GIVES = {"variable": "start", "=": "end", "+=": "end", "layer": "start",
+         "value": "end", "total": "end"}  # fmt: skip
+
+
+def places_of(trace: Any) -> dict[str, str]:
+    """The layer of each row, also of one whose results are rows of their own."""
+    found = {row.name: "/".join(row.within) for row in trace.rows}
+    parts = {row.name.rpartition(".")[0]: "/".join(row.within) for row in trace.rows}
+    return {**parts, **found}
 
 
 def _between(name: str, trace: Any) -> bool:
@@ -113,7 +152,9 @@ def latex_tables(trace: Any) -> str:
 
 
 def _brief(value: Value) -> str:
-    return value.text.partition(" in [")[0]
+    before, ranged, _ = value.text.partition(" in [")
+    lost = ranged and value.stats is not None and value.stats.nonfinite
+    return f"{before}, not finite" if lost else before
 
 
 def graph(trace: Any) -> forms.Graph:

@@ -13,16 +13,17 @@ import jax.numpy as jnp
 
 from ..jaxpr import jaxprs
 from ..jaxpr.walk import walk
-from ..render import dot, svg, text
+from ..render import dot, svg
 from ..render.html import frame, page
 from ..types import require
 from .document import SCHEMA, document, rows_of
+from .fold import Layers, folded
 from .program import Program, nearest, seeds_of
 from .record.rows import Contribution, Row
 from .run.primal import Primal
 from .run.reverse import reverse
 from .run.tape import Cell, Tape
-from .show import graph, latex_tables, tables
+from .show import graph, latex_tables, printed, whole
 from .source.names import numbered
 from .symbolic import Symbolic, symbolic
 from .verdict import Check, compare
@@ -100,8 +101,52 @@ class Trace:
         return last
 
     def __str__(self) -> str:
-        """The primal, tangent and adjoint traces as tables."""
-        return "\n\n".join(text.table(form) for form in tables(self))
+        """The primal, tangent and adjoint traces as tables; its layers if it has over 60 rows."""
+        return printed(self)
+
+    def table(self, *, width: int | None = None) -> str:
+        """The primal, tangent and adjoint traces as tables, however many rows they have.
+
+        Args:
+            width: The most characters of a line; None for all that there is to say.
+
+        >>> t = trace(lambda x: jnp.sum(jnp.sin(x)))(jnp.ones(3))
+        >>> t.table(width=60).splitlines()[-1][:24]
+        'Checked against jax.vjp:'
+        """
+        return whole(self, width)
+
+    def layers(
+        self,
+        *,
+        sort: Literal["program", "value", "adjoint", "gradient"] = "program",
+        reverse: bool = False,
+        depth: int | None = None,
+    ) -> Layers:
+        """One line a layer: the norms of its output, of the adjoint and of parameter gradients.
+
+        What is in no layer stands under the function that it is written in.
+
+        Args:
+            sort: "program" for their order, or by a norm, the largest first.
+            reverse: The other way round.
+            depth: How many levels of layers within layers are shown; None for all.
+
+        Returns:
+            A sequence of `Layer`, which prints as a table with bars on a logarithmic scale.
+
+        Raises:
+            ValueError: If `sort` or `depth` is none of these.
+
+        >>> def f(w, x):
+        ...     with jax.named_scope("first"):
+        ...         h = jnp.tanh(w * x)
+        ...     return jnp.sum(h)
+        >>> t = trace(f, wrt=0)(0.5, jnp.ones(4))
+        >>> [(layer.name, layer.gradient is not None) for layer in t.layers()]
+        [('first', True), ('f()', False)]
+        """
+        return folded(self, sort, reverse, depth)
 
     @property
     def forward_jaxpr(self) -> Any:
