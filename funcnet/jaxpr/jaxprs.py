@@ -5,6 +5,7 @@ modules above read and rewrite jaxprs with the functions here and never touch `j
 `jax.extend` themselves, so a new JAX changes one file.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -55,6 +56,20 @@ def evaluate(closed: ClosedJaxpr, *leaves: Any) -> list[Any]:
 def evaluate_with(jaxpr: Any, consts: Sequence[Any], *leaves: Any) -> list[Any]:
     """The same with other constants in the place of its own."""
     return jax.core.eval_jaxpr(open_jaxpr(jaxpr)[0], consts, *leaves)
+
+
+def bound(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any] | None:
+    """What an equation of one primitive gives, run as the same call outside of a jaxpr would be.
+
+    So the two share what JAX compiles for it. None if it holds a jaxpr, or was written under other
+    settings than those of now: `evaluate` sees to these.
+    """
+    settings = getattr(eqn, "ctx", None)
+    plain = not any(map(callable, eqn.params.values())) and not any(True for _ in sub_jaxprs(eqn))
+    if not plain or settings is None or settings != type(settings)():
+        return None
+    found = eqn.primitive.bind(*operands, **eqn.params)
+    return list(found) if eqn.primitive.multiple_results else [found]
 
 
 def output_shapes(closed: ClosedJaxpr) -> list[jax.ShapeDtypeStruct]:
@@ -301,6 +316,12 @@ def own_passes(eqn: JaxprEqn) -> tuple[Any, Any] | None:
         return ahead, back
     except Exception:  # a rule with another form than JAX's usual one
         return None
+
+
+def derivation(eqn: JaxprEqn) -> str:
+    """What the docstring of a rule's backward pass says, or ""."""
+    backward = getattr(eqn.params.get("bwd"), "f", None)
+    return inspect.getdoc(backward) or "" if inspect.isroutine(backward) else ""
 
 
 def label(eqn: JaxprEqn) -> str:

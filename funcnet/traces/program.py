@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..jaxpr import jaxprs
+from ..jaxpr.concrete import as_jax
 from ..jaxpr.passes import replaced
 from ..jaxpr.places import is_plumbing
 from ..nn.refusals import NOT_TRACEABLE
@@ -95,7 +96,7 @@ class Program:
     def output(self, tree: Any, leaves: Sequence[Any]) -> Any:
         """What the function returns: its flat arrays in their structure, and what is no array."""
         return jax.tree.map(
-            lambda y: y.part if isinstance(y, Other) else jnp.asarray(y),
+            lambda y: y.part if isinstance(y, Other) else as_jax(y),
             tree.unflatten(leaves),
             is_leaf=lambda y: isinstance(y, Other),
         )
@@ -281,7 +282,7 @@ def _one(where: str, shapes: Sequence[jax.ShapeDtypeStruct]) -> Any:
         "with None where nothing starts.",
     )
     assert single is not None
-    return jnp.ones((), single.dtype)
+    return as_jax(np.ones((), single.dtype))
 
 
 def _seed_leaves(tree: Any, seed: Any) -> list[Any] | None:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ..jaxpr import jaxprs
+from ..jaxpr.concrete import as_jax
 from ..jaxpr.walk import walk
 from ..render import dot, svg
 from ..render.html import frame, page
@@ -27,6 +28,9 @@ from .show import graph, latex_tables, printed, whole
 from .source.names import numbered
 from .symbolic import Symbolic, symbolic
 from .verdict import Check, compare
+
+LONG = 60
+"""Of a trace of more contributions, JAX's gradients are compiled to compare with."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +303,8 @@ class Tracer:
         contributions = reverse(tape, outputs, seeds)
         found = [_gradient(cell) for cell in cells]
         traced = any(map(jaxprs.is_traced, program.arrays))
-        made = functools.partial(compare, program, active, found, seeds, [*tape.trusted])
+        long = len(contributions) > LONG
+        made = functools.partial(compare, program, active, found, seeds, [*tape.trusted], long)
         return Trace(
             getattr(self.f, "__name__", type(self.f).__name__),
             tape.rows(),
@@ -315,7 +320,7 @@ class Tracer:
 def _gradient(cell: Cell) -> Any:
     if not cell.active:
         return None
-    return jnp.zeros_like(cell.value) if cell.adjoint is None else cell.adjoint
+    return jnp.zeros_like(cell.value) if cell.adjoint is None else as_jax(cell.adjoint)
 
 
 def _arguments(tape: Tape, program: Program, active: list[bool]) -> list[Cell]:

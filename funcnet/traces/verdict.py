@@ -10,7 +10,7 @@ import numpy as np
 
 from ..jaxpr import jaxprs
 from ..jaxpr.equations import Equation
-from ..jaxpr.passes import replaced
+from ..jaxpr.passes import quickly, replaced
 from ..rules import rule
 from ..rules.rule import RULES
 from .cuts import cuts
@@ -89,19 +89,27 @@ def is_trusted(e: Equation) -> bool:
 
 
 def compare(
-    program: Program, active: list[bool], found: list, seeds: list, trusted: Sequence[str] = ()
+    program: Program,
+    active: list[bool],
+    found: list,
+    seeds: list,
+    trusted: Sequence[str] = (),
+    long: bool = False,
 ) -> Check:
-    """The gradients of a trace against those of JAX."""
+    """The gradients of a trace against those of JAX, compiled if the function is long."""
     some = [i for i, is_active in enumerate(active) if is_active]
 
     def of_some(*arrays: Any) -> list:
         flat = jax.tree.leaves(program.of_arrays(*replaced(program.arrays, some, arrays)))
         return [y for y, ct in zip(flat, seeds, strict=True) if ct is not None]
 
+    def pulled(points: list) -> Sequence[Any]:
+        return jax.vjp(of_some, *points)[1](starts)
+
     points, gradients = ([values[i] for i in some] for values in (program.arrays, found))
     starts = [ct for ct in seeds if ct is not None]
     try:
-        true, against = list(jax.vjp(of_some, *points)[1](starts)), "jax.vjp"
+        true, against = list(quickly(pulled, points) if long else pulled(points)), "jax.vjp"
     except ValueError as error:
         if "while_loop" not in str(error):
             return Check(np.nan, np.nan, "jax.vjp", refused=first_line(error))

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ...jaxpr import jaxprs
+from ...jaxpr import concrete, jaxprs
 from ...jaxpr.equations import Equation
 from ...jaxpr.walk import At
 from ...types import require
@@ -25,13 +25,13 @@ def run_leaf(tape: Tape, e: Equation, operands: Sequence[Cell], at: At, name: st
     lines: tuple[Line, ...] = ()
     residuals: list = []
     if found is None:
-        results = jaxprs.evaluate(e.alone, *values)
+        results = concrete.run(e, [cell.value for cell in operands])
     else:
         if e.kind == "rule":
             texts = [cell.name for cell in inputs]
             lines, flat = run_lines(found.forward, values, texts, "p", found.places, tape.keep_all)
         else:
-            flat = jaxprs.evaluate(found.forward, *values)
+            flat = concrete.evaluate(found.forward, *values)
         results, residuals = found.unpacked(flat)
     cells = _rows(tape, e, results, operands, at, name)
     if any(cell.tangent is not None for cell in inputs):
@@ -150,7 +150,7 @@ def _enter(
             lines, back = run_lines(found.backward, values, given, "b", found.places, keep_all)
             lead.note(backward=lines)
         else:
-            back = jaxprs.evaluate(found.backward, *values)
+            back = concrete.evaluate(found.backward, *values)
         return list(zip(targets, back, formulas, strict=True))
 
     tape.entries.append(Entry(name, results, pull))

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ...jaxpr import jaxprs
+from ...jaxpr import concrete
 from ...jaxpr.equations import Equation, evaluate_again
 from ...jaxpr.places import Place
 from ...jaxpr.walk import At, Handler, walk
@@ -66,9 +66,11 @@ class _Lines(Handler):
         return walk(body, operands, self, at.down(0, library=bool(at.places)))
 
     def plain(self, e: Equation, operands: list[Said], at: At) -> Sequence[Said]:
-        evaluate = evaluate_again if e.is_whole else jaxprs.evaluate
-        results = evaluate(e.alone, *(x for x, _ in e.given(operands)))
         texts = [text for _, text in operands]
+        if e.is_whole:
+            results = evaluate_again(e.alone, *(x for x, _ in e.given(operands)))
+        else:
+            results = concrete.run(e, [x for x, _ in operands])
         if e.label == "platform_index":
             return [(x, "platform") for x in results]
         if e.label in ("name", "optimization_barrier"):

@@ -5,6 +5,7 @@ It is two small jaxprs. `forward` takes the operands and gives the results and t
 They are what `jax.vjp` of the equation runs, whatever the primitive.
 """
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -130,7 +131,42 @@ def _formulas(
         kept = [Expr("")] * len(kept)
     else:
         back = expressions(backward, [*kept, *cotangents])
-    return tuple(x.text for x in back), tuple(x.text for x in kept)
+    texts = [x.text for x in back]
+    if e.primal is not None:
+        given = ", ".join(x.text for x in cotangents)
+        names = jaxprs.argument_names(e.primal)
+        own = [names[e.slots[i]] for i in active]
+        pairs = zip(texts, own, strict=True)
+        texts = [text if _is_read(text) else _in_words(e, given, name) for text, name in pairs]
+    return tuple(texts), tuple(x.text for x in kept)
+
+
+READ = 64
+"""A formula of a custom rule that is longer, or has parts left out, gives way to its derivation."""
+
+
+def _is_read(text: str) -> bool:
+    return len(text) <= READ and "..." not in text
+
+
+def _in_words(e: Equation, given: str, argument: str) -> str:
+    """A custom rule as its author writes it: "layer_norm'(v4'): dx = r (dy - mean(dy))"."""
+    said = clause(jaxprs.derivation(e.eqn), argument)
+    return f"{e.label}'({given})" + (f": {said}" if said else "")
+
+
+def clause(derivation: str, argument: str) -> str:
+    """What a derivation says of one argument; else its first formula, or its first line.
+
+    >>> clause("With r = 1 / |x|:\n  dx = r dy;  db = dy", "b")
+    'db = dy'
+    """
+    lines = re.sub(r"\n\s*(?=d\S+ = )", "; ", derivation)
+    parts = re.split(r"[;:]\s+(?=d\S)|;\s+|\.\s+(?=[A-Z])", " ".join(lines.split()))
+    formulas = [part for part in parts if re.match(r"d\S+ = ", part)]
+    own = [part for part in formulas if re.match(rf"d{re.escape(argument)}(\[[^]]*\])? = ", part)]
+    first = derivation.strip().partition("\n")[0]
+    return (own or formulas or [first])[0].rstrip(".;:, ")
 
 
 def tangent(e: Equation, operands: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ...jaxpr import jaxprs
+from ...jaxpr import concrete, jaxprs
 from ...jaxpr.equations import Equation, as_equation
 from ...jaxpr.walk import At, Handler, walk
 from ...types import require
@@ -191,12 +192,19 @@ def _stack(tape: Tape, column: list[Cell], spans: list[Span], name: str, aval: A
 
 
 def _part(x: Any, start: int, stop: int | None) -> Any:
+    here = concrete.on_host(x)
+    if here is not None:
+        return np.asarray(here[0][start if stop is None else slice(start, stop)])
     if stop is None:
         return jax.lax.index_in_dim(x, start, keepdims=False)
     return jax.lax.slice_in_dim(x, start, stop)
 
 
 def _joined(parts: Sequence[Any], spans: list[Span]) -> Any:
+    here = concrete.on_host(*parts)
+    if here is not None:
+        pairs = zip(here, spans, strict=True)
+        return np.concatenate([x[None] if stop is None else x for x, (_, stop) in pairs])
     parts = [jnp.asarray(part) for part in parts]
     if all(stop is None for _, stop in spans):
         return jnp.stack(parts)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ...jaxpr.concrete import added
 from ..record.rows import Contribution
 from .tape import Cell, Tape
 
@@ -27,7 +28,7 @@ def reverse(tape: Tape, outputs: Sequence[Cell], seeds: Sequence[Any]) -> tuple[
         if cell.adjoint is None:
             cell.adjoint = ct
         else:
-            cell.adjoint = cell.adjoint + ct
+            cell.adjoint = added(cell.adjoint, ct)
             total = tape.record(cell.adjoint)
         row = Contribution(cell.name, source, formula, value, total, len(order))
         cell.draft.contributions.append(row)

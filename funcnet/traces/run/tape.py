@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
+from ...jaxpr import jaxprs
 from ...jaxpr.walk import At
 from ..record.rows import Contribution, Row
 from ..record.values import Value, value_of
@@ -140,4 +142,5 @@ def filled(cells: Sequence[Cell], adjoints: Sequence[Any]) -> list[Any]:
 
 @functools.lru_cache(maxsize=256)
 def _zeros(shape: tuple[int, ...], dtype: Any) -> Any:
-    return jnp.zeros(shape, dtype)
+    plain = isinstance(dtype, np.dtype) and jaxprs.is_inexact(np.empty((), dtype))
+    return np.zeros(shape, dtype) if plain else jnp.zeros(shape, dtype)
