@@ -98,7 +98,7 @@ def _is_cpu() -> bool:
 
 
 def _is_plain(kind: Any) -> bool:
-    return getattr(kind, "dtype", None) in _PLAIN and kind.size <= MOST
+    return getattr(kind, "dtype", None) in _PLAIN and getattr(kind, "size", MOST + 1) <= MOST
 
 
 _PLAIN = {np.dtype(name) for name in ("bool", "int32", "int64", "uint32", "float32", "float64")}

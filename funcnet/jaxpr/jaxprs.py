@@ -318,10 +318,22 @@ def own_passes(eqn: JaxprEqn) -> tuple[Any, Any] | None:
         return None
 
 
-def derivation(eqn: JaxprEqn) -> str:
-    """What the docstring of a rule's backward pass says, or ""."""
-    backward = getattr(eqn.params.get("bwd"), "f", None)
-    return inspect.getdoc(backward) or "" if inspect.isroutine(backward) else ""
+def derivation(eqn: JaxprEqn) -> tuple[str, Sequence[str]]:
+    """What the docstring of a rule's backward pass says, or ""; and the names of its operands.
+
+    Names are known where the function has those of its arguments as its attribute `arguments`.
+    """
+    rule: Any = eqn.params.get("bwd")
+    backward = getattr(rule, "f", None)
+    text = inspect.getdoc(backward) if inspect.isroutine(backward) else ""
+    names = getattr(backward, "arguments", ())
+    trees = [x for step in getattr(rule, "transforms", ()) for x in step[1]]
+    tree = next((x for x in trees if isinstance(x, jax.tree_util.PyTreeDef)), None)
+    parts = () if tree is None else tree.children()
+    if len(parts) != len(names):
+        return text or "", ()
+    pairs = zip(names, parts, strict=True)
+    return text or "", [name for name, part in pairs for _ in range(part.num_leaves)]
 
 
 def label(eqn: JaxprEqn) -> str:

@@ -350,9 +350,8 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
         return conform(name, record.arguments, cotangents, shapes.of, takes_gradient)
 
     plain.__name__ = plain.__qualname__ = name
-    own = [inspect.Parameter(a, inspect.Parameter.POSITIONAL_ONLY) for a in record.arguments]
-    plain.__signature__ = inspect.Signature(own)  # pyright: ignore[reportFunctionMemberAccess]
     pull_back.__doc__ = record.backward.__doc__
+    pull_back.arguments = record.arguments  # pyright: ignore[reportFunctionMemberAccess]
     op = jax.custom_vjp(plain)
     op.defvjp(keep, pull_back)
     return op

@@ -134,10 +134,8 @@ def _formulas(
     texts = [x.text for x in back]
     if e.primal is not None:
         given = ", ".join(x.text for x in cotangents)
-        names = jaxprs.argument_names(e.primal)
-        own = [names[e.slots[i]] for i in active]
-        pairs = zip(texts, own, strict=True)
-        texts = [text if _is_read(text) else _in_words(e, given, name) for text, name in pairs]
+        pairs = zip(texts, active, strict=True)
+        texts = [x if _is_read(x) else _in_words(e, given, e.slots[i]) for x, i in pairs]
     return tuple(texts), tuple(x.text for x in kept)
 
 
@@ -149,24 +147,25 @@ def _is_read(text: str) -> bool:
     return len(text) <= READ and "..." not in text
 
 
-def _in_words(e: Equation, given: str, argument: str) -> str:
+def _in_words(e: Equation, given: str, operand: int) -> str:
     """A custom rule as its author writes it: "layer_norm'(v4'): dx = r (dy - mean(dy))"."""
-    said = clause(jaxprs.derivation(e.eqn), argument)
+    text, names = jaxprs.derivation(e.eqn)
+    first = len(e.operands) - len(names)
+    said = clause(text, names[operand - first] if names and operand >= first else "")
     return f"{e.label}'({given})" + (f": {said}" if said else "")
 
 
 def clause(derivation: str, argument: str) -> str:
-    """What a derivation says of one argument; else its first formula, or its first line.
+    """What a derivation says of one argument; else its first line.
 
     >>> clause("With r = 1 / |x|:\n  dx = r dy;  db = dy", "b")
     'db = dy'
     """
     lines = re.sub(r"\n\s*(?=d\S+ = )", "; ", derivation)
     parts = re.split(r"[;:]\s+(?=d\S)|;\s+|\.\s+(?=[A-Z])", " ".join(lines.split()))
-    formulas = [part for part in parts if re.match(r"d\S+ = ", part)]
-    own = [part for part in formulas if re.match(rf"d{re.escape(argument)}(\[[^]]*\])? = ", part)]
+    named = re.compile(rf"d{re.escape(argument)}(\[[^]]*\])? = ")
     first = derivation.strip().partition("\n")[0]
-    return (own or formulas or [first])[0].rstrip(".;:, ")
+    return next((part for part in parts if argument and named.match(part)), first).rstrip(".;:, ")
 
 
 def tangent(e: Equation, operands: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
