@@ -141,7 +141,11 @@ def latex_tables(trace: Any) -> str:
     for c in trace.contributions:
         first = c.value is c.total
         before = "" if first else f"{latex.math(c.target + chr(39))} + "
-        said = "1" if c.formula == "seed" and c.value.text == "1" else latex.math(c.formula.partition(": ")[0])
+        said = (
+            "1"
+            if c.formula == "seed" and c.value.text == "1"
+            else latex.math(c.formula.partition(": ")[0])
+        )
         name = latex.math(c.target + "'")
         adjoint.append((name, f"= {before}{said}", f"= {latex.value(c.total.text)}"))
     parts = [latex.table("Forward primal trace", primal)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ...jaxpr import jaxprs
 from ...jaxpr.equations import Equation
 from ...jaxpr.walk import At, Handler, Turn, bodies, walk
-from ..source.names import numbered, variables
+from ..source.names import numbered, source, variables
 
 
 class Site(NamedTuple):
@@ -25,6 +25,7 @@ class Site(NamedTuple):
         path: The place of the equation in the program.
         result: Which of its results it is.
         turns: The loops around it, from the outermost in.
+        line: Where it is written: "model.py:12".
     """
 
     name: str
@@ -36,6 +37,7 @@ class Site(NamedTuple):
     path: tuple[int, ...]
     result: int
     turns: tuple[Turn, ...]
+    line: str = ""
 
     @property
     def loops(self) -> tuple[int, ...]:
@@ -90,7 +92,7 @@ class Node:
         assert at is not None
         name = f"v{numbers[at.path]}" + (f".{self.result}" if len(e.results) > 1 else "")
         aval: Any = e.results[self.result].aval
-        at_result = at.path, self.result, at.turns
+        at_result = at.path, self.result, at.turns, str(source(at.places) or "")
         return Site(name, e.label, at.scope, variable, tuple(aval.shape), aval.dtype, *at_result)
 
 

@@ -1,6 +1,7 @@
 """`watch`: a function, compiled, that says at chosen places how its values and adjoints fare."""
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -10,10 +11,9 @@ import jax.numpy as jnp
 
 from ...jaxpr import jaxprs
 from ...jaxpr.passes import replaced
-from ...render import forms, text
 from ...types import Array, require
 from ..program import NO_FLOAT, Program, nearest, reversible, seeds_of
-from ..record.values import number
+from .printed import printed
 from .sites import Site, layers_of, sites_of
 from .stats import STATISTICS, Statistic, dtype_of, figures
 from .taps import Tap, tapped
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("output", "gradients", "seen"),
-    meta_fields=("places",),
+    meta_fields=("places", "sites"),
 )
 @dataclass(frozen=True)
 class Watched:
@@ -46,34 +46,21 @@ class Watched:
         gradients: One for each argument (or those of `wrt`), None where there is none.
         seen: What was seen, by place.
         places: The places in the order of the program.
+        sites: What stands at each of them.
     """
 
     output: Any
     gradients: Any
     seen: dict[str, Seen]
     places: tuple[str, ...]
+    sites: tuple[Site, ...] = ()
 
     def __getitem__(self, place: str) -> Seen:
         nearest("watch", place, self.seen, "a place that was watched", KeyError)
         return self.seen[place]
 
     def __str__(self) -> str:
-        if not self.places:
-            return _nothing(self.gradients)
-        rows = []
-        names: list[str] = []
-        for place in self.places:
-            seen = self.seen[place]
-            if not isinstance(seen.value, dict):
-                shape = ",".join(map(str, jnp.shape(seen.value)))
-                rows.append((place, f"{seen.value.dtype}[{shape}]"))
-                continue
-            names = sorted(seen.value, key=[*STATISTICS, *sorted(seen.value)].index)
-            cells = [_cell(part[name]) for part in seen for name in names]
-            rows.append((place, *cells))
-        headings = [f"{part} {name}" for part in ("value", "adjoint") for name in names]
-        columns = [forms.Column(heading, right=True) for heading in headings or ["value"]]
-        return text.table(forms.Table((forms.Column("place"), *columns), tuple(rows)))
+        return printed(self) if self.places else _nothing(self.gradients)
 
 
 def _nothing(gradients: Any) -> str:
@@ -84,14 +71,6 @@ def _nothing(gradients: Any) -> str:
         "Nothing to show: the gradient flows through no place that was selected. "
         'select="all" takes every equation.'
     )
-
-
-def _cell(x: Any) -> str:
-    if jaxprs.is_traced(x):
-        return "traced"
-    if jnp.size(x) == 0:
-        return "none"
-    return number(x) if jnp.ndim(x) == 0 else f"{number(jnp.min(x))} to {number(jnp.max(x))}"
 
 
 Select = str | Sequence[str] | Callable[[Site], bool]
@@ -186,7 +165,9 @@ def watcher(
             for site in some
         }
         output, gradients = program.output(tree, outputs), program.gradients(found, wrt)
-        return Watched(output, gradients, seen, tuple(seen))
+        return Watched(
+            output, gradients, seen, tuple(seen), tuple(itertools.chain(*places.values()))
+        )
 
     return run
 
