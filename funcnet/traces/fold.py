@@ -231,10 +231,13 @@ def norm(value: Value) -> float | None:
 
 
 def _is_lost(value: Value | None) -> bool:
-    size = None if value is None else norm(value)
-    return size is not None and (
-        not math.isfinite(size) or bool(value.stats and value.stats.nonfinite)
-    )
+    """Whether there is NaN or infinity in a value."""
+    if value is None:
+        return False
+    if value.stats is not None:
+        return value.stats.nonfinite > 0
+    size = norm(value)
+    return size is not None and not math.isfinite(size)
 
 
 def _weight(x: float | None) -> float:
