@@ -195,6 +195,9 @@ from .verdicts.lint.lint import lint as lint
 from .verdicts.residuals.residuals import residuals as residuals
 from .verdicts.lost.explain_zero import explain_zero as explain_zero
 from .verdicts.parting.diff import diff as diff
+from .verdicts.health.course import Course as Course
+from .verdicts.health.health import Health as Health
+from .verdicts.health.health import health as health
 
 __version__ = "0.1.0"
 

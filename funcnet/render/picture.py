@@ -25,6 +25,14 @@ def figure(where: str, width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def shades(count: int) -> list[Any]:
+    """So many colours in an order that can be seen, from dark to light."""
+    from matplotlib import colormaps
+
+    scale: Any = colormaps["viridis"]
+    return [scale(0.9 * i / max(count - 1, 1)) for i in range(count)]
+
+
 def save(where: str, figure: Any, path: str | Path) -> None:
     """Write a figure; the ending of `path` chooses the format."""
     content = io.BytesIO()

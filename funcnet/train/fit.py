@@ -8,6 +8,7 @@ same arguments give the same parameters, bit for bit, on the same machine.
 """
 
 import contextlib
+import functools
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from ..verdicts.nonfinite.report import Nonfinite
 from .checks import arrays_of, check_calls, check_labels, check_settings, dry_run
 from .data import batches
 from .guard import Guard, check_choice, finiteness
+from .health import Checkups, Look
 from .history import History
 from .progress import progress_line
 from .run import Best, Run, figures_of
@@ -62,6 +64,7 @@ def fit(
     progress: bool = True,
     on_epoch: Callable[[dict[str, float], TrainState], Any] | None = None,
     on_nonfinite: str | None = None,
+    health: int | None = None,
 ) -> Fitted:
     """Train a network on arrays.
 
@@ -95,6 +98,9 @@ def fit(
             finite: "stop" ends training with the state before it; "explain" does so too, and says
             where the NaN or the Inf is born, as `explain_nonfinite` does; "skip" leaves the step
             out, and the history counts those in `skipped`. Training runs at full speed.
+        health: Look at the network every so many steps, from the first on: the scales of values,
+            adjoints and updates, and dead units, layer by layer. They are `history.health`, and
+            `history.verdicts()` says what is wrong.
 
     Returns:
         The state, the history, and why training stopped early, if it did.
@@ -123,10 +129,15 @@ def fit(
     held = None if validation is None else arrays_of("validation", validation)
     check_settings(epochs, batch, patience, seed, arrays, held)
     check_choice(on_nonfinite)
-    more = finiteness if on_nonfinite else None
-    step = whole = step_of(net, criterion, optimizer, metrics, dict, more)
-    guard = Guard(on_nonfinite, step.update, outermost) if on_nonfinite else None
-    step = step._replace(update=guard.update if guard else outermost(step.update))
+    guard = Guard(on_nonfinite) if on_nonfinite else None
+    made = functools.partial(
+        step_of, net, criterion, optimizer, metrics, dict, finiteness if guard else None
+    )
+    step = whole = made()
+    update, seen = _compiled(guard, step.update), None
+    if health is not None:
+        update = seen = Checkups(health, update, _compiled(guard, made(Look()).update))
+    step = step._replace(update=guard.over(update) if guard else update)
     with _interrupts() as interrupted:
         check_calls(metrics or {}, on_epoch)
         state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
@@ -154,7 +165,12 @@ def fit(
     told = guard.explained(loss, whole.update, run.state) if guard else None
     if told is not None and progress:
         print(told, file=sys.stderr)
-    return Fitted(run.result(), History(tuple(run.rows)), run.stopped, told)
+    history = History(tuple(run.rows), seen.records() if seen else ())
+    return Fitted(run.result(), history, run.stopped, told)
+
+
+def _compiled(guard: Guard | None, update: Callable) -> Callable:
+    return outermost(update if guard is None else guard.guarded(update))
 
 
 def evaluate(

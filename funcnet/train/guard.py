@@ -12,7 +12,7 @@ from ..types import Array, Params, require
 from ..verdicts.nonfinite.explain import explain_nonfinite
 from ..verdicts.nonfinite.report import Nonfinite
 from .measure import IN_FLIGHT
-from .step import TrainState
+from .step import SEEN, TrainState
 
 CHOICES = ("explain", "stop", "skip")
 _FINITE = "whether it is finite"
@@ -52,19 +52,21 @@ class Guard:
         failed: The batch of the first step that was left out; None if there is none.
     """
 
-    def __init__(
-        self, choice: str, update: Callable, compiled: Callable[[Callable], Callable]
-    ) -> None:
+    def __init__(self, choice: str) -> None:
         self.choice, self.skipped, self.failed = choice, 0, None
         self.pending: deque[tuple[Array, tuple]] = deque()
         self.going = jnp.asarray(True)
         self.halts = choice != "skip"
+
+    def guarded(self, update: Callable) -> Callable:
+        """An update, to be compiled, which also carries whether the run goes on."""
         skips = not self.halts
 
         def guarded(carry: tuple[TrainState, Array], batch: tuple) -> tuple:
             old, going = carry
             new, values = update(old, batch)
             fine = values.pop(_FINITE) & going
+            seen = {SEEN: values.pop(SEEN)} if SEEN in values else {}
 
             def chosen(after: Array, before: Array) -> Array:
                 return jnp.where(fine, after, before)
@@ -72,17 +74,21 @@ class Guard:
             state = jax.tree.map(chosen, new._replace(key=old.key), old)
             state = state._replace(key=old.key, step=new.step if skips else state.step)
             counted = jax.tree.map(lambda x: chosen(x, jnp.zeros_like(x)), values)
-            return (state, going if skips else fine), (counted, fine)
+            return (state, going if skips else fine), counted | seen | {_FINITE: fine}
 
-        self.guarded = compiled(guarded)
+        return guarded
 
-    def update(self, state: TrainState, batch: tuple) -> tuple[TrainState, dict[str, Any]]:
-        """A step, and its figures, which count nothing if it is left out."""
-        (state, self.going), (values, fine) = self.guarded((state, self.going), batch)
-        self.pending.append((fine, batch))
-        while len(self.pending) > IN_FLIGHT:
-            self._read()
-        return state, values
+    def over(self, guarded: Callable) -> Callable:
+        """The update of the run, out of what `guarded` gives, compiled."""
+
+        def update(state: TrainState, batch: tuple) -> tuple[TrainState, dict[str, Any]]:
+            (state, self.going), values = guarded((state, self.going), batch)
+            self.pending.append((values.pop(_FINITE), batch))
+            while len(self.pending) > IN_FLIGHT:
+                self._read()
+            return state, values
+
+        return update
 
     def _read(self) -> None:
         fine, batch = self.pending.popleft()

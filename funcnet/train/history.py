@@ -7,15 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..disk import write_whole
 from ..render import picture
 from ..types import require
+from ..verdicts.health.course import Course, course
+from ..verdicts.health.table import outermost
 
 COUNTERS = ("epoch", "step", "seconds", "examples_per_second", "skipped")
+SEEN = {"adjoint": "norm of the adjoint", "update": "update over weights"}
+"""The figures of a network that are drawn, and what stands above them."""
 VALIDATION = "val_"
 TRAIN_COLOR, VALIDATION_COLOR = "#1f6fb4", "#d9601a"
 
@@ -28,6 +32,8 @@ class History:
         rows: One dict for each epoch: `epoch` from 1, `step`, `loss` and the metrics over the
             training examples, the same with `val_` in front over the validation examples,
             `seconds` and `examples_per_second`.
+        health: What `fit` saw of the network with `health=n`, one dict for each time: `step`, from
+            0, and `figures`, by what they are of and by layer, as `Health.figures` has them.
 
     >>> history = History(({"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "val_loss": 1.5}))
     >>> history.column("loss"), history.column("val_loss")
@@ -35,6 +41,17 @@ class History:
     """
 
     rows: tuple[dict[str, float], ...] = ()
+    health: tuple[dict[str, Any], ...] = ()
+
+    def verdicts(self) -> Course:
+        """What is wrong with the run, if anything: over-fitting, steps too large or too small,
+        and with `fit(..., health=n)` what `health` says of a network.
+
+        >>> rows = tuple({"epoch": n, "loss": float(n)} for n in range(1, 6))
+        >>> print(History(rows).verdicts().verdicts[0].kind)
+        loss rises
+        """
+        return course(self.rows, [record["figures"] for record in self.health])
 
     def column(self, name: str) -> list[float]:
         """One figure over the epochs, NaN where an epoch has none."""
@@ -46,7 +63,8 @@ class History:
         Raises:
             ValueError: If `path` cannot be written.
         """
-        lines = (json.dumps(finite_or_none(row), allow_nan=False) + "\n" for row in self.rows)
+        rows = map(finite_or_none, (*self.rows, *self.health))
+        lines = (json.dumps(row, allow_nan=False) + "\n" for row in rows)
         write_whole("History.save", path, "".join(lines).encode())
 
     @staticmethod
@@ -62,10 +80,14 @@ class History:
             reason = getattr(error, "strerror", None) or "no text"
             require(False, "History.load", f"a history at {path}", reason, "Check the path.")
             raise
-        return History(tuple(_row(path, number, line) for number, line in enumerate(lines, 1)))
+        rows = [_row(path, number, line) for number, line in enumerate(lines, 1)]
+        seen = tuple(row for row in rows if "figures" in row)
+        return History(tuple(row for row in rows if "figures" not in row), seen)
 
     def plot(self, path: str | Path) -> None:
         """Draw loss and metrics over the epochs, training and validation together, as a picture.
+
+        With `fit(..., health=n)` also the adjoints and the updates of the layers over the steps.
 
         Args:
             path: Where to write; the ending chooses the format, `.png` for one.
@@ -91,12 +113,33 @@ class History:
             else "none",
             "Number the rows: {'epoch': 1, 'loss': 0.5}.",
         )
-        figure = picture.figure("History.plot", 5.2 * len(names), 3.9)
-        for panel, name in zip(
-            figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
-        ):
+        kinds = [kind for kind in SEEN if any(kind in seen["figures"] for seen in self.health)]
+        count = len(names) + len(kinds)
+        figure = picture.figure("History.plot", 5.2 * count, 3.9)
+        panels = figure.subplots(1, count, squeeze=False)[0]
+        for panel, name in zip(panels, names, strict=False):
             self._draw(panel, name)
+        for panel, kind in zip(panels[len(names) :], kinds, strict=True):
+            self._draw_layers(panel, kind)
         picture.save("History.plot", figure, path)
+
+    def _draw_layers(self, panel: Any, kind: str) -> None:
+        """A figure of the network over the steps, a line a layer from the first to the last."""
+        figures = [seen["figures"].get(kind, {}) for seen in self.health]
+        layers = outermost(dict.fromkeys(layer for found in figures for layer in found))
+        shades = picture.shades(len(layers))
+        steps = [seen["step"] for seen in self.health]
+        for layer, shade in zip(layers, shades, strict=True):
+            ends = layer in (layers[0], layers[-1])
+            values = [found.get(layer) or math.nan for found in figures]
+            panel.plot(steps, values, color=shade, label=layer if ends else None, linewidth=1.2)
+        panel.set_yscale("log")
+        panel.set_title(SEEN[kind], fontsize=12)
+        panel.set_xlabel("step")
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+        if layers:
+            panel.legend(frameon=False)
 
     def _draw(self, panel: Any, name: str) -> None:
         epochs = self.column("epoch")
@@ -181,16 +224,15 @@ def finite_or_none(row: Mapping[str, Any]) -> dict[str, Any]:
     >>> finite_or_none({"epoch": 1, "loss": math.nan})
     {'epoch': 1, 'loss': None}
     """
-    plain = {name: _plain(value) for name, value in row.items()}
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in plain.items()
-    }
+    return {name: _plain(value) for name, value in row.items()}
 
 
 def _plain(value: Any) -> Any:
-    """A number of NumPy or JAX as one of Python."""
-    return value.item() if getattr(value, "shape", None) == () else value
+    """A number of NumPy or JAX as one of Python, and None for what is not finite."""
+    if isinstance(value, dict):
+        return finite_or_none(cast(dict[str, Any], value))
+    plain = value.item() if getattr(value, "shape", None) == () else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def _row(path: str | Path, number: int, line: str) -> dict[str, float]:
@@ -205,7 +247,18 @@ def _row(path: str | Path, number: int, line: str) -> dict[str, float]:
         repr(line[:40]),
         "Give a file that History.save wrote.",
     )
-    return {name: math.nan if value is None else value for name, value in row.items()}
+    return _with_nan(row)
+
+
+def _with_nan(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _with_nan(cast(dict[str, Any], value))
+        if isinstance(value, dict)
+        else math.nan
+        if value is None
+        else value
+        for name, value in row.items()
+    }
 
 
 def _curves(rows: Sequence[dict[str, float]]) -> list[str]:

@@ -21,6 +21,9 @@ from ..types import Array, Key, Params, State, require
 from .measure import Figures, check_functions, measured, values_of
 from .optimizers import extended
 
+SEEN = "health "
+"""The value of a step under which what it saw of itself goes; no figure can have this name."""
+
 
 class TrainState(NamedTuple):
     """All that training carries from one step to the next.
@@ -104,11 +107,12 @@ def step_of(
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None,
     read: Callable[[Figures], dict[str, Any]],
     more: Callable[[dict[str, Any], Any, Params], dict[str, Any]] | None = None,
+    look: Any = None,
 ) -> Step:
     """The step whose values are what `read` makes of the figures of a batch.
 
     With `more`, what that makes of the values, the gradients and the new parameters joins the
-    values of `update`.
+    values of `update`. If there is a `look`, it differentiates, and what it says joins them too.
     """
     chosen = check_functions(criterion, metrics)
     _check_net(net)
@@ -130,7 +134,12 @@ def step_of(
             key = jax.random.fold_in(_typed(carry.key), carry.step)
             return run(params, carry.state, batch, train=True, key=key)
 
-        (value, (values, state)), grads = jax.value_and_grad(loss, has_aux=True)(carry.params)
+        seen = None
+        if look is None:
+            output, grads = jax.value_and_grad(loss, has_aux=True)(carry.params)
+        else:
+            output, grads, seen = look.gradient(loss, carry.params)
+        value, (values, state) = output
         steps, opt_state = transform.update(
             grads,
             carry.opt_state,
@@ -142,7 +151,9 @@ def step_of(
         params: Any = optax.apply_updates(carry.params, steps)
         new = TrainState(carry.step + 1, params, state, opt_state, carry.key)
         new = jax.tree.map(_like, new, carry)
-        return new, values | ({} if more is None else more(values, grads, new.params))
+        values |= {} if more is None else more(values, grads, new.params)
+        values |= look.figures(seen, carry.params, grads, steps) if look else {}
+        return new, values
 
     evaluate = evaluation_of(net, criterion, metrics, read)
     return Step(init, jax.jit(update, donate_argnums=0), evaluate)

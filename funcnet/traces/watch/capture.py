@@ -62,7 +62,8 @@ def capture(
     >>> round(float(found.value), 4), round(float(found.adjoint), 4)
     (0.9093, 1.8186)
     """
-    see = watcher("capture", f, wrt, seed, has_aux, path, {}, keeps_values=True)
+    choose = functools.partial(chosen_sites, "capture", select=path)
+    see = watcher("capture", f, wrt, seed, has_aux, choose, {}, keeps_values=True)
 
     def run(*args: Any, **kwargs: Any) -> Captured:
         watched = see(*args, **kwargs)

@@ -117,7 +117,8 @@ def watch(
     >>> round(float(seen.value["mean"]), 4), round(float(seen.adjoint["norm"]), 4)
     (0.4621, 1.8485)
     """
-    return watcher("watch", f, wrt, seed, has_aux, select, _statistics(stats), keep == "values")
+    choose = functools.partial(chosen_sites, "watch", select=select)
+    return watcher("watch", f, wrt, seed, has_aux, choose, _statistics(stats), keep == "values")
 
 
 def watcher(
@@ -126,11 +127,11 @@ def watcher(
     wrt: int | Sequence[int] | None,
     seed: Any,
     has_aux: bool,
-    select: Select,
-    chosen: dict[str, Statistic],
+    choose: Callable[[Sequence[Site]], dict[str, list[Site]]],
+    chosen: Mapping[str, Statistic],
     keeps_values: bool,
 ) -> Callable[..., Watched]:
-    """What `watch` returns; its messages begin with `where`."""
+    """What `watch` returns; its messages begin with `where`, and `choose` names the places."""
 
     def run(*args: Any, **kwargs: Any) -> Watched:
         program = Program(where, f, args, kwargs)
@@ -138,7 +139,7 @@ def watcher(
         closed, tree = program.opened()
         seeds = seeds_of(where, tree, jaxprs.output_shapes(closed), seed, has_aux)
         sites = sites_of(closed, active, [ct is not None for ct in seeds])
-        places = chosen_sites(where, sites, select)
+        places = choose(sites)
         used = list({site: None for some in places.values() for site in some})
         tap = _values_tap if keeps_values else _stats_tap(chosen)
         blank = _blank_value if keeps_values else functools.partial(_blank_figures, len(chosen))
@@ -218,11 +219,11 @@ def _blank_value(site: Site, loops: tuple[int, ...]) -> Array:
     return jnp.zeros((*loops, *site.shape), site.dtype)
 
 
-def _named(chosen: dict[str, Statistic], seen: Any, whole: bool) -> Any:
+def _named(chosen: Mapping[str, Statistic], seen: Any, whole: bool) -> Any:
     return seen if whole else dict(zip(chosen, seen, strict=True))
 
 
-def _stats_tap(chosen: dict[str, Statistic]) -> Tap:
+def _stats_tap(chosen: Mapping[str, Statistic]) -> Tap:
     @jax.custom_vjp
     def passed(value: Array, probe: tuple[Array, ...]) -> Array:
         return value
