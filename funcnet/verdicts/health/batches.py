@@ -1,7 +1,7 @@
 """A function looked at over batches: figures that hold for all of them together."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ...render.forms import Column, Table
 from ..report import Report
@@ -34,9 +35,11 @@ class Course(Report):
 
     @property
     def heading(self) -> str:
+        """What stands above its page."""
         return "course of training"
 
     def parts(self) -> Sequence[Table | str]:
+        """The figures, and what is wrong."""
         shown = [table(self.figures, self.verdicts), NOTE] if self.figures else []
         said = [f"{i}. {verdict}" for i, verdict in enumerate(self.verdicts, 1)]
         return [*_losses(self.rows), *shown, "\n".join(said) or "Nothing is wrong with it."]
@@ -116,7 +119,7 @@ def _loss_rises(rows: Rows) -> Iterator[Verdict]:
         return
     if len(losses) < 2 or not math.isfinite(losses[0]):
         return
-    first, pairs = abs(losses[0]), list(zip(losses, losses[1:], strict=False))
+    first, pairs = abs(losses[0]), list(pairwise(losses))
     if last > losses[0] + JUMP.value * first:
         yield Verdict(
             "loss rises",
@@ -148,7 +151,7 @@ def _stuck(rows: Rows) -> Iterator[Verdict]:
         yield Verdict(
             "loss hardly moves",
             "",
-            f"it fell by {100 * max(fall, 0):.2g}% in {len(losses)} epochs: the steps are too small, "
-            "no gradient arrives (fit with health says so), or nothing is left to be learned.",
+            f"it fell by {100 * max(fall, 0):.2g}% in {len(losses)} epochs: the steps are too "
+            "small, no gradient arrives (fit with health says so), or nothing is left to learn.",
             fall,
         )

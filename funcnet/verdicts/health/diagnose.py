@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .chains import Chain, Drift, base, chains, drift
-from .limits import DRIFT, LARGE, LOOKS, LOST, SILENT, SMALL, STEPS, TINY
+from .limits import DRIFT, LARGE, LOOKS, LOST, SILENT, SMALL, STEPS
 from .probe import Figures
 
 
@@ -70,7 +70,7 @@ def _not_finite(figures: Figures) -> Iterator[Verdict]:
         yield Verdict(
             "not finite",
             layer,
-            f"{_percent(bad[layer])} of its numbers or of their adjoints are NaN or infinite"
+            "some of its numbers or of their adjoints are NaN or infinite"
             f"{_likewise(bad, layer)}: lower the learning rate if training had begun; fn.trace "
             "shows where they arise.",
             bad[layer],
@@ -83,9 +83,9 @@ def _drifts(figures: Figures) -> Iterator[Verdict]:
     for chain in chains(adjoints, figures.get("gradient", {})):
         limit = (STEPS if chain.unit == "step" else DRIFT).value
         group = base(chain.layers[0])
-        if chain.unit == "step" or chain.layers[0] != group:
-            if group.partition("/")[0] in seen:
-                continue  # what lies in the same loop says the same
+        loop = chain.unit == "step" or chain.layers[0] != group
+        if loop and group.partition("/")[0] in seen:
+            continue  # what lies in the same loop says the same
         for verdict in _of_chain(chain, values, adjoints, figures.get("element", {}), limit):
             seen.add(group.partition("/")[0])
             yield verdict
@@ -158,12 +158,16 @@ def _safe(x: float) -> float:
 
 def _silent(figures: Figures) -> Iterator[Verdict]:
     silent, looks = figures.get("silent", {}), figures.get("looks", {})
-    before, dead = 0.0, {}
+    before, last, dead = 0.0, "", {}
     for layer, part in silent.items():
-        # What follows a dead unit, a pool or a container, shows it again.
-        if part > SILENT.value and looks.get(layer, 0) >= LOOKS.value and part > before + 0.01:
+        inside = layer.startswith(f"{last}/") and part == before
+        if inside:
+            dead.pop(last, None)
+        # What follows a dead unit, such as a pool, shows it again.
+        fresh = inside or part > before + 0.01
+        if fresh and part > SILENT.value and looks.get(layer, 0) >= LOOKS.value:
             dead[layer] = part
-        before = part
+        before, last = part, layer
     if dead:
         worst = max(dead, key=lambda layer: dead[layer])
         yield Verdict(
@@ -184,23 +188,20 @@ def _likewise(layers: Iterable[str], named: str) -> str:
 
 
 def _underflow(figures: Figures) -> Iterator[Verdict]:
-    tiny = figures.get("tiny", {})
-    adjoints = figures.get("adjoint", {})
-    names = list(tiny)
-    for i in range(len(names) - 1, -1, -1):
-        later = names[i + 1 :]
-        gone = adjoints[names[i]] == 0 and any(tiny[layer] > 0 for layer in later)
-        if tiny[names[i]] > TINY.value or gone:
-            end = next((n for n in reversed(names[: i + 1]) if adjoints[n] == 0), None)
-            lost = f", and all are 0 from {end} back" if end else ""
-            part = 1.0 if gone else tiny[names[i]]
+    tiny, elements = figures.get("tiny", {}), figures.get("element", {})
+    back = [layer for layer in tiny][::-1]
+    for i, layer in enumerate(back):
+        size = elements[layer]
+        if size < tiny[layer] and (size > 0 or (i and elements[back[i - 1]] > 0)):
+            gone = next((other for other in back[i:] if elements[other] == 0), None)
+            lost = f", and all are 0 from {gone} back" if gone else ""
             yield Verdict(
                 "underflow",
-                names[i],
-                f"{_percent(part)} of the adjoints there are below the normal numbers of "
-                f"float16{lost}: multiply the loss, 1024-fold say, and divide the gradients by as "
-                "much, or compute in bfloat16.",
-                part,
+                layer,
+                f"the adjoints there are of size {size:.1e} and its dtype has normal numbers from "
+                f"{tiny[layer]:.1e} on{lost}: multiply the loss, 1024-fold say, and divide the "
+                "gradients by as much, or compute in bfloat16.",
+                size,
             )
             return
 

@@ -38,9 +38,11 @@ class Health(Report):
 
     @property
     def heading(self) -> str:
+        """What stands above its page."""
         return f"health of {self.name}"
 
     def parts(self) -> Sequence[Table | str]:
+        """The figures, and what is wrong."""
         said = [f"{i}. {verdict}" for i, verdict in enumerate(self.verdicts, 1)]
         noise = []
         if self.noise is not None:

@@ -33,7 +33,7 @@ DRIFT = Limit(
 STEPS = Limit(
     "scale along the steps of a loop",
     1 / float(np.finfo(np.float32).eps),
-    "the gradient of shared weights is a sum over the steps: a term that much smaller is rounded away",
+    "the gradient of shared weights is a sum over the steps: so much smaller a term is lost",
     "Bengio et al. 1994, section IV; float32's spacing, 2^-23",
 )
 LAYERS = Limit("layers in such a row", 5, "a drift is one that several layers share", "convention")
@@ -45,26 +45,26 @@ SHARE = Limit(
 )
 SILENT = Limit(
     "units that never fire",
-    0.3,
+    1 / 3,
     "a tenth is usual with rectifiers; 40% was seen with a learning rate that is too high",
     "Karpathy, CS231n, notes on ReLU; Lu et al. 2019",
 )
 LOOKS = Limit(
     "examples a unit is looked at",
-    64,
-    "a unit that fires for one example in 20 is then missed with a chance of 4%",
-    "0.95^64",
+    128,
+    "a unit that fires for one example in 40 is then missed with a chance of 4%",
+    "0.975^128",
 )
 TINY = Limit(
-    "adjoints below float16's normal numbers",
-    0.5,
-    "below 6.1e-5 digits are lost one by one, below 3e-8 all",
+    "size of an adjoint in float16",
+    float(np.finfo(np.float16).tiny),
+    "below the least normal number digits are lost one by one, below 3e-8 all",
     "Micikevicius et al. 2018, section 3.2",
 )
 LARGE = Limit(
     "update over weights, too large",
     0.2,
-    "1e-3 is usual, and the first step of Adam may come to 1e-1; with 1 a step replaces the weights",
+    "1e-3 is usual, the first step of Adam may come to 1e-1; with 1 a step replaces them",
     "Karpathy, CS231n, ratio of updates to weights; You et al. 2020, section 3",
 )
 SMALL = Limit(

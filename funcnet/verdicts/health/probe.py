@@ -20,18 +20,17 @@ Figures = dict[str, dict[str, float]]
 """Figures by what they are of, then by layer, in the order of the program.
 
 Of a layer's output: "value" (root of the mean square), "silent" (fraction of units, along the last
-axis, that are 0 for all examples), "looks" (how many numbers a unit has); of the adjoint there:
-"adjoint" (norm), "element" (root of the mean square), and in float16 "tiny" (fraction of what is
-not 0 that is below its normal numbers); of both, "nonfinite" (fraction). Of the parameters under a
-path: "weights", "gradient" (root of the mean square), "update" (norm over that of the weights) and in
-16 bits "lost" (fraction of updates that change no weight); "step" is the update of all of them together.
+axis, that are 0 for all examples), "looks" (how many numbers a unit has). Of the adjoint there:
+"adjoint" (norm), "element" (root of the mean square), in 16 bits "tiny" (the least normal number of
+the dtype). Of both: "nonfinite" (1 where something is NaN or infinite, else 0).
+
+Of the parameters under a path: "weights", "gradient" (roots of the mean square), "update" (norm
+over that of the weights), in 16 bits "lost" (fraction of updates that change no weight). "step" has
+one figure, "all": the update of all parameters together.
 """
 
 SHOWN = 12
 """Iterations of a loop that are looked at."""
-
-HALF = float(np.finfo(np.float16).tiny)
-"""The smallest normal number of float16."""
 
 
 def _silent(x: Array) -> Array:
@@ -39,18 +38,10 @@ def _silent(x: Array) -> Array:
     return jnp.mean(jnp.all(x.reshape(-1, x.shape[-1]) == 0, axis=0).astype(x.dtype))
 
 
-def _tiny(x: Array) -> Array:
-    """The fraction of what is not 0 that is below float16's normal numbers."""
-    there = jnp.sum((x != 0).astype(x.dtype))
-    return jnp.sum(((x != 0) & (jnp.abs(x) < HALF)).astype(x.dtype)) / jnp.maximum(there, 1)
-
-
 SEEN = {
     "norm": STATISTICS["norm"],
     "max": STATISTICS["max"],
-    "nonfinite": STATISTICS["nonfinite"],
     "silent": lambda x: _silent(x) if jnp.ndim(x) else jnp.zeros((), x.dtype),
-    "tiny": _tiny,
 }
 
 
@@ -98,6 +89,7 @@ class Places:
     sites: dict[str, Site] = field(default_factory=dict)
 
     def __call__(self, sites: Sequence[Site]) -> dict[str, list[Site]]:
+        """The places among these sites, by what they are called."""
         found = layers_of(sites) if any(site.scope for site in sites) else _parts(sites)
         self.sites = {place: some[0] for place, some in found.items() if math.prod(some[0].shape)}
         return {place: [site] for place, site in self.sites.items()}
@@ -125,8 +117,10 @@ def _parts(sites: Sequence[Site]) -> dict[str, list[Site]]:
         numbered.append((number, site))
     found = {}
     for _, part in groupby(numbered, key=lambda pair: pair[0]):
-        *_, (_, last) = part
-        found[f"{last.variable or last.op} ({last.name})"] = [last]
+        arrays = [site for _, site in part if site.shape]
+        if arrays:
+            last = arrays[-1]
+            found[f"{last.variable or last.op} ({last.name})"] = [last]
     return found
 
 
@@ -177,11 +171,10 @@ def looking(
                 found["element"][name] = norm / math.sqrt(size)
                 found["silent"][name] = value["silent"][at]
                 found["looks"][name] = jnp.float32(looks)
-                found["nonfinite"][name] = jnp.maximum(
-                    value["nonfinite"][at], adjoint["nonfinite"][at]
-                )
-                if site.dtype == np.float16:
-                    found["tiny"][name] = adjoint["tiny"][at]
+                finite = jnp.isfinite(value["max"]) & jnp.isfinite(adjoint["max"])
+                found["nonfinite"][name] = 1.0 - finite[at]
+                if jnp.finfo(site.dtype).bits < 32:
+                    found["tiny"][name] = jnp.float32(jnp.finfo(site.dtype).tiny)
         return watched.output, watched.gradients, found
 
     return run
