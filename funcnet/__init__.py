@@ -187,17 +187,17 @@ from .train.optimizers import averaged as averaged
 from .train.step import Step as Step
 from .train.step import TrainState as TrainState
 from .train.step import make_step as make_step
-from .verdicts.cost import cost as cost
 from .verdicts.check.audit import audit as audit
 from .verdicts.check.rule import check_rule as check_rule
-from .verdicts.nonfinite.explain import explain_nonfinite as explain_nonfinite
-from .verdicts.lint.lint import lint as lint
-from .verdicts.residuals.residuals import residuals as residuals
-from .verdicts.lost.explain_zero import explain_zero as explain_zero
-from .verdicts.parting.diff import diff as diff
+from .verdicts.cost import cost as cost
 from .verdicts.health.course import Course as Course
 from .verdicts.health.health import Health as Health
 from .verdicts.health.health import health as health
+from .verdicts.lint.lint import lint as lint
+from .verdicts.lost.explain_zero import explain_zero as explain_zero
+from .verdicts.nonfinite.explain import explain_nonfinite as explain_nonfinite
+from .verdicts.parting.diff import diff as diff
+from .verdicts.residuals.residuals import residuals as residuals
 
 __version__ = "0.1.0"
 

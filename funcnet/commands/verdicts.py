@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from ..disk import write_whole
 from ..verdicts.cost import cost
-from ..verdicts.nonfinite.explain import explain_nonfinite
 from ..verdicts.lint.lint import lint
+from ..verdicts.nonfinite.explain import explain_nonfinite
 from ..verdicts.report import Report
 from ..verdicts.residuals.residuals import residuals
 from .target import add_target, target

@@ -6,7 +6,6 @@ Beside it stand `jax.test_util.check_grads` and `chex.assert_numerical_grads`, o
 import collections
 import functools
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import chex

@@ -2,7 +2,6 @@
 what `fit(..., health=50)` costs.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
