@@ -112,7 +112,8 @@ def cast(tree: Any, dtype: Any) -> Any:
     """A pytree with its floating arrays in another dtype; integers, booleans and keys stay."""
 
     def one(x: Any) -> Any:
-        kind = jnp.result_type(dtype, jnp.complex64) if _is_complex(x) else dtype
+        wide = jnp.dtype(dtype).itemsize == 8
+        kind = (np.complex128 if wide else np.complex64) if _is_complex(x) else dtype
         return x.astype(kind) if is_floating(x) else x
 
     return jax.tree.map(one, tree)

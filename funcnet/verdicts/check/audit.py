@@ -20,10 +20,10 @@ from ...traces.run.reverse import reverse
 from ...traces.run.tape import Cell, Tape
 from ...traces.source import names
 from ...types import require
-from .judge import line_of
 from .programs import pulled
 from .report import Audited, AuditReport
 from .rule import Checked
+from .sides import line_of
 from .subject import Subject, in_float64, rules_in, rules_of, stripped
 
 PLACES = 16
@@ -63,7 +63,7 @@ class Met:
         """The adjoint of each floating output, zeros where none came; None if none came at all."""
         if self.adjoints is None:
             return None
-        types = [v.aval for v in self.e.results]
+        types: list[Any] = [v.aval for v in self.e.results]
         pairs = [(a, t) for a, t in zip(self.adjoints, types, strict=True) if jaxprs.is_inexact(t)]
         return tuple(np.zeros(t.shape, t.dtype) if a is None else np.asarray(a) for a, t in pairs)
 
@@ -118,7 +118,7 @@ class Auditor(Primal):
 def _of_primal(met: Met, operands: list[Cell]) -> list[tuple[Cell, Any, str]]:
     """The contributions of the primal."""
     f = stripped(met.run)
-    found = pulled(f, met.active, met.operands, met.adjoints_of_floats())
+    found = pulled(f, met.active, met.operands, met.adjoints_of_floats() or ())
     return [(operands[i], g, "") for i, g in zip(met.active, found.gradients, strict=True)]
 
 

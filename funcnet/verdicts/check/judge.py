@@ -8,11 +8,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...rules.compare import LIMITS, cast, cotangents, gap, is_floating, wide
-from ...traces.verdict import first_line
+from ...rules.compare import LIMITS, cast, cotangents, is_floating, wide
 from .kinks import Kink
-from .programs import Programs, Pulled, second, ways_of
+from .programs import Programs, Pulled, of_active, pulled, second, ways_of
 from .report import Comparison
+from .sides import (
+    compared,
+    elsewhere,
+    flat,
+    lenient,
+    line_of,
+    misfit,
+    nudged,
+    off,
+    rounding,
+    signed,
+)
 from .subject import Subject
 
 POINTS = ("as given", "zero", "ties", "large", "tiny", "no cotangent")
@@ -120,7 +131,7 @@ class Judge:
             measure = functools.partial(self._noise, self.dtype, arrays, adjoints, truth, random)
             coarse = self.own.pull(arrays, adjoints)
             rows = self._pair(point, self.dtype, coarse, truth, arrays, measure, kink)
-            found += rows if point == "as given" or fine is None else map(_lenient, rows)
+            found += rows if point == "as given" or fine is None else map(lenient, rows)
         return found
 
     def _pair(
@@ -136,7 +147,7 @@ class Judge:
             rows.append(compared(own, a, b, lambda n=n: noise().outputs[n]))
         for n, (a, b) in enumerate(zip(got.gradients, truth.gradients, strict=True)):
             own, like = start._replace(quantity=self.names[n]), np.asarray(arrays[self.active[n]])
-            said = _misfit(a, like)
+            said = misfit(a, like)
             row = own._replace(verdict="wrong", error=float("inf"), note=said)
             if not said:
                 row = compared(own, a, b, lambda n=n: noise().gradients[n])
@@ -144,6 +155,27 @@ class Judge:
                     row = kink.judged(row, n, a, b)
             rows.append(row)
         return rows
+
+    def values(self, subject: Subject) -> list[Comparison]:
+        """The outputs alone, of a rule whose backward pass raises; none if its forward does."""
+
+        def ahead(arrays: list) -> list:
+            run = of_active(self.rule.f, arrays, self.active)
+            return jax.vjp(run, *(arrays[i] for i in self.active))[0]
+
+        arrays = list(self.wide(subject.arrays))
+        plain = of_active(self.truth.f, arrays, self.active)
+        start = Comparison("jit", "as given", self.finest, "value", limit=LIMITS[self.finest])
+        with self.in_float64():
+            try:
+                found = self.rule.compiled("ahead", ahead)(arrays)
+            except Exception:  # it raises forward as well
+                return []
+            truth = jax.device_get(plain(*(arrays[i] for i in self.active)))
+        return [
+            compared(start, a, b, lambda: 0.0, "the primal")
+            for a, b in zip(found, truth, strict=True)
+        ]
 
     def _noise(
         self, dtype: str, arrays: tuple, adjoints: tuple, truth: Pulled, random: int
@@ -158,13 +190,13 @@ class Judge:
         shapes: list[list[float]] = []
         draw = np.random.default_rng((random, 2))
         for k in range(4):
-            near = [_nudged(cast(np.asarray(x), coarse), units[0], draw if k else None)
+            near = [nudged(cast(np.asarray(x), coarse), units[0], draw if k else None)
                     if is_floating(x) else x for x in arrays]  # fmt: skip
-            cts = [_signed(np.asarray(a), draw if k else None) for a in cast(adjoints, coarse)]
+            cts = [signed(np.asarray(a), draw if k else None) for a in cast(adjoints, coarse)]
             found = self.plain.pull(near, cts)
             with self.in_float64():
                 right = self.truth.pull(self.wide(near), self.wide(cts))
-            shapes.append([_off(a, b) for a, b in zip(_flat(found), _flat(right), strict=True)])
+            shapes.append([off(a, b) for a, b in zip(flat(found), flat(right), strict=True)])
         largest = [max(column) * units[1] / units[0] for column in zip(*shapes, strict=True)]
         count = len(truth.outputs)
         return Pulled(largest[:count], largest[count:])
@@ -176,7 +208,7 @@ class Judge:
         tied = any(c.verdict == "tie" and c.point == "as given" for c in before)
         found = self._runs(wide, cts, ways)
         with self.in_float64():
-            if "grad of grad" in ways:
+            if "grad of grad" in ways and self.truth.gradient is pulled:
                 found += self._squares(wide, cts, tied, random)
             if "adjoint identity" in ways and not tied:
                 found += self._products(wide, cts, random)
@@ -194,8 +226,8 @@ class Judge:
                 run = functools.partial(chosen["eager"], self.rule.f, self.active, both, adjoints)
                 results |= _tried(lambda _: {"eager": jax.device_get(run())}, {"eager": None})
             alone = self.rule.pull(arrays, adjoints).gradients
-            run = lambda cts: self.rule.pull(arrays, cts).gradients  # noqa: E731
-            size = functools.cache(functools.partial(_rounding, run, adjoints))
+            again: Callable = lambda cts: self.rule.pull(arrays, cts).gradients  # noqa: E731
+            size = functools.cache(functools.partial(rounding, again, adjoints))
             rows = []
             for way in chosen:
                 gradients = results[way]
@@ -235,7 +267,7 @@ class Judge:
             return [start._replace(verdict="wrong", error=float("inf"), note=note)]
         names = [*self.names, *(f"cotangent {i}" for i in range(len(adjoints)))]
         run = functools.partial(self.truth.square, arrays)
-        size = functools.cache(functools.partial(_rounding, run, adjoints))
+        size = functools.cache(functools.partial(rounding, run, adjoints))
         rows = [
             compared(
                 start._replace(quantity=name), a, b, lambda n=n: size()[n], "that of the primal"
@@ -243,7 +275,7 @@ class Judge:
             for n, (name, a, b) in enumerate(zip(names, found, truth, strict=True))
         ]
         if any(row.verdict == "wrong" for row in rows):
-            away = _elsewhere(arrays, self.active, random)
+            away = elsewhere(arrays, self.active, random)
             pairs = zip(
                 self.rule.square(away, adjoints), self.truth.square(away, adjoints), strict=True
             )
@@ -270,105 +302,9 @@ class Judge:
             size = sum(np.abs(x).sum() for x in (*left, right))
             row = start._replace(quantity=name)
             sums = [np.asarray(x) for x in (right.sum(), sum(x.sum() for x in left))]
-            rows.append(compared(row, *sums, lambda: 0.0, "<J v, w> of the primal", float(size)))
+            said = "<J v, w> of the primal"
+            rows.append(compared(row, sums[0], sums[1], lambda: 0.0, said, float(size)))
         return rows
-
-
-def compared(
-    row: Comparison, found: Any, truth: Any, noise: Callable[[], float], beside: str = "",
-    scale: float = 0.0,
-) -> Comparison:  # fmt: skip
-    """A comparison, judged: what is not finite in the truth is left out.
-
-    `noise` is asked for only if the limit does not do.
-    """
-    a, b = wide(found), wide(truth)
-    lost = ~np.isfinite(b) | (np.abs(b) > _largest(row.dtype))
-    note = f"{beside or 'jax.vjp of the primal'} is not finite"
-    if lost.any():
-        at = tuple(map(int, np.argwhere(lost)[0]))
-        row = row._replace(element=at, found=_number(a[at]), truth=_number(b[at]))
-        if lost.all():
-            same = np.array_equal(a, b, equal_nan=True)
-            return row._replace(verdict="same" if same else "unjudged", note="" if same else note)
-        a, b = np.where(lost, 0, a), np.where(lost, 0, b)
-    worst = gap(a, b, row.dtype, scale=scale)
-    if worst.error > row.limit:
-        level = noise()
-        if np.isfinite(level):
-            worst = gap(a, b, row.dtype, noise=level, scale=scale)
-        elif not np.isfinite(worst.error):
-            return row._replace(verdict="unjudged", note="JAX's own is not finite there either")
-    if worst.error <= row.limit:
-        return row._replace(error=worst.error, element=worst.index)
-    at = worst.index or ()
-    sides = {"found": _number(a[at]), "truth": _number(b[at]), "note": beside}
-    return row._replace(verdict="wrong", error=worst.error, element=at, **sides)
-
-
-def _lenient(row: Comparison) -> Comparison:
-    """Right in float64, and off in a coarser dtype at arrays nobody gave: it loses digits there."""
-    loses = row.verdict == "wrong" and np.isfinite(row.error)
-    return row._replace(verdict="coarse") if loses else row
-
-
-def _misfit(found: Any, like: np.ndarray) -> str:
-    """How a gradient differs from its array in shape and dtype, if it does."""
-    got, want = (f"{x.dtype}[{','.join(map(str, x.shape))}]" for x in (np.asarray(found), like))
-    return "" if got == want else f"the rule gives {got} for an array of {want}"
-
-
-def _largest(dtype: str) -> float:
-    return float(jax.numpy.finfo(dtype).max) * 0.99
-
-
-def _number(x: Any) -> str:
-    return f"{complex(x):.6g}" if np.iscomplexobj(x) else f"{float(x):.6g}"
-
-
-def _off(found: Any, truth: Any) -> float:
-    a, b = wide(found), wide(truth)
-    with np.errstate(all="ignore"):
-        distance = np.abs(a - b)
-    kept = distance[np.isfinite(b)]
-    return float(np.where(np.isnan(kept), np.inf, kept).max(initial=0.0))
-
-
-def _flat(found: Pulled) -> list:
-    return [*found.outputs, *found.gradients]
-
-
-def _nudged(x: np.ndarray, unit: float, draw: np.random.Generator | None) -> np.ndarray:
-    if draw is None:
-        return x
-    with np.errstate(over="ignore"):
-        return (wide(x) * (1 + unit * draw.integers(-2, 3, x.shape))).astype(x.dtype)
-
-
-def _signed(x: np.ndarray, draw: np.random.Generator | None) -> np.ndarray:
-    """With other signs: where terms of a gradient cancel, they do not with these."""
-    return x if draw is None else x * draw.choice([-1, 1], x.shape).astype(x.dtype)
-
-
-def _rounding(run: Callable[[tuple], list], adjoints: tuple) -> list[float]:
-    """The rounding of each result, of the size it has with adjoints of other signs."""
-    draw = np.random.default_rng(8)
-    found = [run(tuple(_signed(np.asarray(a), draw) for a in adjoints)) for _ in range(3)]
-    eps = float(np.finfo(np.float64).eps)
-    return [
-        eps * max(float(np.abs(x).max(initial=0.0)) for x in each)
-        for each in zip(*found, strict=True)
-    ]
-
-
-def _elsewhere(arrays: Sequence, active: Sequence[int], random: int) -> tuple:
-    draw = np.random.default_rng((random, 4))
-
-    def near(x: Any) -> Any:
-        size = float(np.abs(x).max(initial=0.0)) or 1.0
-        return (x + 1e-3 * size * draw.standard_normal(x.shape)).astype(x.dtype)
-
-    return tuple(near(x) if i in active else x for i, x in enumerate(arrays))
 
 
 def _tried(run: Callable[[dict], dict], ways: dict[str, Any]) -> dict[str, Any]:
@@ -384,12 +320,3 @@ def _tried(run: Callable[[dict], dict], ways: dict[str, Any]) -> dict[str, Any]:
     for way, f in ways.items():
         found |= _tried(run, {way: f})
     return found
-
-
-def line_of(error: Exception) -> str:
-    """An exception in one line.
-
-    >>> line_of(ValueError("no"))
-    'ValueError: no'
-    """
-    return f"{type(error).__name__}: {first_line(error)}"

@@ -24,7 +24,9 @@ class Pulled(NamedTuple):
     gradients: list
 
 
-def _of_active(f: Flat, arrays: Sequence, active: Sequence[int]) -> Callable[..., list]:
+def of_active(f: Flat, arrays: Sequence, active: Sequence[int]) -> Callable[..., list]:
+    """A function of the active arrays alone that gives its floating outputs."""
+
     def run(*some: Any) -> list:
         return [y for y in f(*replaced(arrays, active, some)) if is_floating(y)]
 
@@ -33,14 +35,14 @@ def _of_active(f: Flat, arrays: Sequence, active: Sequence[int]) -> Callable[...
 
 def pulled(f: Flat, active: Sequence[int], arrays: Sequence, adjoints: Sequence) -> Pulled:
     """Value and gradients, as `jax.vjp` has them."""
-    run = _of_active(f, arrays, active)
+    run = of_active(f, arrays, active)
     outputs, pull = jax.vjp(run, *(arrays[i] for i in active))
     return Pulled(outputs, list(pull(list(adjoints))))
 
 
 def pushed(f: Flat, active: Sequence[int], arrays: Sequence, adjoints: Sequence) -> Pulled:
     """The same from forward derivatives, one for each element: for what has no reverse."""
-    run = _of_active(f, arrays, active)
+    run = of_active(f, arrays, active)
     some = [arrays[i] for i in active]
 
     def slope(way: list) -> Any:
@@ -62,7 +64,7 @@ def pushed(f: Flat, active: Sequence[int], arrays: Sequence, adjoints: Sequence)
 def tangents(f: Flat, active: Sequence[int], arrays: Sequence, ways: Sequence) -> list:
     """How the floating outputs move along these ways of the active arrays."""
     some = tuple(arrays[i] for i in active)
-    return jax.jvp(_of_active(f, arrays, active), some, tuple(ways))[1]
+    return jax.jvp(of_active(f, arrays, active), some, tuple(ways))[1]
 
 
 def squared(f: Flat, active: Sequence[int], arrays: Sequence, adjoints: Sequence) -> list:

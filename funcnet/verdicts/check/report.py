@@ -1,5 +1,6 @@
 """What was found of a rule: every comparison, and the report of them."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,15 +28,16 @@ class Comparison(NamedTuple):
         point: At which arrays: "as given", "zero", "ties".
         dtype: What it was computed in.
         quantity: "value", or the array whose gradient it is.
-        verdict: "same", "wrong", "tie" (another slope of those there are at a kink), "coarse" (right
-            in float64, but less exact than JAX's own in a coarser dtype, at arrays not given), or
-            "unjudged".
+        verdict: "same", "wrong", "tie" (another slope of those there are at a kink), "coarse"
+            (right in float64, but less exact than JAX's own in a coarser dtype, at arrays that
+            were not given), or "unjudged".
         error: The worst error, in the unit of `LIMITS`.
         limit: What it may be.
         element: Where the worst error is.
         found: What the rule has there.
         truth: What `jax.vjp` of the primal has there.
         note: What else there is to say.
+        hint: What the one gradient is of the other, if that is simple.
     """
 
     way: str
@@ -49,15 +51,18 @@ class Comparison(NamedTuple):
     found: str = ""
     truth: str = ""
     note: str = ""
+    hint: str = ""
 
     def __str__(self) -> str:
         where = ", ".join(map(str, self.element)) if self.element else ""
         place = f"{self.quantity}[{where}]" if where else self.quantity
-        what = place if self.quantity.startswith("value") else f"gradient of {place}"
+        plain = self.quantity.startswith(("value", "all"))
+        what = place if plain else f"gradient of {place}"
         beside = f": rule {self.found}, {self.note or 'jax.vjp of the primal'} {self.truth}"
         said = beside if self.found else f": {self.note}" if self.note else ""
         off = f"error {self.error:.2g}, limit {self.limit:g}; " if 0 < self.error < 1e300 else ""
-        return f"{what}{said}\n  ({off}{self.way}, {self.point}, {self.dtype})"
+        hint = f"\n  {self.hint}" if self.hint else ""
+        return f"{what}{said}{hint}\n  ({off}{self.way}, {self.point}, {self.dtype})"
 
 
 @dataclass(frozen=True)
@@ -133,9 +138,9 @@ class RuleReport(Report):
     def parts(self) -> Sequence[forms.Table | str]:
         """The verdict, what is wrong, the table of ways, and what else there is to say."""
         found = [self.verdict]
-        for title, verdict in _TITLES.items():
+        for verdict, title in _TITLES.items():
             own = _each_once(self.of(verdict))
-            lines = [f"{title}: {c}" for c in own[:SHOWN]]
+            lines = [_folded(f"{title}: {c}") for c in own[:SHOWN]]
             more = [f"and {len(own) - SHOWN} more."] if len(own) > SHOWN else []
             found += ["\n".join(lines + more)] if own else []
         table = [self._table()] if self.comparisons else []
@@ -143,7 +148,7 @@ class RuleReport(Report):
             f"Taylor rate along {name}: {rate:.2f} (2 is that of a right gradient)."
             for name, rate in self.rates.items()
         ]
-        said = "\n".join([*self._kept(), *rates, *self.notes])
+        said = "\n".join([*self._kept(), *rates, *map(_folded, self.notes)])
         return [*found, *table, *([said] if said else [])]
 
     def _kept(self) -> list[str]:
@@ -166,6 +171,12 @@ class RuleReport(Report):
         limits = ", ".join(f"{LIMITS[d]:g}{_unit(d)} in {d}" for d in dtypes)
         note = f"Errors are relative to the largest element; allowed are {limits}."
         return forms.Table(tuple(columns), tuple(rows), notes=(note,))
+
+
+def _folded(said: str) -> str:
+    """Lines short enough for a terminal."""
+    lines = (textwrap.wrap(line, 98, subsequent_indent="  ") for line in said.splitlines())
+    return "\n".join("\n".join(part) for part in lines)
 
 
 def _each_once(own: Sequence[Comparison]) -> list[Comparison]:

@@ -12,9 +12,10 @@ from ...jaxpr.passes import passes_of
 from ...rules.compare import is_floating
 from ...traces.program import NO_FLOAT, seeds_of
 from ...types import require, shown
-from .judge import POINTS, WAYS, Judge, line_of
+from .judge import POINTS, WAYS, Judge
 from .programs import LARGEST, pulled, pushed
 from .report import Comparison, RuleReport
+from .sides import line_of
 from .subject import Subject, rules_in, subject_of
 from .taylor import expansions
 
@@ -31,10 +32,10 @@ def check_rule(
     """Hold a rule against its primal: a `jax.custom_vjp`, a `jax.custom_jvp`, an op of ours.
 
     The truth is `jax.vjp` of the primal in float64, at exactly the numbers the rule was given:
-    there is no step size. Where JAX cannot differentiate the primal in reverse it is `jax.jvp`, and where
-    it cannot at all, finite differences along a direction, whose Taylor rate is said. The rule
-    is run in float64 and in the arguments' dtype. In the latter it may err as `LIMITS` say, or 8
-    times as much as JAX's own gradient does in that dtype.
+    there is no step size. Where JAX cannot differentiate the primal in reverse it is `jax.jvp`,
+    and where it cannot at all, finite differences along a direction, whose Taylor rate is said.
+    The rule is run in float64 and in the arguments' dtype. In the latter it may err as `LIMITS`
+    say, or 8 times as much as JAX's own gradient does in that dtype.
 
     Args:
         f: A function that runs a rule. All that it does beside that is differentiated by JAX on
@@ -214,6 +215,7 @@ class Checked:
         if self.raised is not None:
             start = Comparison("jit", "as given", self.judge.dtype, "all", "wrong", float("inf"))
             rows = [start._replace(note=f"raises {line_of(self.raised)}")]
+            rows += self.judge.values(subject)
         elif self.by_values:
             rows, rates = self._by_values(subject, random)
         else:
