@@ -328,9 +328,9 @@ OTHERS = rows(
     lambda: fn.r_squared(ROWS[:, :1], ROWS[:, 0]),
     "r_squared: expected a target of shape (2, 1), as the predictions have, got shape (2,). Take "
     "the column of a one-column output: output[:, 0].",
-    lambda: fn.prove(fn.dense, "float16"),
-    "prove: expected a dtype among float64, float32, bfloat16, got 'float16'. Choose one of the "
-    "three.",
+    lambda: fn.prove(fn.dense, "float8"),
+    "prove: expected a dtype among float64, float32, bfloat16, float16, got 'float8'. Choose one of "
+    "the four.",
 )
 
 OTHERS += rows(

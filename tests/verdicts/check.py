@@ -26,11 +26,13 @@ from funcnet.verdicts.check.subject import subject_of as subject_of_call
 
 from .mutants import Mutant, mutants_of
 
-PER_RULE = 12
-"""How many mutants of a rule are tried, of those there are: spread evenly over all."""
+PER_RULE = 2
+"""How many mutants of a rule the checks by differences try: spread evenly over all."""
 
-SAME = 1e-13
-"""How near the gradients of a mutant may be to the rule's, on fresh draws, to count as the same."""
+DRAWS = 1000
+"""How many draws of right rules there are in each dtype, spread evenly over them."""
+
+DTYPES = (np.float32, jnp.bfloat16, np.float16)
 
 
 class Subject(NamedTuple):
@@ -192,10 +194,11 @@ def peer_scores(rules: list[Rule], each: int) -> dict[str, collections.Counter]:
             for name, check in PEERS.items():
                 passes = by_differences(subject.mutated(mutant), subject.args(), check)
                 found[name]["lives" if passes else "killed"] += 1
-        for dtype in (np.float32, jnp.bfloat16, np.float16):
+        for dtype in DTYPES:
             for name, check in PEERS.items():
                 passes = by_differences(subject.op, subject.args(dtype=dtype), check)
                 found[name][f"alarm {np.dtype(dtype).name}"] += not passes
+                found[name][f"runs {np.dtype(dtype).name}"] += 1
         jax.clear_caches()
     return found
 
@@ -206,3 +209,43 @@ def alarms(rule: Rule, dtype: Any, seeds: range) -> list:
     checker = fn.check_rule(subject.op, points=("as given",), ways=())
     reports = ((seed, checker.drawn(seed, *subject.args(seed, dtype))) for seed in seeds)
     return [(seed, report) for seed, report in reports if not report.ok]
+
+
+def table() -> str:
+    """The scores as Markdown."""
+    rules = list(fn.RULES.values())
+    ours = mutation_scores(rules)
+    peers = peer_scores(rules, PER_RULE)
+    each = range(-(-DRAWS // len(rules)))
+    said = {d: sum(len(alarms(rule, d, each)) for rule in rules) for d in DTYPES}
+    return shown(ours, peers, said, len(rules), len(rules) * len(each))
+
+
+def shown(
+    ours: dict[str, collections.Counter], peers: dict[str, collections.Counter],
+    said: dict[Any, int], rules: int, draws: int,
+) -> str:  # fmt: skip
+    """Two tables: mutants of each kind; and the three checks beside each other."""
+    lines = ["| mutant | made | equivalent | killed |", "|---|---|---|---|"]
+    total: collections.Counter = collections.Counter()
+    for kind, counts in sorted(ours.items()):
+        total += counts
+        lines.append(_row(kind, counts))
+    lines += [_row("all", total), "", f"Right rules and wrong ones of {rules} ops, by check:", ""]
+    names = [np.dtype(d).name for d in DTYPES]
+    lines.append(f"| check | mutants killed | {' | '.join(f'alarms in {n}' for n in names)} |")
+    lines.append("|---|---|---|---|---|")
+    real = total["killed"] + total["lives"]
+    cells = " | ".join(f"{said[d]} of {draws}" for d in DTYPES)
+    lines.append(f"| `fn.check_rule` | {total['killed']} of {real} | {cells} |")
+    for name, counts in peers.items():
+        tried = counts["killed"] + counts["lives"]
+        cells = " | ".join(f"{counts[f'alarm {n}']} of {counts[f'runs {n}']}" for n in names)
+        lines.append(f"| {name} | {counts['killed']} of {tried} | {cells} |")
+    return "\n".join(lines)
+
+
+def _row(kind: str, counts: collections.Counter) -> str:
+    real = counts["killed"] + counts["lives"]
+    made = real + counts["same"]
+    return f"| {kind} | {made} | {counts['same']} | {counts['killed']} of {real} |"
