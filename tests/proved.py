@@ -46,8 +46,7 @@ def proofs(item) -> Iterator[tuple[str, str, str, str]]:
     name = item.originalname.removeprefix("test_")
     dtypes = ["float64" if "x64" in item.fixturenames else "float32"]
     if "is_proved" in name:
-        limits = item.module.LIMITS
-        dtypes = [dtype for dtype in limits if (dtype == "float64") != ("coarser" in name)]
+        dtypes = item.module.COARSER if "coarser" in name else ["float64"]
     for dtype in dtypes:
         if "row" in given:
             yield given["row"].rule.name, given["row"].name, dtype, name

@@ -329,8 +329,8 @@ OTHERS = rows(
     "r_squared: expected a target of shape (2, 1), as the predictions have, got shape (2,). Take "
     "the column of a one-column output: output[:, 0].",
     lambda: fn.prove(fn.dense, "float8"),
-    "prove: expected a dtype among float64, float32, bfloat16, float16, got 'float8'. Choose one of "
-    "the four.",
+    "prove: expected a dtype among float64, float32, bfloat16, float16, got 'float8'. Choose one "
+    "of the four.",
 )
 
 OTHERS += rows(

@@ -64,6 +64,8 @@ def gap(
         size = np.where(finite, np.abs(rounded if sixteen else right), 0.0)
         largest = max(float(size.max(initial=0.0)), scale)
         unit = ulp(size if each else np.asarray(largest), dtype) if sixteen else largest
+        if each and dtype == "float16":  # its units are finer than what float32 may err on the way
+            unit = np.maximum(unit, LIMITS["float32"] / LIMITS[dtype] * largest)
         unit = unit + SPARE * noise / LIMITS[dtype]
         error = np.where(distance > 0, distance / unit, 0.0)
     if not error.any():
