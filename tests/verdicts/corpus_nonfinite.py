@@ -140,12 +140,13 @@ def product_in_half(x):
 def product_in_bfloat(x):
     y = x.astype(jnp.bfloat16)
     z = y * jnp.bfloat16(1e38)  # born
-    return z.astype(jnp.float32)
+    return z.astype(jnp.float32) * 1e-30
 
 
 def sum_in_half(x):
     y = x.astype(jnp.float16)
-    return jax.lax.reduce(y, jnp.float16(0), jax.lax.add, (0,)).astype(jnp.float32)  # born
+    total = jnp.sum(y)  # born
+    return total.astype(jnp.float32)
 
 
 def index_that_overflows(x):
@@ -215,6 +216,7 @@ class Bug(NamedTuple):
         iteration: The iteration of each loop around it.
         element: Where, in what the line computes.
         differentiable: Whether `jax.grad` takes it.
+        form: How the cause is called: a key of `FORMS`.
     """
 
     f: Callable
@@ -222,9 +224,7 @@ class Bug(NamedTuple):
     iteration: tuple[int, ...]
     element: tuple[int, ...]
     differentiable: bool = True
-
-
-Form = Callable[[Cause], Bug]
+    form: str = ""
 
 
 def unrolled(cause: Cause) -> Bug:
@@ -277,10 +277,9 @@ def looped(cause: Cause) -> Bug:
 
         if cause.backward:
             return jax.lax.fori_loop(0, ROWS, body, 0.0)
-        state = 0, 0.0
         return jax.lax.while_loop(
-            lambda s: s[0] < ROWS, lambda s: (s[0] + 1, body(*s)), state
-        )[1]  # fmt: skip
+            lambda state: state[0] < ROWS, lambda state: (state[0] + 1, body(*state)), (0, 0.0)
+        )[1]
 
     return Bug(f, cause, (BAD,), cause.element, cause.backward)
 
@@ -323,7 +322,7 @@ def ruled_and_scanned(cause: Cause) -> Bug:
     return Bug(f, cause, (BAD,), cause.element)
 
 
-FORMS: dict[str, Form] = {
+FORMS: dict[str, Callable[[Cause], Bug]] = {
     "unrolled": unrolled,
     "jit": jitted,
     "scan": scanned,
@@ -335,6 +334,21 @@ FORMS: dict[str, Form] = {
     "custom rule": ruled,
     "custom rule in scan": ruled_and_scanned,
 }
+
+
+EVERYWHERE = ("root_masked", "exp_masked", "norm", "log_of_zero", "naive_softmax")
+"""The causes that stand in every form; each other stands in two."""
+
+
+def bugs() -> dict[str, Bug]:
+    """The corpus: "root_masked in scan" and the like."""
+    found = {}
+    for n, (name, cause) in enumerate(CAUSES.items()):
+        every = list(FORMS)
+        two = [every[2 * n % len(every)], every[(2 * n + 3) % len(every)]]
+        for form in every if name in EVERYWHERE else two:
+            found[f"{name} in {form}"] = FORMS[form](cause)._replace(form=form)
+    return found
 
 
 class Harmless(NamedTuple):

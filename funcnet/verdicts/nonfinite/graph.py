@@ -213,9 +213,10 @@ class _Reader(Handler):
 
     def plain(self, e: Equation, operands: list[Made], at: At) -> list[Made]:
         backward = _is_backward(at)
-        written, derived = self.written.origin(e, backward)
+        again = at.path[:-1] if backward and at.policy is not None else ()
+        written, derived = self.written.origin(e, backward, again)
         own = () if backward else self.written.rule_places(e)
-        places = own or at.places
+        places = own or at.places or next((m.places for m in operands if m.places), ())
         sources = frozenset().union(*(made.sources for made in operands))
         infinite = any(made.infinite for made in operands) and e.label not in _BOUNDED
         nan = any(made.nan for made in operands)

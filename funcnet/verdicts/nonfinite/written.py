@@ -52,15 +52,21 @@ class Written(Handler):
             self.names[call].append(e.label)
         return [None] * len(e.results)
 
-    def origin(self, e: Equation, backward: bool) -> tuple[str, bool]:
-        """What was written where this equation comes from, and whether this is its derivative."""
+    def origin(self, e: Equation, backward: bool, again: tuple) -> tuple[str, bool]:
+        """What was written where this equation comes from, and whether this is its derivative.
+
+        Args:
+            e: The equation.
+            backward: Whether the backward pass runs it.
+            again: The path of what it stands in, if that is computed again for that pass.
+        """
         name, call = e.label, e.eqn.source_info.traceback
         names = self.names.get(call, [])
         if not names or (call in self.twins and not backward):
             return name, False
-        if not backward and name in names:
-            self.seen[call, name] += 1
-            if self.seen[call, name] <= names.count(name):
+        if name in names and (again or not backward):
+            self.seen[call, name, again] += 1
+            if self.seen[call, name, again] <= names.count(name):
                 return name, False
         loud = [n for n in names if n not in QUIET and n != "convert_element_type"]
         return (loud or names)[-1], True
