@@ -15,7 +15,7 @@ from ...traces.program import NO_FLOAT, Program, pair_of, reversible, seeds_of
 from ...types import require, shown
 from .graph import graph_of, way
 from .operands import operands_of
-from .probe import NONE, Keep, Seen, probe_of
+from .probe import NONE, Keep, Seen, births_of, probe_of
 from .report import Nonfinite, Poisoned
 from .search import Blamed, search
 from .tell import hint_of, links_of, origin_of, poisoned
@@ -144,16 +144,25 @@ class _Case:
         self.names = [*_output_names(tree), *slopes]
         self.function = getattr(program.f, "__name__", type(program.f).__name__)
         self.graph = graph_of(self.closed, Written(closed), names)
-        self.probe = jax.jit(probe_of(self.closed, self.graph))
+        self.births = jax.jit(births_of(self.closed, self.graph))
+        self.probes: dict[frozenset[int], Callable[..., Seen]] = {}
         self.catches: dict[int, Callable] = {}
 
     def report(self, arrays: Sequence[Any]) -> Nonfinite:
         """The report for some arguments."""
 
-        def run(keep: Keep) -> Seen:
-            return jax.device_get(self.probe(keep, *arrays))
+        clean = jax.device_get(self.births(*arrays))
+        births = frozenset(map(int, np.flatnonzero(clean.found.element < NONE)))
+        if not births:
+            written = tuple(p for i in self.counted if (p := self._lost(i, clean)) is not None)
+            return Nonfinite(self.function, written, None, (), "", (), self.note)
+        if births not in self.probes:
+            self.probes[births] = jax.jit(probe_of(self.closed, self.graph, births))
 
-        verdict = search(self.graph, run, self.counted)
+        def run(keep: Keep) -> Seen:
+            return jax.device_get(self.probes[births](keep, *arrays))
+
+        verdict = search(self.graph, births, run, self.counted)
         harmless = tuple(origin_of(place, ()) for place in verdict.harmless)
         lost = {i: self._lost(i, verdict.first) for i in self.counted}
         found = tuple(p for p in lost.values() if p is not None)

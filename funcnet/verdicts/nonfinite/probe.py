@@ -1,9 +1,9 @@
-"""One compiled run of a program that says where values stop being finite, and why.
+"""Compiled runs of a program that say where values stop being finite, and why.
 
-Each value is computed twice. In the clean run, whatever is not finite is replaced by 1 as soon as
-it is born, so that each place shows what it does to finite operands. In the other run some of those
-places are left alone: all of them, which is what the program does, or one of them, and then what is
-not finite comes from that one.
+In a clean run whatever is not finite is replaced by 1 as soon as it is born, so that each place
+shows what it does to finite operands. Beside it goes a real run, in which some of those places are
+left alone: all of them, which is what the program does, or one of them, and then what is not finite
+comes from that one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,8 @@ NONE = int(np.iinfo(np.int32).max)
 """In the place of an element's number: there is none."""
 
 
-class Pair(NamedTuple):
-    """A value in the clean run and in the other; one object where they cannot differ."""
-
-    clean: Any
-    real: Any
+Runs = tuple[Any, ...]
+"""A value in the clean run, and in the real one if there is one; one object while they agree."""
 
 
 class Keep(NamedTuple):
@@ -49,8 +46,8 @@ class Keep(NamedTuple):
 class Found(NamedTuple):
     """For each site, the first element that is not finite, and the round of each loop it is in.
 
-    If everything is left alone, those count that are born there; otherwise those that come from the
-    site that is left alone.
+    Of a place where something may be left alone, those count that are born there, if everything is;
+    otherwise those that come from the site that is. Of another, the element is 0 if there is any.
     """
 
     element: Any
@@ -71,20 +68,44 @@ class Seen(NamedTuple):
     nan: Any
 
 
-def probe_of(closed: Any, graph: Graph) -> Callable[..., Seen]:
-    """A program as a function from what is kept, and its arguments, to what is seen."""
-    sites = {(site.path, site.result): site for site in graph.sites}
+def births_of(closed: Any, graph: Graph) -> Callable[..., Seen]:
+    """A program as a function from its arguments to the sites where something is born.
 
-    def run(keep: Keep, *arrays: Any) -> Seen:
-        handler = _Probe(sites, graph.spans, graph.depth, keep)
-        pairs = [handler.born((), i, Pair(x, x)) for i, x in enumerate(arrays)]
-        results = walk(closed, pairs, handler, At())
-        found = handler.all_found()
-        firsts = [_first_bad(jnp.asarray(pair.real)) for pair in results]
-        bad, nan = zip(*firsts, strict=True) if firsts else ((), ())
-        return Seen(found, jnp.stack(bad), jnp.stack(nan))
+    An output is bad there if that is written so, and born nowhere.
+    """
+
+    def run(*arrays: Any) -> Seen:
+        handler = _Probe(graph, None, keep_all(graph))
+        values = [handler.born((), i, (x,)) for i, x in enumerate(arrays)]
+        return _seen(walk(closed, values, handler, At()), handler)
 
     return run
+
+
+def probe_of(closed: Any, graph: Graph, births: frozenset[int]) -> Callable[..., Seen]:
+    """A program as a function from what is kept, and its arguments, to what is seen.
+
+    Args:
+        closed: The program.
+        graph: Its sites.
+        births: Those where something is born.
+    """
+
+    def run(keep: Keep, *arrays: Any) -> Seen:
+        handler = _Probe(graph, births, keep)
+        values = [handler.born((), i, (x, x)) for i, x in enumerate(arrays)]
+        return _seen(walk(closed, values, handler, At()), handler)
+
+    return run
+
+
+def _seen(results: Sequence[Runs], handler: "_Probe") -> Seen:
+    bad = [jnp.empty(0, jnp.int32)]
+    nan = [jnp.empty(0, bool)]
+    for value in results:
+        first, is_nan = _first_bad(jnp.asarray(value[-1]))
+        bad, nan = [*bad, first[None]], [*nan, is_nan[None]]
+    return Seen(handler.all_found(), jnp.concatenate(bad), jnp.concatenate(nan))
 
 
 def keep_all(graph: Graph) -> Keep:
@@ -111,12 +132,17 @@ def _first(where: Any, numbers: Any) -> Any:
 
 @dataclass
 class _Probe(Handler):
-    sites: Mapping[tuple, Site]
-    spans: Mapping[tuple[int, ...], tuple[int, int]]
-    depth: int
+    """Runs a program clean, if nothing is known of births, or clean and real."""
+
+    graph: Graph
+    births: frozenset[int] | None
     keep: Keep
     clock: tuple[Any, ...] = ()
     pieces: list[Found] = field(default_factory=list)
+    sites: Mapping[tuple, Site] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sites = self.sites or {(site.path, site.result): site for site in self.graph.sites}
 
     def all_found(self) -> Found:
         """What was found at the sites so far, in order."""
@@ -125,54 +151,54 @@ class _Probe(Handler):
 
     def _blank(self, count: int) -> Found:
         return Found(
-            jnp.full((count,), NONE, jnp.int32), jnp.zeros((count, self.depth), jnp.int32)
+            jnp.full((count,), NONE, jnp.int32), jnp.zeros((count, self.graph.depth), jnp.int32)
         )  # fmt: skip
 
     def _body(
-        self, jaxpr: Any, values: Sequence[Pair], at: At, clock: tuple
-    ) -> tuple[list[Pair], Found]:
+        self, jaxpr: Any, values: Sequence[Runs], at: At, clock: tuple
+    ) -> tuple[list[Runs], Found]:
         inner = replace(self, clock=clock, pieces=[])
         results = walk(jaxpr, values, inner, at)
         return results, inner.all_found()
 
-    def constant(self, value: Any) -> Pair:
+    def constant(self, value: Any) -> Runs:
         array = jaxprs.as_array(value)
-        return Pair(array, array)
+        return (array,) if self.births is None else (array, array)
 
-    def call(self, e: Equation, operands: list[Pair], at: At) -> Sequence[Pair]:
+    def call(self, e: Equation, operands: list[Runs], at: At) -> Sequence[Runs]:
         return walk(e.inside.body, operands, self, at.called(e.inside))
 
-    def rule(self, e: Equation, operands: list[Pair], at: At) -> Sequence[Pair]:
+    def rule(self, e: Equation, operands: list[Runs], at: At) -> Sequence[Runs]:
         return walk(e.primal, operands, self, at.down(0))
 
-    def cond(self, e: Equation, operands: list[Pair], at: At) -> Sequence[Pair]:
-        low, high = self.spans[at.down(0).path][0], 0
+    def cond(self, e: Equation, operands: list[Runs], at: At) -> Sequence[Runs]:
+        low, high = self.graph.spans[at.down(0).path][0], 0
         for n in range(len(e.inside.branches)):
-            high = self.spans[at.down(n).path][1]
+            high = self.graph.spans[at.down(n).path][1]
 
         def branch(n: int, body: Any) -> Callable:
-            first, last = self.spans[at.down(n).path]
+            first, last = self.graph.spans[at.down(n).path]
 
-            def run(pairs: list[Pair]) -> tuple:
+            def run(pairs: list[Runs]) -> tuple:
                 results, found = self._body(body, pairs, at.down(n), self.clock)
                 parts = self._blank(first - low), found, self._blank(high - last)
                 whole = Found(*(jnp.concatenate(part) for part in zip(*parts, strict=True)))
-                return [Pair(*map(jnp.asarray, pair)) for pair in results], whole
+                return _arrays(results), whole
 
             return run
 
         branches = [branch(n, body) for n, body in enumerate(e.inside.branches)]
-        pairs = [Pair(*map(jnp.asarray, pair)) for pair in operands[1:]]
-        results, found = jax.lax.switch(operands[0].real, branches, pairs)
+        pairs = _arrays(operands[1:])
+        results, found = jax.lax.switch(operands[0][-1], branches, pairs)
         self.pieces.append(found)
         return results
 
-    def scan(self, e: Equation, operands: list[Pair], at: At) -> Sequence[Pair]:
+    def scan(self, e: Equation, operands: list[Runs], at: At) -> Sequence[Runs]:
         scan = e.inside
         consts, carry, inputs = scan.groups(operands)
         under = at.turn(length=scan.length)
 
-        def step(state: tuple, inputs: list[Pair]) -> tuple:
+        def step(state: tuple, inputs: list[Runs]) -> tuple:
             order, carry, found = state
             results, now = self._body(
                 scan.body, [*consts, *carry, *inputs], under, (*self.clock, order)
@@ -185,29 +211,29 @@ class _Probe(Handler):
         self.pieces.append(found)
         return [*carry, *stacked]
 
-    def loop(self, e: Equation, operands: list[Pair], at: At) -> Sequence[Pair]:
+    def loop(self, e: Equation, operands: list[Runs], at: At) -> Sequence[Runs]:
         loop = e.inside
         tests, consts, carry = loop.groups(operands)
         under = at.turn()
 
         def goes_on(state: tuple) -> Any:
-            real = [pair.real for pair in (*tests, *state[1])]
+            real = [pair[-1] for pair in (*tests, *state[1])]
             return jaxprs.evaluate(loop.cond, *real)[0]
 
         def step(state: tuple) -> tuple:
             order, carry, found = state
             results, now = self._body(loop.body, [*consts, *carry], under, (*self.clock, order))
-            results = [Pair(*map(jnp.asarray, pair)) for pair in results]
+            results = _arrays(results)
             return order + 1, results, self._earliest(found, now, order)
 
-        pairs = [Pair(*map(jnp.asarray, pair)) for pair in carry]
+        pairs = _arrays(carry)
         start = jnp.int32(0), pairs, self._blank(self._count(under))
         _, carry, found = jax.lax.while_loop(goes_on, step, start)
         self.pieces.append(found)
         return carry
 
     def _count(self, at: At) -> int:
-        low, high = self.spans[at.path]
+        low, high = self.graph.spans[at.path]
         return high - low
 
     def _earliest(self, before: Found, now: Found, order: Any) -> Found:
@@ -220,35 +246,48 @@ class _Probe(Handler):
             jnp.where(known[:, None], before.turns, here),
         )
 
-    def plain(self, e: Equation, operands: list[Pair], at: At) -> Sequence[Pair]:
-        clean = e.run([pair.clean for pair in operands])
-        same = all(pair.clean is pair.real for pair in operands)
-        real = clean if same else e.run([pair.real for pair in operands])
-        results = [Pair(*both) for both in zip(clean, real, strict=True)]
+    def plain(self, e: Equation, operands: list[Runs], at: At) -> Sequence[Runs]:
+        runs = [e.run([value[0] for value in operands])]
+        if self.births is not None:
+            same = all(value[0] is value[1] for value in operands)
+            runs.append(runs[0] if same else e.run([value[1] for value in operands]))
         return [
-            self.born(at.path, i, pair, operands) if (at.path, i) in self.sites else pair
-            for i, pair in enumerate(results)
+            self.born(at.path, i, value, operands)
+            for i, value in enumerate(zip(*runs, strict=True))
         ]
 
-    def born(self, path: tuple, result: int, pair: Pair, operands: Sequence[Pair] = ()) -> Pair:
-        """A value at a site: what is born there is healed, unless it is left alone."""
+    def born(self, path: tuple, result: int, value: Runs, operands: Sequence[Runs] = ()) -> Runs:
+        """A value, which is healed if it is born at a site, unless it is left alone."""
         site = self.sites.get((path, result))
         if site is None:
-            return pair
-        clean, real = pair
-        bad, lost = ~jnp.isfinite(clean), ~jnp.isfinite(real)
-        moved = isfinite = ~bad
-        if site.inherits:
-            bad = jnp.isnan(clean) | (bad & ~_inherited(clean, operands))
-            moved = isfinite | (jnp.isnan(real) & ~jnp.isnan(clean))
-        numbers = _numbers(clean.shape)
-        kept = self.keep.everything | ((self.keep.number == site.number) & self._is_before(numbers))
-        seen = lost & jnp.where(self.keep.everything, bad, moved | (bad & kept))
-        self.pieces.append(
-            Found(_first(seen, numbers)[None], jnp.zeros((1, self.depth), jnp.int32))
+            return value
+        if self.births is not None and site.number in self.births:
+            return self._kept(site, value, operands)
+        if self.births is not None:
+            self._note(jnp.where(jnp.isfinite(value[1]).all(), NONE, 0))
+            return value
+        (clean,) = value
+        bad = _born(site, clean, operands)
+        self._note(jnp.where(bad.any(), 0, NONE))
+        return (jnp.where(bad, jnp.ones_like(clean), clean),)
+
+    def _kept(self, site: Site, value: Runs, operands: Sequence[Runs]) -> Runs:
+        """A value at a place where something is born."""
+        clean, real = value
+        bad, lost, numbers = (
+            _born(site, clean, operands),
+            ~jnp.isfinite(real),
+            _numbers(clean.shape),
         )
+        alone = (self.keep.number == site.number) & self._is_before(numbers)
+        kept = self.keep.everything | alone
+        self._note(_first(lost & jnp.where(self.keep.everything, bad, ~bad | alone), numbers))
         one = jnp.ones_like(clean)
-        return Pair(jax.lax.select(bad, one, clean), jax.lax.select(bad & ~kept, one, real))
+        return jnp.where(bad, one, clean), jnp.where(bad & ~kept, one, real)
+
+    def _note(self, element: Any) -> None:
+        element = element.astype(jnp.int32)[None]
+        self.pieces.append(Found(element, jnp.zeros((1, self.graph.depth), jnp.int32)))
 
     def _is_before(self, numbers: Any) -> Any:
         """Whether elements of this round come before the last that is kept, or are that."""
@@ -259,12 +298,17 @@ class _Probe(Handler):
         return less | (equal & (numbers <= self.keep.element))
 
 
-def _inherited(clean: Any, operands: Sequence[Pair]) -> Any:
-    """Where an Inf is one of an operand."""
-    found = jnp.bool_(False)
-    for operand in operands:
-        x = operand.clean
+def _arrays(values: Sequence[Runs]) -> list[Runs]:
+    return [tuple(map(jnp.asarray, value)) for value in values]
+
+
+def _born(site: Site, clean: Any, operands: Sequence[Runs]) -> Any:
+    """Where a value is not finite, but for an Inf that is one of an operand."""
+    if not site.inherits:
+        return ~jnp.isfinite(clean)
+    inherited = jnp.bool_(False)
+    for x, *_ in operands:
         if jaxprs.is_inexact(x):
             infinite = jnp.isinf(x)
-            found |= infinite if jnp.shape(x) == clean.shape else infinite.any()
-    return found
+            inherited |= infinite if jnp.shape(x) == clean.shape else infinite.any()
+    return jnp.isnan(clean) | (jnp.isinf(clean) & ~inherited)

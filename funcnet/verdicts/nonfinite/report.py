@@ -118,7 +118,7 @@ class Nonfinite(Report):
     Attributes:
         function: The name of the function.
         poisoned: The outputs and gradients that are not finite.
-        origin: Where that begins; None if nothing is wrong.
+        origin: Where that begins; None if nothing is wrong, or if it is written so.
         path: The places from there to the first of `poisoned` that it reaches.
         hint: What to do about it.
         harmless: Places where something not finite is born that reaches no output or gradient.
@@ -134,7 +134,7 @@ class Nonfinite(Report):
     note: str
 
     def __bool__(self) -> bool:
-        return self.origin is not None
+        return bool(self.poisoned)
 
     @property
     def heading(self) -> str:
@@ -143,8 +143,11 @@ class Nonfinite(Report):
 
     def parts(self) -> Sequence[Table | str]:
         """Where it begins, what was read there, where it goes, and what to do."""
-        if self.origin is None:
-            said = [f"Output and gradient of {self.function} are finite."]
+        if not self.poisoned:
+            both = "The output" if self.note else "Output and gradient"
+            said = [f"{both} of {self.function} {'is' if self.note else 'are'} finite."]
+        elif self.origin is None:
+            said = [f"{self._lost()}.\nIt is written so: no equation makes it of finite numbers."]
         else:
             origin = self.origin
             hint = textwrap.fill(self.hint, 96)
@@ -156,16 +159,16 @@ class Nonfinite(Report):
         rest = [f"And {more} more such places."] if more > 0 else []
         return [part for part in (*said, "\n".join([*masked, *rest]), self.note) if part]
 
-    def _first(self, origin: Origin) -> str:
+    def _lost(self) -> str:
         names = [p.name for p in self.poisoned]
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         kinds = " and ".join(dict.fromkeys(p.kind for p in self.poisoned))
+        return f"{kinds} in {shown} of {self.function}"
+
+    def _first(self, origin: Origin) -> str:
         code = f"\n    {origin.source.code}" if origin.source and origin.source.code else ""
         where = "in" if origin.argument else f"at {origin.line}, in"
-        return (
-            f"{kinds} in {shown} of {self.function}.\n"
-            f"It begins as {origin.kind} {where} {origin.what}.{code}"
-        )
+        return f"{self._lost()}.\nIt begins as {origin.kind} {where} {origin.what}.{code}"
 
     def _way(self) -> Table | str:
         links = _shortened(self.path)

@@ -39,11 +39,17 @@ class Verdict(NamedTuple):
     harmless: tuple[Blamed, ...]
 
 
-def search(graph: Graph, run: Callable[[Keep], Seen], counted: Sequence[int]) -> Verdict:
+def search(
+    graph: Graph,
+    births: frozenset[int],
+    run: Callable[[Keep], Seen],
+    counted: Sequence[int],
+) -> Verdict:
     """Find the first place that by itself makes one of some outputs not finite.
 
     Args:
         graph: The program.
+        births: The sites where something not finite is born.
         run: The probe with its arguments.
         counted: The outputs that count.
     """
@@ -54,7 +60,7 @@ def search(graph: Graph, run: Callable[[Keep], Seen], counted: Sequence[int]) ->
         return seen if (seen.bad[outputs] < NONE).any() else None
 
     first = run(keep_all(graph))
-    places = _places(graph, first)
+    places = _places(graph, births, first)
     if not (first.bad[outputs] < NONE).any():
         return Verdict(first, None, tuple(places))
     harmless = []
@@ -69,10 +75,10 @@ def search(graph: Graph, run: Callable[[Keep], Seen], counted: Sequence[int]) ->
     return Verdict(first, places[0] if places else None, ())
 
 
-def _places(graph: Graph, seen: Seen) -> list[Blamed]:
+def _places(graph: Graph, births: frozenset[int], seen: Seen) -> list[Blamed]:
     """The first place at each site, in the order in which they run."""
     found = []
-    for n in np.flatnonzero(seen.found.element < NONE):
+    for n in sorted(n for n in births if seen.found.element[n] < NONE):
         site = graph.sites[n]
         turns = tuple(map(int, seen.found.turns[n][: len(site.rounds)]))
         found.append(Blamed(site, turns, int(seen.found.element[n]), seen))
