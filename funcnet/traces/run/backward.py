@@ -171,8 +171,8 @@ def _significant(sums: np.ndarray, terms: np.ndarray) -> np.ndarray:
     """
     eps = float(jnp.finfo(sums.dtype).eps)
     one, all_ = (1, 2) if eps > 1e-5 else (16, 256)
-    noise = np.abs(sums) <= one * eps * terms
-    if sums.size and np.abs(sums).max() <= all_ * eps * terms.max():
+    noise = (np.abs(sums) <= one * eps * terms) & np.isfinite(terms)
+    if sums.size and np.isfinite(terms).all() and np.abs(sums).max() <= all_ * eps * terms.max():
         noise = np.ones_like(noise)
     return np.where(noise, np.zeros_like(sums), sums)
 

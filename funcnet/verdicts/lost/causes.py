@@ -33,14 +33,14 @@ class Cause(NamedTuple):
             "seed" or "small".
         why: The same in a sentence.
         source: The line to look at, where it is another than that of the equation.
-        op: The equation to look at, likewise.
+        step: The equation to look at, likewise.
         own: Whether what masks the value was made of it.
     """
 
     kind: str
     why: str
     source: Source | None = None
-    op: str = ""
+    step: Step | None = None
     own: bool = False
 
 
@@ -149,7 +149,7 @@ def _because(run: Run, kind: str, why: str, zero: Cell) -> Cause:
         where = f" ({source})" if source else ""
         if start.e.label in SATURATE or start.e.label in ("relu", "relu6"):
             said = f"{start.e.label} gives 0 everywhere; {why}"
-            return Cause("saturated", said, source, start.e.label)
+            return Cause("saturated", said, step=start)
         return Cause(kind, f"{why}: {start.e.label} gives 0{where}")
     if start is not None and start.draft is not None:
         return Cause(kind, f"{why}: {_called(start)} is 0")
@@ -195,7 +195,7 @@ def _rule(loss: Loss, stage: Stage, step: Step) -> Cause:
         value = np.asarray(loss.cell.value)[loss.lost]
         return Cause("saturated", f"{step.e.label} is flat there, at {_range(value)}")
     if inner is not None:
-        return inner._replace(source=None, op="", why=f"in {step.e.label}: {inner.why}")
+        return inner._replace(source=None, step=None, why=f"in {step.e.label}: {inner.why}")
     if jaxprs.is_library(step.e.primal):
         return Cause("saturated", f"{step.e.label} has slope 0 there")
     line = _written(stage)

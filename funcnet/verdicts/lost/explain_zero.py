@@ -13,8 +13,9 @@ from ...render.forms import Column, Table
 from ...traces.program import Program, seeds_of
 from ...traces.record.rows import Source
 from ...traces.run.backward import Backward, backward
-from ...traces.run.steps import run_steps
+from ...traces.run.steps import Step, run_steps
 from ...traces.run.tape import Cell
+from ...traces.source import names
 from ..report import Report
 from .blame import Loss, blame, weakest
 from .causes import SATURATE, Cause, cause
@@ -280,20 +281,24 @@ def _place(group: list[tuple[Loss, Cause]]) -> Place:
         row = None if loss.cut is None else loss.cut.row
         if row is None:
             return Place(why.kind, why.why, share=share)
-        return Place(why.kind, why.why, row.op, row.source, row.scope, share=share)
-    step = loss.stage.step
-    own = (step.results[0].draft or loss.cell.draft).fields.get("source")  # pyright: ignore[reportOptionalMemberAccess]  # of a row
-    turns = [
-        ",".join(map(str, one.stage.step.at.iterations))
-        for one, _ in group
-        if one.stage is not None and one.stage.step is not None and one.stage.step.at.iterations
-    ]
-    arrives = max(_norm(one) for one, _ in group)
+        turns = tuple(filter(None, [row.name.partition("[")[2].rstrip("]")]))
+        return Place(why.kind, why.why, row.op, row.source, row.scope, turns, share)
+    steps = [_step(one, cause_) for one, cause_ in group]
+    step = steps[0]
+    turns = [",".join(map(str, one.at.iterations)) for one in steps if one.at.iterations]
+    own = names.source(step.at.places)
     source, called = (own, None) if why.source is None else (why.source, own)
     return Place(
-        why.kind, why.why, why.op or step.e.label, source, step.at.scope,
-        tuple(dict.fromkeys(turns)), share, arrives, called if why.kind == "rule" else None,
+        why.kind, why.why, step.e.label, source, step.at.scope, tuple(dict.fromkeys(turns)), share,
+        max(_norm(one) for one, _ in group), called,
     )  # fmt: skip
+
+
+def _step(loss: Loss, why: Cause) -> Step:
+    """The equation to look at."""
+    assert loss.stage is not None
+    assert loss.stage.step is not None
+    return why.step or loss.stage.step
 
 
 def _norm(loss: Loss) -> float:
