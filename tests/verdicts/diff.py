@@ -45,7 +45,7 @@ def plus(x):
     return x + 0.5
 
 
-PLANTED: dict[str, tuple[Callable, Callable]] = {
+PLANTED: dict[str, tuple[Callable, Callable]] = {  # fmt: off
     "a constant": (lambda x: x * 2.0, lambda x: x * 2.001),  # parts: a constant
     "a constant by 1e-5": (lambda x: x + 3.0, lambda x: x + 3.0001),  # parts: a constant by 1e-5
     "swapped operands": (lambda x: x - X[::-1], lambda x: X[::-1] - x),  # parts: swapped operands

@@ -214,7 +214,7 @@ def half_dead(x):
 
 
 def half_masked(x):
-    return jnp.where(x > 0, x, 0.0) * jnp.array([1.0, 1.0, 0.0, 1.0])
+    return x * jnp.array([1.0, 1.0, 0.0, 1.0])
 
 
 def left_tail(x):
