@@ -43,10 +43,13 @@ def test_the_report_names_both_sides_and_the_rows_after_them():
         return jnp.mean(jnp.tanh(x * 2.5) ** 2)
 
     report = fn.diff(loss, other)(X)
+    assert report.first and report.first.f and report.first.g and report.first.g.source
     assert report.first.f.expression == "v0 * 2"
     assert report.first.g.source.line == other.__code__.co_firstlineno + 1
     text = str(report)
-    assert text.startswith("loss and other part by 0.2: 2 is 2.5 in other.\nloss: v1 = v0 * 2  (test_")
+    first, one, *_ = text.splitlines()
+    assert first == "loss and other part by 0.2: 2 is 2.5 in other."
+    assert one.startswith("loss: v1 = v0 * 2  (test_verdict_diff.py:")
     assert [step.f.row for step in report.steps] == ["v0", "v1", "v2", "v3", "v4", "v5"]
     assert "v2 = tanh(v1)" in text
     assert "<h1>difference of loss and other</h1>" in report.html()
@@ -76,6 +79,7 @@ def test_two_dtypes_part_where_rounding_grows():
     assert not fn.diff(smooth, smooth, dtypes=dtypes)(X)
     report = fn.diff(loss, loss, dtypes=dtypes)(X)
     assert not report
+    assert report.first and report.first.f and report.first.f.source
     assert report.first.kind == "rounding"
     assert report.first.f.source.line == loss.__code__.co_firstlineno + 1
     assert "rounding grows" in str(report)
@@ -83,7 +87,7 @@ def test_two_dtypes_part_where_rounding_grows():
 
 def test_outputs_of_many_numbers_and_wrong_calls():
     assert not fn.diff(lambda x: jnp.sin(x), lambda x: jnp.sin(x))(X)
-    with pytest.raises(ValueError, match=r"diff: expected outputs like those of <lambda>, .* of shapes"):
+    with pytest.raises(ValueError, match=r"diff: expected outputs like .* of shapes"):
         fn.diff(lambda x: x, lambda x: jnp.sum(x))(X)
-    with pytest.raises(TypeError, match=r"diff: expected dtypes of two floating dtypes, got \('int32',\)"):
-        fn.diff(jnp.sin, jnp.sin, dtypes=("int32",))
+    with pytest.raises(TypeError, match=r"diff: expected dtypes of two floating dtypes"):
+        fn.diff(jnp.sin, jnp.sin, dtypes=("int32", "float32"))

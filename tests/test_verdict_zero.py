@@ -29,7 +29,8 @@ def test_a_planted_loss_is_found_with_its_cause_and_line(plant):
 
 def silent(f, around):
     quick = around is zero.plain and f in (zero.half_masked, zero.straight_through)
-    return pytest.param(f, around, id=f"{f.__name__}-{around.__name__}", marks=[] if quick else LONG)
+    name = f"{f.__name__}-{around.__name__}"
+    return pytest.param(f, around, id=name, marks=[] if quick else LONG)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +68,9 @@ def test_the_report_says_leaf_line_and_share():
     report = fn.explain_zero(loss, wrt=0)({"w": X, "b": 1.0}, jnp.ones(4))
     assert [leaf.path for leaf in report.lost] == ["params['b']"]
     w, b = report["params['w']"], report["params['b']"]
-    assert (w.verdict, w.zeros, w.places[0].cause, w.places[0].share) == ("partly", 0.25, "masked", 0.25)
-    assert (b.verdict, b.places[0].cause, b.places[0].why) == ("zero", "masked", "it is multiplied by 0")
+    assert (w.verdict, w.zeros, b.verdict) == ("partly", 0.25, "zero")
+    assert (w.places[0].cause, w.places[0].share) == ("masked", 0.25)
+    assert (b.places[0].cause, b.places[0].why) == ("masked", "it is multiplied by 0")
     line = loss.__code__.co_firstlineno + 2
     assert f"test_verdict_zero.py:{line}" in str(report)
     assert str(report).startswith("loss: no gradient comes to params['b'].\nIt is masked at ")
@@ -84,7 +86,8 @@ def test_a_factor_that_is_0_is_followed_to_what_made_it_0():
     report = fn.explain_zero(loss)(jnp.ones((4, 3)), jnp.ones(3))
     line = loss.__code__.co_firstlineno + 1
     for leaf in report.leaves:
-        assert (leaf.places[0].cause, leaf.places[0].source.line) == ("saturated", line)
+        source = leaf.places[0].source
+        assert source and (leaf.places[0].cause, source.line) == ("saturated", line)
     assert "relu gives 0 everywhere" in report["w2"].places[0].why
 
 
@@ -103,9 +106,9 @@ def test_what_rounding_leaves_is_no_gradient():
 def test_seeds_and_wrong_calls():
     report = fn.explain_zero(lambda x: (x * 2.0, x), seed=(jnp.zeros(4), None))(X)
     assert report["x"].places[0].cause == "seed"
-    with pytest.raises(ValueError, match=r"explain_zero: expected one real number as output, or a seed"):
+    with pytest.raises(ValueError, match=r"explain_zero: expected one real number as output"):
         fn.explain_zero(lambda x: x * 2.0)(X)
-    with pytest.raises(ValueError, match=r"explain_zero: expected wrt among the arguments 0 to 0, got 3"):
+    with pytest.raises(ValueError, match=r"explain_zero: expected wrt among .* 0 to 0, got 3"):
         fn.explain_zero(lambda x: jnp.sum(x), wrt=3)(X)
     assert str(fn.explain_zero(lambda n: n * 1.0)(3)).endswith("no argument has a floating dtype.")
 
@@ -113,14 +116,15 @@ def test_seeds_and_wrong_calls():
 @pytest.mark.parametrize(
     ("f", "said"),
     [
-        (lambda x: jnp.argmax(x) * 1.0, "argmax gives an index (test_verdict_zero.py:{})."),
-        (lambda x: jnp.sum(jax.lax.stop_gradient(x)), "stop_gradient ends it (test_verdict_zero.py:{})."),
-        (lambda x: jnp.sum((x > 0) * 2.0), "gt compares (test_verdict_zero.py:{})."),
-        (lambda x: jnp.sum(x.astype(int) * 1.0), "a conversion to int32 ends it (test_verdict_zero.py:{})."),
+        (lambda x: jnp.argmax(x) * 1.0, "argmax gives an index (FILE:{})."),
+        (lambda x: jnp.sum(jax.lax.stop_gradient(x)), "stop_gradient ends it (FILE:{})."),
+        (lambda x: jnp.sum((x > 0) * 2.0), "gt compares (FILE:{})."),
+        (lambda x: jnp.sum(x.astype(int) * 1.0), "a conversion to int32 ends it (FILE:{})."),
         (lambda x: jnp.sin(2.0), "x is not used."),
     ],
 )  # fmt: skip
 def test_a_trace_says_what_cut_its_gradient(f, said):
     last = str(fn.trace(f)(X)).splitlines()[-1]
     assert last.startswith("Nothing flows back: no floating path leads")
-    assert last.endswith(said.format(f.__code__.co_firstlineno))
+    line = said.replace("FILE", "test_verdict_zero.py").format(f.__code__.co_firstlineno)
+    assert last.endswith(line)

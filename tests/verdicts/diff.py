@@ -45,11 +45,14 @@ def plus(x):
     return x + 0.5
 
 
-PLANTED: dict[str, tuple[Callable, Callable]] = {  # fmt: off
+PLANTED: dict[str, tuple[Callable, Callable]] = {
     "a constant": (lambda x: x * 2.0, lambda x: x * 2.001),  # parts: a constant
     "a constant by 1e-5": (lambda x: x + 3.0, lambda x: x + 3.0001),  # parts: a constant by 1e-5
     "swapped operands": (lambda x: x - X[::-1], lambda x: X[::-1] - x),  # parts: swapped operands
-    "another operand": (lambda x: x * jnp.sin(x), lambda x: x * jnp.cos(x)),  # parts: another operand
+    "another function": (
+        lambda x: x * jnp.sin(x),  # parts: another function
+        lambda x: x * jnp.cos(x),  # parts: another function
+    ),
     "another epsilon": (
         lambda x: x / jnp.sqrt(jnp.mean(x**2) + 1e-5),  # parts: another epsilon
         lambda x: x / jnp.sqrt(jnp.mean(x**2) + 1e-2),  # parts: another epsilon

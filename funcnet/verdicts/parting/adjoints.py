@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from ...jaxpr import jaxprs
 from ...traces.record.rows import Row
 from ...traces.run.backward import Backward, Stage
 from ...traces.run.tape import Cell
@@ -132,7 +133,7 @@ def row_name(row: Row) -> str:
 def _adjoint(back: Backward, cell: Cell) -> np.ndarray:
     found = back.adjoints.get(id(cell))
     if found is None:
-        kind = cell.dtype if jnp.issubdtype(cell.dtype, jnp.inexact) else np.float32
+        kind: Any = cell.dtype if jaxprs.is_inexact(cell.value) else np.float32
         return np.zeros(cell.shape, kind)
     return found
 

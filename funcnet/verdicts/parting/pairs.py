@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ...jaxpr import jaxprs
 from ...traces.record.rows import Row
 from ...traces.record.values import is_number
 from ...traces.run.backward import signs
@@ -78,10 +79,11 @@ class Pairs:
     @cached_property
     def of_f(self) -> dict[str, str]:
         """The row of g for each of f that has one."""
-        sides = [[row for row in side.rows if row.name in side.cells] for side in (self.f, self.g)]
-        found = _matched(*sides, self._first)
-        found = _between(*sides, found, _key)
-        return _between(*sides, found, None, self._agree)
+        left = [row for row in self.f.rows if row.name in self.f.cells]
+        right = [row for row in self.g.rows if row.name in self.g.cells]
+        found = _matched(left, right, self._first)
+        found = _between(left, right, found, _key)
+        return _between(left, right, found, None, self._agree)
 
     @cached_property
     def of_g(self) -> dict[str, str]:
@@ -102,7 +104,7 @@ class Pairs:
 
     def _agree(self, u: Row, w: Row) -> bool:
         a, b = self.f.cells[u.name], self.g.cells[w.name]
-        inexact = jnp.issubdtype(a.dtype, jnp.inexact) and a.shape == b.shape
+        inexact = jaxprs.is_inexact(a.value) and a.shape == b.shape
         return inexact and bool(np.any(np.asarray(a.value) != 0)) and self.agree(a, b)
 
     def _first(self, row: Row) -> Hashable:
@@ -150,7 +152,8 @@ def _fingerprint(x: Any) -> str:
     if not is_number(x.dtype):
         return str(x)
     wide = np.asarray(x).astype(np.complex128)
-    some = np.sum(wide * np.asarray(signs(wide.shape, np.float32)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        some = np.sum(wide * np.asarray(signs(wide.shape, np.float32)))
     return f"{np.sum(np.abs(wide)):.2e} {some:.2e}"
 
 
