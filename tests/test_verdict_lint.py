@@ -3,6 +3,9 @@
 # pyright: reportOptionalMemberAccess=false
 
 import functools
+import re
+import shlex
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -286,22 +289,17 @@ def test_aux_needs_no_gradient():
     assert kinds(f, *shapes((X,))) == ["singular"]
 
 
-def test_the_command(tmp_path, capsys):
-    file = tmp_path / "model.py"
-    file.write_text(
-        "import jax.numpy as jnp\n\n\ndef mean(total, n):\n"
-        "    return jnp.where(n > 0, total / n, 0.0)\n"
-    )
-    page = tmp_path / "page.html"
-    bad = ["lint", f"{file}:mean", "--args", "1.0", "0.0", "--html", str(page)]
-    assert main(bad) == 1
-    shown = capsys.readouterr().out
-    assert (
-        "where-masks-singular, happens at 1 of 1 element\n  model.py:5  return jnp.where(" in shown
-    )
-    assert "Write: total / jnp.where(n != 0, n, 1.0)" in shown
-    assert "where-masks-singular" in page.read_text()
-    assert main(["lint", f"{file}:mean", "--args", "1.0", "2.0"]) == 0
+def test_the_command_says_what_the_page_shows(tmp_path, capsys):
+    page = (Path(__file__).parent.parent / "docs" / "verdicts.md").read_text()
+    called, shown = re.search(r"\$ funcnet (lint model.py.*)\n((?s:.*?))```", page).groups()
+    function = re.search(r"def mean_of_each\(.*\n(?:    .*\n)+", page).group()
+    file, html = tmp_path / "model.py", tmp_path / "page.html"
+    file.write_text(f"import jax.numpy as jnp\n\n\n{function}")
+    words = shlex.split(called.replace("model.py", str(file)))
+    assert main([*words, "--html", str(html)]) == 1
+    assert capsys.readouterr().out.strip() == shown.strip()
+    assert "where-masks-singular" in html.read_text()
+    assert main([*words[:-1], "[2.0, 1.0, 1.0]"]) == 0
     assert "1 possible" in capsys.readouterr().out
 
 

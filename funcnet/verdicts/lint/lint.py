@@ -66,7 +66,7 @@ def lint(
     'total / jnp.where(n != 0, n, 1.0)'
     """
 
-    def linted(*args: Any, **kwargs: Any) -> Lint:
+    def run(*args: Any, **kwargs: Any) -> Lint:
         program = Program("lint", f, args, kwargs)
         active = program.active(program.chosen(wrt))
         closed, tree = program.opened()
@@ -102,7 +102,7 @@ def lint(
         name = getattr(f, "__name__", type(f).__name__)
         return Lint(name, tuple(_once(found)), has_values)
 
-    return linted
+    return run
 
 
 def _once(findings: Sequence[Finding]) -> Iterator[Finding]:

@@ -161,6 +161,10 @@ def _exp(a: Range) -> Range:
     return _through(math.exp, 0, math.inf)(a)._replace(nonzero=True)
 
 
+def _exp2(a: Range) -> Range:
+    return _exp(Range(a.low * math.log(2), a.high * math.log(2)))
+
+
 def _logistic(a: Range) -> Range:
     return _through(lambda x: 1 / (1 + math.exp(-x)), 0, 1)(a)._replace(nonzero=True)
 
@@ -226,7 +230,7 @@ def _not(a: Range) -> Range:
 PLAIN: dict[str, Callable[..., Range]] = {
     "add": _add, "add_any": _add, "sub": lambda a, b: _add(a, _neg(b)), "neg": _neg, "mul": _mul,
     "div": lambda a, b: _mul(a, _inverse(b)), "abs": _even, "max": _max, "min": _min,
-    "square": lambda a: _powered(a, 2), "exp": _exp, "exp2": lambda a: _exp(Range(a.low * math.log(2), a.high * math.log(2))),
+    "square": lambda a: _powered(a, 2), "exp": _exp, "exp2": _exp2,
     "logistic": _logistic,
     "log": _through(math.log, -math.inf, math.inf),
     "log1p": _through(math.log1p, -math.inf, math.inf),

@@ -2,7 +2,6 @@
 
 import ast
 import copy
-import functools
 import linecache
 import re
 
@@ -18,23 +17,15 @@ _POWERS = {"power", "pow", "float_power"}
 
 def expression_at(place: Place | None) -> ast.expr | None:
     """The expression that stands at a place; None if its source cannot be read."""
-    if place is None:
+    if place is None or place.end_column == 0:
         return None
-    span = place.line, place.column, place.end_line, place.end_column
-    return _expressions(place.file).get(span)
-
-
-@functools.lru_cache(maxsize=64)
-def _expressions(file: str) -> dict[tuple[int, int, int | None, int | None], ast.expr]:
+    lines = [linecache.getline(place.file, n) for n in range(place.line, place.end_line + 1)]
+    lines[-1] = lines[-1].encode()[: place.end_column].decode()
+    lines[0] = lines[0].encode()[place.column :].decode()
     try:
-        tree = ast.parse("".join(linecache.getlines(file)))
+        return ast.parse(f"({''.join(lines)})", mode="eval").body
     except (SyntaxError, ValueError):
-        return {}
-    return {
-        (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset): node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.expr)
-    }
+        return None
 
 
 def safely(suspect: Suspect) -> str:
