@@ -8,7 +8,7 @@ from ...jaxpr import jaxprs
 from ...jaxpr.equations import Equation
 from ...jaxpr.places import Place
 from ...jaxpr.walk import At, Handler, Turn, bodies, walk
-from .ranges import ANY, STRUCTURE, VIEWS, Range, join, of_array, of_dtype, result_range
+from .ranges import ANY, PLAIN, STRUCTURE, VIEWS, Range, join, of_array, of_dtype, result_range
 
 FLAT = {"stop_gradient", "floor", "ceil", "round", "sign", "argmax", "argmin"}
 """Primitives through which no gradient flows, or nothing but 0."""
@@ -75,11 +75,13 @@ class Graph(Handler):
 
     Attributes:
         nodes: The values that equations compute, in order.
-        constants: The arrays that the program closes over, with where the first one is read.
+        constants: The arrays that the program closes over.
+        equal: A number for each value that is surely equal to another: what computes it.
     """
 
     nodes: list[Node] = field(default_factory=list)
     constants: dict[int, tuple[Any, Node]] = field(default_factory=dict)
+    equal: dict[tuple, int] = field(default_factory=dict)
     within: int = 0
 
     def constant(self, value: Any) -> Node:
@@ -87,13 +89,13 @@ class Graph(Handler):
         known = self.constants.get(id(value))
         if known is None:
             node = Node([], of_array(value), fixed=True)
-            node.same = id(value) if getattr(value, "ndim", 0) else ("number", str(value))
+            node.same = ("array", id(value)) if getattr(value, "ndim", 0) else _number(value)
             known = self.constants[id(value)] = value, node
         return known[1]
 
     def literal(self, value: Any) -> Node:
         """A number that stands in the program."""
-        return Node([], of_array(value), fixed=True, same=("number", str(value)))
+        return Node([], of_array(value), fixed=True, same=_number(value))
 
     def node(self, operands: Sequence[Node], aval: Any, range: Range, *more: Any) -> Node:
         """One more value."""
@@ -119,9 +121,9 @@ class Graph(Handler):
             found = result_range(e, [node.range for node in operands], i, same)
         node = self.node(operands, e.results[i].aval, found, e, i, at)
         node.flows = node.flows and e.label not in FLAT
-        if e.label in STRUCTURE or e.label.startswith("random_"):
-            params = str(sorted(e.eqn.params.items(), key=lambda item: item[0]))
-            node.same = e.label, params, i, tuple(node.same for node in operands)
+        if e.label in STRUCTURE or e.label in PLAIN or e.label.startswith("random_"):
+            parts = e.label, str(e.eqn.params), i, tuple(node.same for node in operands)
+            node.same = self.equal.setdefault(parts, len(self.equal))
         return node
 
     def cond(self, e: Equation, operands: list[Node], at: At) -> list[Node]:
@@ -163,6 +165,10 @@ class Graph(Handler):
             self.node(operands, var.aval, node.range, e, i, at)
             for i, (var, node) in enumerate(zip(e.results, inside, strict=True))
         ]
+
+
+def _number(value: Any) -> tuple[str, str]:
+    return "number", str(value)
 
 
 def _selected(operands: list[Node]) -> Range:

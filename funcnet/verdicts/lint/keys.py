@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from .findings import Finding, shown
-from .graph import Graph, Node
+from .graph import Graph, Node, reached
 
 _USES = {"random_bits": "drawn from", "random_split": "split", "random_gamma": "drawn from"}
 
@@ -26,7 +26,7 @@ def reused(graph: Graph) -> Iterator[Finding]:
             second = f"{times:,} times here, once in each iteration of a loop"
         else:
             continue
-        if identity in told or _has_told(identity, told):
+        if any(source.same in told for source in reached([key], lambda n: n.operands)):
             continue
         told.add(identity)
         yield Finding(
@@ -60,10 +60,3 @@ def _one_call(a: Node, b: Node) -> bool:
     assert a.at is not None
     assert b.at is not None
     return a.at.library and b.at.library and a.at.path[:-1] == b.at.path[:-1]
-
-
-def _has_told(identity: object, told: set[object]) -> bool:
-    """Whether a key comes from one that was told of."""
-    if isinstance(identity, tuple):
-        return any(part in told or _has_told(part, told) for part in identity)
-    return False

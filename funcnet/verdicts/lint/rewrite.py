@@ -10,7 +10,7 @@ from .suspects import Suspect
 
 _ROOTS = {"sqrt", "rsqrt", "cbrt", "log", "log2", "log10", "log1p", "arccos", "arcsin", "arccosh"}
 _ROOTS |= {"acos", "asin", "acosh", "arctanh", "atanh", "exp", "expm1"}
-_ROOTS |= {"lgamma", "gammaln", "digamma", "reciprocal"}
+_ROOTS |= {"lgamma", "gammaln", "digamma", "reciprocal", "erfinv"}
 _DIVISIONS = {"divide", "true_divide", "div", "arctan2", "atan2"}
 _POWERS = {"power", "pow", "float_power"}
 

@@ -159,6 +159,7 @@ SINGULAR: dict[str, Singular] = {
     "atan2": _ATAN2,
     "lgamma": _LGAMMA,
     "digamma": _LGAMMA._replace(name="digamma"),
+    "erf_inv": _ACOS._replace(name="erfinv", value=_edge),
     "mul": _PRODUCT,
 }
 """By primitive. `integer_pow` and what overflows are made for each equation."""

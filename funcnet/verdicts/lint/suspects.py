@@ -61,7 +61,9 @@ class Suspect(NamedTuple):
             return False
         if self.is_masked and self.related:
             return True
-        return self.operand.range.has_end and not self.is_known
+        in_library = self.node.at is not None and self.node.at.library
+        trusted = in_library and self.node.label == "div"
+        return self.operand.range.has_end and not self.is_known and not trusted
 
 
 def suspects(nodes: Sequence[Node], reach: Reach) -> list[Suspect]:
@@ -69,22 +71,56 @@ def suspects(nodes: Sequence[Node], reach: Reach) -> list[Suspect]:
     found = []
     for node in nodes:
         kind = singular_of(node)
-        squashed = squashed_before_log(node) is not None
-        if kind is None or node.hidden or node.fixed:
+        if kind is None or node.hidden or node.fixed or not node.flows:
             continue
-        if not squashed and not kind.touches(*(operand.range for operand in node.operands)):
+        product, matters = _product_with(node, reach), reach.matters(node)
+        mask = mask_of(node if matters or product is None else product, reach)
+        if not _may_be_singular(node, kind, mask, reach):
             continue
-        product = _product_with(node, reach)
         if product is not None:  # the other factor's gradient is a multiple of this value
             kind = kind._replace(slope=_either(kind))
-        if reach.matters(node):
-            if node.label != "mul" or _moved_by_special(node, reach):
-                found.append(_suspect(node, kind, mask_of(node, reach), reach))
-        elif product is not None and node.flows:
-            mask = mask_of(product, reach)
-            if mask is not None and mask.label == "select_n":
-                found.append(_suspect(node, kind, mask, reach))
+        elif not matters or (mask is not None and _is_gated(node, mask, reach)):
+            continue
+        if matters or (mask is not None and mask.label == "select_n"):
+            found.append(_suspect(node, kind, mask, reach))
     return found
+
+
+def _may_be_singular(node: Node, kind: Singular, mask: Node | None, reach: Reach) -> bool:
+    if node.label == "mul":
+        return _moved_by_special(node, reach) or (mask is not None and _is_of_nan(mask))
+    touches = kind.touches(*(operand.range for operand in node.operands))
+    return touches or squashed_before_log(node) is not None
+
+
+def _is_of_nan(mask: Node) -> bool:
+    """Whether a `where` asks what is NaN: the one who wrote it expects some."""
+    which = mask.operands[0].plain
+    return which.label == "ne" and which.operands[0] is which.operands[1]
+
+
+def _is_gated(node: Node, mask: Node, reach: Reach) -> bool:
+    """Whether what a mask leaves out has no gradient before the operation either.
+
+    So it is after `where(ok, x, 0)`, if the mask asks for the same; and after what `jax.vmap`
+    makes of a cond.
+    """
+    if mask.label != "select_n":
+        return False
+    inside = [node in reached([branch], lambda n: n.operands) for branch in mask.operands[1:]]
+
+    def is_stopped(n: Node) -> bool:
+        if n not in reach.moving:
+            return True
+        if n.label != "select_n":
+            return n.label in _ELEMENTWISE and all(map(is_stopped, n.operands))
+        branches = n.operands[1:]
+        stops = (b.label == "stop_gradient" and b.operands[0] in branches for b in branches)
+        same = n.operands[0].plain.same == mask.operands[0].plain.same
+        same = same and [branch in reach.moving for branch in branches] == inside
+        return same or any(stops) or all(map(is_stopped, branches))
+
+    return all(map(is_stopped, node.operands))
 
 
 def _either(kind: Singular) -> Callable[..., Array]:
