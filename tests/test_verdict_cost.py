@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import funcnet as fn
 from funcnet.__main__ import main
-from funcnet.jaxpr import runs
+from funcnet.jaxpr import jaxprs, runs
 from funcnet.verdicts import arithmetic, costs
 from funcnet.verdicts.roofline import Peak, peak
 
@@ -169,8 +169,8 @@ UNKNOWN |= {"random_gamma", "select_and_scatter"}
 def test_every_primitive_of_jax_is_known_or_said_to_be_unknown():
     found = [getattr(primitives, name) for name in dir(primitives) if name.endswith("_p")]
     names = {p.name.replace("-", "_") for p in found if hasattr(p, "name")}
-    inner = {"jit", "cond", "scan", "while", "remat", "remat2", "checkpoint", "closed_call"}
-    inner |= {"custom_jvp_call", "custom_vjp_call", "custom_linear_solve", "call", "custom_lin"}
+    inner = {*jaxprs.CALLS, *jaxprs.CUSTOM_RULES, "cond", "scan", "while"}
+    inner |= {"custom_linear_solve", "call", "custom_lin"}
     known = arithmetic.FREE | arithmetic.ELEMENTWISE | arithmetic.REDUCTIONS | arithmetic.RUNNING
     known |= arithmetic.UPDATES | arithmetic.FORMULAS.keys()
     assert len(names) > 150

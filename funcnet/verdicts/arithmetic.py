@@ -34,7 +34,7 @@ ELEMENTWISE = _words(
     """
     abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp cos
     cosh digamma div erf erf_inv erfc exp exp2 expm1 floor igamma igamma_grad_a igammac integer_pow
-    lgamma log log1p logistic max min mul neg nextafter polygamma pow random_gamma_grad
+    lgamma log log1p log2 logistic max min mul neg nextafter one_minus_square polygamma pow random_gamma_grad
     regularized_incomplete_beta rem round rsqrt sign sin sinh sqrt square sub tan tanh zeta
     """
 )
@@ -274,6 +274,11 @@ def _by_jaxpr(e: Equation) -> int:
     return once * max(0, size(e.operands[0].aval) - size(e.results[0].aval))
 
 
+def _polynomial(e: Equation) -> int:
+    """By Horner's rule; the operands are the points and the coefficients."""
+    return 2 * max(0, len(e.operands) - 2) * size(e.results[0].aval)
+
+
 def _summed(e: Equation) -> int:
     return sum(size(v.aval) * _weight(v.aval, 1, 2) for v in e.operands)
 
@@ -296,6 +301,7 @@ FORMULAS: dict[str, Callable[[Equation], int]] = {
     "householder_product": _householder,
     "triangular_solve": _triangular,
     "fft": _fft,
+    "polynomial": _polynomial,
     "psum": _summed,
     "psum_invariant": _summed,
     "pmax": _summed,
