@@ -24,7 +24,7 @@ class Held(NamedTuple):
 
 _HOLDERS = (
     "call", "core_call", "custom_lin", "linear_call", "run_state", "composite",
-    "custom_partitioning", "xla_metadata_call", "core_map",
+    "custom_partitioning", "xla_metadata_call", "core_map", "run_scoped", "jaxpr_call",
 )  # fmt: skip
 
 

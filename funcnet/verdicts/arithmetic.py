@@ -34,8 +34,9 @@ ELEMENTWISE = _words(
     """
     abs acos acosh add add_any asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp cos
     cosh digamma div erf erf_inv erfc exp exp2 expm1 floor igamma igamma_grad_a igammac integer_pow
-    lgamma log log1p log2 logistic max min mul neg nextafter one_minus_square polygamma pow random_gamma_grad
-    regularized_incomplete_beta rem round rsqrt sign sin sinh sqrt square sub tan tanh zeta
+    lgamma log log1p log2 logistic max min mul neg nextafter one_minus_square polygamma pow
+    random_gamma_grad reciprocal regularized_incomplete_beta rem round rsqrt sign sin sinh sqrt
+    square sub tan tanh zeta
     """
 )
 """The primitives that count once for each element of their result."""
@@ -46,26 +47,28 @@ UPDATES = _words("scatter_add scatter_sub scatter_mul scatter_min scatter_max ad
 
 FREE = _words(
     """
-    after_all all_gather all_to_all and approx_top_k axis_index bitcast_convert_type
-    broadcast_in_dim clz complex concatenate conj convert_element_type copy copy_p create_token
-    debug_callback debug_print device_put dynamic_slice dynamic_update_slice empty empty2 eq eq_to
-    expand_dims
-    freeze gather ge get gt imag iota is_finite le le_to lt lt_to lu_pivots_to_permutation name ne
-    new_ref not optimization_barrier or pad pbroadcast pcast permutation_invariant platform_index
-    population_count ppermute program_id num_programs pvary ragged_all_to_all random_bits
-    random_clone random_fold_in random_seed random_split random_unwrap random_wrap real
-    reduce_and reduce_or reduce_precision reduce_xor ref_get ref_set reshape rev
-    rng_bit_generator rng_uniform scatter select_n sharding_constraint shift_left
-    shift_right_arithmetic shift_right_logical slice sort split squeeze stop_gradient swap
-    threefry2x32 top_k transpose tile unreduced_cast xor layout_constraint mutable_array
+    after_all all_gather all_gather_invariant all_to_all and approx_top_k axis_index
+    bitcast_convert_type broadcast_in_dim broadcast_to clz complex concatenate conj
+    convert_element_type copy create_token debug_callback debug_print device_put dynamic_slice
+    dynamic_update_slice empty empty2 empty_ref eq eq_to free_ref freeze from_edtype gather ge get
+    gt imag inspect_sharding iota is_finite layout_constraint le le_to lt lt_to
+    lu_pivots_to_permutation masked_load masked_swap multiple_of name ne new_ref not num_programs
+    optimization_barrier or pad pbroadcast pcast platform_index population_count ppermute program_id
+    pvary ragged_all_to_all random_bits random_clone random_fold_in random_seed random_split
+    random_unwrap random_wrap real reduce_and reduce_or reduce_precision reduce_xor
+    reduced_vary_cast_p reshape rev rng_bit_generator rng_uniform scatter select_n semaphore_read
+    semaphore_signal semaphore_wait sharding_constraint shift_left shift_right_arithmetic
+    shift_right_logical slice sort split squeeze stack stop_gradient swap threefry2x32 tie tile
+    to_edtype top_k transpose unstack xor
     """
 )
 """The primitives that count nothing: they compare, choose, convert, move, or take integers."""
 
 _STILL = _words(
     """
-    reshape squeeze expand_dims stop_gradient optimization_barrier name sharding_constraint pvary
-    pcast device_put platform_index axis_index after_all create_token freeze new_ref mutable_array
+    after_all axis_index create_token device_put empty_ref free_ref freeze name new_ref
+    optimization_barrier pcast platform_index pvary reshape sharding_constraint squeeze
+    stop_gradient tie
     """
 )
 """The primitives that move nothing: their result is their operand, or no array."""
