@@ -34,7 +34,8 @@ def cost(
         wrt: The positional arguments to differentiate, as argnums of `jax.grad`; None for all.
         has_aux: Whether it returns `(loss, aux)`, of which aux starts none.
         gradient: False for the function alone. If it takes gradients itself, as a training step
-            does, `forward` and `backward` tell the two passes apart all the same.
+            does, `backward` is what JAX made for their backward passes, and `forward` all else,
+            the optimizer's update too.
         iterations: How often each loop runs whose length is not known before.
 
     Returns:
