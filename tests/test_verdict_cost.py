@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 
 import jax
 import jax.extend.core.primitives as primitives
@@ -18,6 +19,7 @@ from funcnet.jaxpr import jaxprs, runs
 from funcnet.verdicts import arithmetic, costs
 from funcnet.verdicts.roofline import Peak, peak
 
+from .cases import RULES
 from .verdicts import cost as scores
 
 
@@ -451,6 +453,24 @@ def test_the_score(name):
         assert found == pytest.approx((forward, backward), rel=0.005)
     else:
         assert found == (forward, backward)
+
+
+def test_nothing_at_all_is_computed():
+    c = fn.cost(lambda x: x)(shape(3))
+    assert (c.flops, c.bytes, c.intensity, c.compulsory) == (0, 0, 0.0, 3 * 12)
+    assert "By" not in str(c)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_every_op_is_counted_whole_and_in_its_own_layer():
+    for rule in RULES:
+        case = next(iter(rule.cases.values()))
+        drawn = jax.tree.map(jnp.asarray, case.make(np.random.default_rng(0)))
+        c = fn.cost(partial(rule.op, **case.static))(*drawn)
+        assert c.exact, rule.name
+        assert c.bytes, rule.name
+        assert all(count.layer for count in c.counts if count.flops), rule.name
 
 
 # What is said.

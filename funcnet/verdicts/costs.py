@@ -235,7 +235,8 @@ class Cost(Report):
             if key != "layer" or any(c.layer for c in self.counts)
         ]
         said = [self._open(), "" if self.timing is None else _said(self.timing, self)]
-        return [self._summary(), *tables, *filter(None, said)]
+        filled = [form for form in tables if form.rows]
+        return [self._summary(), *filled, *filter(None, said)]
 
     def _summary(self) -> Table:
         parts = [("forward", self.forward), ("backward", self.backward)]
