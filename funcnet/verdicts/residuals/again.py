@@ -30,7 +30,7 @@ class _Reads(Handler):
     """Walks the backward pass; values are numbers of what is kept, or None.
 
     Attributes:
-        found: The marks of the equations that read each.
+        found: The marks of the equations that read each; () if it is a gradient as it is.
     """
 
     def __init__(self, count: int) -> None:
@@ -40,14 +40,20 @@ class _Reads(Handler):
         return None
 
     def plain(self, e: Equation, operands: list[Any], at: At) -> Sequence[Any]:
-        inner = list(bodies(e, operands, at, carried=lambda x: None))
-        for body in inner:
-            walk(body.jaxpr, body.values, self, body.at)
         if e.label in _VIEWS and len(operands) == len(e.results):
             return operands
-        for i in {x for x in operands if x is not None} if not inner else ():
+        for body in bodies(e, operands, at, carried=lambda x: None):
+            walk(body.jaxpr, body.values, self, body.at)
+        for i in {x for x in _own(e, operands) if x is not None}:
             self.found[i].append(marks(at.scope))
         return [None] * len(e.results)
+
+
+def _own(e: Equation, operands: list[Any]) -> Sequence[Any]:
+    """The operands that an equation reads itself, not what it has inside."""
+    if e.kind == "cond":
+        return operands[:1]
+    return e.inside.groups(operands)[1] if e.kind == "scan" else operands
 
 
 _BACK = object()
@@ -118,10 +124,12 @@ def _is_again(at: At | None) -> bool:
 
 
 def reads_of(backward: Any, residuals: int) -> list[list[tuple[str, ...]]]:
-    """The marks of the equations that read each residual on the way back."""
+    """The marks of the equations that read each residual on the way back; none if none does."""
     reads = _Reads(residuals)
     rest = len(backward.in_avals) - residuals
-    walk(backward, [*range(residuals), *[None] * rest], reads)
+    gradients = walk(backward, [*range(residuals), *[None] * rest], reads)
+    for i in {x for x in gradients if x is not None}:
+        reads.found[i].append(())
     return reads.found
 
 

@@ -112,7 +112,8 @@ class Measured:
             # What a loop stacks is stacked anew under each shape.
             value = name if origin.times else origin
             found.setdefault(value, (x, origin, []))[2].extend(keys)
-        kept = [self._kept(x, origin, keys, sites) for x, origin, keys in found.values()]
+        read = [value for value in found.values() if value[2]]
+        kept = [self._kept(x, origin, keys, sites) for x, origin, keys in read]
         return tuple(sorted(kept, key=lambda value: (value.is_there, -value.bytes)))
 
     @property
@@ -158,19 +159,25 @@ class Measured:
     def _kept(self, x: Any, origin: Origin, keys: Sequence, sites: Sites) -> Kept:
         readers = (site.label for key in keys if (site := sites.find(key)) is not None)
         times = origin.times if x.shape[: len(origin.times)] == origin.times else ()
-        site = sites.find(origin.marks)
-        # What a loop stacks of an argument is a copy.
+        # What a loop stacks of an argument is a copy, which stands where it is read.
         copied = origin.kind == "argument" and bool(times)
-        named = self.names[origin.argument] if origin.kind == "argument" else origin.kind
-        made = (site.label if site is not None else "") or origin.op
+        site = sites.find(keys[0] if copied else origin.marks)
         return Kept(
             bytes_of(x),
             x.shape[len(times) :],
             str(x.dtype),
             times,
             "made" if copied else origin.kind,
-            made if origin.kind == "made" else named,
+            "copy" if copied else self._name(origin, sites),
             None if site is None else source(site.at.places),
             "" if site is None else without_marks(site.at.scope),
             tuple(dict.fromkeys(filter(None, readers))),
         )
+
+    def _name(self, origin: Origin, sites: Sites) -> str:
+        """What made a value: an op, or one in each branch; or which argument it is."""
+        if origin.kind == "argument":
+            return self.names[origin.argument]
+        made = [(sites.find(x.marks), x.op) for x in (origin, *origin.others)]
+        named = [site.label if site and site.label else op for site, op in made]
+        return " or ".join(dict.fromkeys(named)) or origin.kind

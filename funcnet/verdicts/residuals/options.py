@@ -177,7 +177,8 @@ class Search:
     def _patterns(self, checkpoint: str | Sequence[str] | None) -> tuple[str, ...]:
         if checkpoint is None:
             return ()
-        patterns = (checkpoint,) if isinstance(checkpoint, str) else tuple(checkpoint)
+        several = isinstance(checkpoint, list | tuple)
+        patterns = tuple(checkpoint) if several else (checkpoint,)
         for pattern in patterns:
             require(
                 isinstance(pattern, str), f"{WHERE}.what_if", "the pattern of a layer",

@@ -26,6 +26,7 @@ class Origin:
         times: The lengths of the loops that stack it, from the outermost in.
         argument: Which argument it is.
         blank: Whether it holds a number that stands in the program, over and over.
+        others: What else may have made it, in another branch.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Origin:
     times: tuple[int, ...] = ()
     argument: int = -1
     blank: bool = False
+    others: tuple["Origin", ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +58,9 @@ class _Origins(Handler):
         return _BLANK
 
     def cond(self, e: Equation, operands: list[Any], at: At) -> list[Any]:
-        """Of a value that only one branch makes, that one; the others fill in zeros."""
+        """Branches share the room for what they keep; one that needs none fills in zeros."""
         found = [walk(b.jaxpr, b.values, self, b.at) for b in bodies(e, operands, at)]
-        pairs = zip(*found, strict=True)
-        return [next((x for x in some if not _is_blank(x)), some[0]) for some in pairs]
+        return [_either(some) for some in zip(*found, strict=True)]
 
     def scan(self, e: Equation, operands: list[Any], at: At) -> list[Any]:
         """What a loop carries out was made in its last turn; what it stacks, in each."""
@@ -96,6 +97,13 @@ def is_reshaped(e: Equation) -> bool:
 
 def _is_blank(x: Any) -> bool:
     return isinstance(x, Origin) and x.blank
+
+
+def _either(some: Sequence[Any]) -> Any:
+    """What one of some branches made."""
+    first, *rest = [x for x in some if not _is_blank(x)] or some[:1]
+    others = tuple(x for x in rest if isinstance(x, Origin) and x is not first)
+    return replace(first, others=others) if others and isinstance(first, Origin) else first
 
 
 def _stacked(x: Any, length: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from ...jaxpr import jaxprs
 from ...jaxpr.changes import without_policies
 from ...render.forms import Column, Table, size
-from ...traces.program import NO_FLOAT, Program, pair_of, reversible
+from ...traces.program import Program, pair_of, reversible
 from ...types import require
 from ..groups import Entry, Group, grouped, table
 from ..report import Report
@@ -16,6 +16,7 @@ from .choices import choices_of, policies, policy_name
 from .measured import Kept, Measured
 from .options import WHERE, Option, Options, Search
 
+FLOAT = "Write 1.0 in place of 1: an integer has no gradient."
 _MOST = 12
 
 
@@ -152,7 +153,7 @@ class Residuals(Report):
         if self.compiled is not None:
             said.append(f"The compiler sets aside {size(self.compiled)} for the whole gradient.")
             if self.compiled < 0.85 * self.bytes:
-                said.append("It is free to compute again what is kept here outside of loops.")
+                said.append("Outside of loops it is free to compute again what is kept here.")
         return "\n".join([*said, *self._policies()])
 
     def _policies(self) -> list[str]:
@@ -176,7 +177,7 @@ class Residuals(Report):
         own = [value for value in self.kept if not value.is_there]
         rows = tuple(
             (
-                size(value.bytes), value.type, value.op, str(value.source or ""),
+                size(value.bytes), value.type, _short(value.op), str(value.source or ""),
                 _end(value.layer), _short(", ".join(value.readers)),
             )
             for value in own[:_MOST]
@@ -232,7 +233,7 @@ def residuals(
     def run(*args: Any, **kwargs: Any) -> Residuals:
         program = Program(where, f, args, kwargs)
         chosen = program.active(program.chosen(wrt))
-        require(any(chosen), where, "an argument to differentiate", "none", NO_FLOAT, TypeError)
+        require(any(chosen), where, "an argument of a floating dtype", "none", FLOAT, TypeError)
         closed, tree = program.opened()
         wanted = [jaxprs.is_inexact(shape) for shape in jaxprs.output_shapes(closed)]
         if has_aux:
