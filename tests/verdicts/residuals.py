@@ -225,7 +225,8 @@ def table():
             f"| {name} | {len(found)} | {len(misordered(found))} | "
             f"{min(near):.2f} to {max(near):.2f} |"
         )
-    whole, experts = whole_function(), experts_without_names()
+    both = (whole_function(), experts_without_names())
+    whole, experts = (str(option).replace("\n", " ") for option in both)
     return "\n".join(
         [
             *lines,

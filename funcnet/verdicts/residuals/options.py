@@ -65,12 +65,17 @@ class Option(Report):
         """What it is around."""
         return ", ".join(self.checkpoint) or "the whole function"
 
+    @property
+    def chooses_nothing(self) -> bool:
+        """Whether it has a policy that keeps no more than none would."""
+        return self.policy not in ("", "nothing_saveable") and not self.chosen
+
     def parts(self) -> Sequence[str]:
         """What it has to say."""
         now = self.bytes + self.saved
         said = (
-            f"{self.code}: {size(self.bytes)} would be held in place of {size(now)}, "
-            f"for {_amount(self.flops)} more FLOPs ({100 * self.share:.0f}%)."
+            f"{self.code}\nholds {size(self.bytes)} in place of {size(now)}, for "
+            f"{_amount(self.flops)} more FLOPs ({100 * self.share:.0f}%)."
         )
         if not self.policy:
             return [f"No jax.checkpoint is needed: {size(now)} are held."]
@@ -81,7 +86,7 @@ class Option(Report):
         found = []
         if self.saved <= 0:
             found.append("This saves 0 bytes.")
-        if self.policy and self.policy != "nothing_saveable" and not self.chosen:
+        if self.chooses_nothing:
             found.append("This policy keeps 0 bytes: it is the same as nothing_saveable.")
         return found
 
@@ -105,22 +110,24 @@ class Options(Report):
 
     def parts(self) -> Sequence[Table | str]:
         """What it has to say."""
-        columns = (
+        columns = [
             Column("checkpoint around"), Column("policy"), Column("held", True),
-            Column("saved", True), Column("FLOPs added", True), Column(""),
-        )  # fmt: skip
-        rows = tuple(
+            Column("saved", True), Column("FLOPs added", True), Column("to be said"),
+        ]  # fmt: skip
+        rows = [
             (
                 o.around,
                 o.policy,
                 size(o.bytes),
                 size(o.saved) if o.saved > 0 else "0 bytes",
                 f"{_amount(o.flops)} ({100 * o.share:.0f}%)",
-                "policy keeps 0 bytes" if o.policy != "nothing_saveable" and not o.chosen else "",
+                "the policy keeps 0 bytes" if o.chooses_nothing else "",
             )
             for o in self.options
-        )
-        return [Table(columns, rows, f"Without it {size(self.now)} are held.")]
+        ]
+        if not any(row[-1] for row in rows):
+            columns, rows = columns[:-1], [row[:-1] for row in rows]
+        return [Table(tuple(columns), tuple(rows), f"Without it {size(self.now)} are held.")]
 
 
 class Search:
@@ -178,7 +185,7 @@ class Search:
         if checkpoint is None:
             return ()
         several = isinstance(checkpoint, list | tuple)
-        patterns = tuple(checkpoint) if several else (checkpoint,)
+        patterns: tuple[Any, ...] = tuple(checkpoint) if several else (checkpoint,)
         for pattern in patterns:
             require(
                 isinstance(pattern, str), f"{WHERE}.what_if", "the pattern of a layer",
@@ -245,7 +252,7 @@ class Search:
         if all(self._bytes(way) > limit for way in tried):
             tried += self._together(alone, limit)
         layers = [patterns for patterns, _ in tried if patterns]
-        kept = {patterns for patterns in layers if self._bytes((patterns, None)) <= limit}
+        kept = [patterns for patterns in layers if self._bytes((patterns, None)) <= limit]
         tried += itertools.product(kept, entries)
         fits = [self.option(*way) for way in tried if self._bytes(way) <= limit]
         best = self.option(*min(tried, key=self._bytes))

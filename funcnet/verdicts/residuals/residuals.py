@@ -144,10 +144,10 @@ class Residuals(Report):
         return grouped(f"{WHERE}.by", entries, key, depth)
 
     def _said(self) -> str:
-        said = [
-            f"{self.name} keeps {size(self.kept_bytes)} for its backward pass, beside "
-            f"{size(self.there_bytes)} of arguments and constants that are there anyway."
-        ]
+        said = [f"{self.name} keeps {size(self.kept_bytes)} for its backward pass."]
+        if self.there_bytes:
+            there = size(self.there_bytes)
+            said.append(f"It reads {there} of arguments and constants too: they are there anyway.")
         if self.again:
             said.append(f"What checkpoints make again adds up to {size(self.again)} at a time.")
         if self.compiled is not None:
@@ -177,8 +177,8 @@ class Residuals(Report):
         own = [value for value in self.kept if not value.is_there]
         rows = tuple(
             (
-                size(value.bytes), value.type, _short(value.op), str(value.source or ""),
-                _end(value.layer), _short(", ".join(value.readers)),
+                size(value.bytes), value.type, _short(value.op, 12), str(value.source or ""),
+                _end(value.layer, 16), _short(", ".join(value.readers), 12),
             )
             for value in own[:_MOST]
         )  # fmt: skip
@@ -253,9 +253,9 @@ def _true(flags: Sequence[bool]) -> tuple[int, ...]:
     return tuple(i for i, flag in enumerate(flags) if flag)
 
 
-def _end(text: str, width: int = 22) -> str:
+def _end(text: str, width: int) -> str:
     return text if len(text) <= width else f"...{text[3 - width :]}"
 
 
-def _short(text: str, width: int = 20) -> str:
+def _short(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
