@@ -1,5 +1,6 @@
 """The health of networks: what is planted is named with its layer, and what is well is silent."""
 
+import html
 import json
 import math
 
@@ -168,8 +169,8 @@ def test_a_course_that_goes_wrong(kind):
     found = fn.History(tuple(COURSES[kind])).verdicts()
     assert [verdict.kind for verdict in found.verdicts] == [kind.strip()]
     assert found
-    assert found.verdicts[0].sentence in str(found)
-    assert found.verdicts[0].sentence.partition("'")[0] in found.html()
+    for form in (str(found), html.unescape(found.html())):
+        assert found.verdicts[0].sentence in " ".join(form.split())
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def example():
 @pytest.fixture(scope="module")
 def found(example):
     params, x, y = example
-    return fn.health(two, over=[(x[:4], y[:4]), (x[4:], y[4:])], optimizer=optax.sgd(0.1))(params)
+    return fn.health(two, over=[(x[:4], y[:4]), (x[4:], y[4:])], optimizer=optax.sgd(0.01))(params)
 
 
 def test_the_figures_are_those_of_jax(example, found):
@@ -228,7 +229,7 @@ def test_the_figures_are_those_of_jax(example, found):
     np.testing.assert_allclose(figures["value"]["hidden"], np.mean(sizes), rtol=1e-5)
     w, g = params["head"]["w"], mean["head"]["w"]
     np.testing.assert_allclose(figures["gradient"]["head"], jnp.sqrt(jnp.mean(g**2)), rtol=1e-5)
-    ratio = 0.1 * jnp.linalg.norm(g) / jnp.linalg.norm(w)
+    ratio = 0.01 * jnp.linalg.norm(g) / jnp.linalg.norm(w)
     np.testing.assert_allclose(figures["update"]["head"], ratio, rtol=1e-5)
     flat = [np.concatenate([a.ravel() for a in jax.tree.leaves(half)]) for half in halves]
     apart = np.sum((flat[0] - flat[1]) ** 2) / 2  # the variance of two, summed

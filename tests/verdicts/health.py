@@ -12,6 +12,8 @@ import numpy as np
 import optax
 
 import funcnet as fn
+from funcnet.train.health import checkups
+from funcnet.train.step import outermost, step_of
 
 ROOT = Path(__file__).parent.parent.parent
 KEY = jax.random.key(0)
@@ -91,7 +93,11 @@ def too_fast(optimizer):
 
 
 def cut():
-    @fn.network(left=fn.serial(fn.Dense(8), fn.relu), right=fn.serial(fn.Dense(8), fn.relu), head=fn.Dense(10))  # fmt: skip
+    @fn.network(
+        left=fn.serial(fn.Dense(8), fn.relu),
+        right=fn.serial(fn.Dense(8), fn.relu),
+        head=fn.Dense(10),
+    )
     def net(net, x):
         return net.head(net.left(x) + jax.lax.stop_gradient(net.right(x)))
 
@@ -136,14 +142,23 @@ PLANTED = (
     Planted("30 tanh layers, initialisation x 3", chaotic, "exploding gradient", "layer0"),
     Planted("bias -10 in 40% of the units of layer2", killed, "dead units", "layer2/relu"),
     Planted("float16 behind six sigmoid layers", underflow, "underflow", "layer3/dense"),
-    Planted("Adam at 0.1 for 0.001", lambda: too_fast(optax.adam(0.1)), "step too large", "layer2/dense"),
+    Planted(
+        "Adam at 0.1 for 0.001", lambda: too_fast(optax.adam(0.1)), "step too large", "layer2/dense"
+    ),
     Planted("SGD at 30 for 0.3", lambda: too_fast(optax.sgd(30.0)), "step too large", "head"),
     Planted("SGD at 1e-6", lambda: too_fast(optax.sgd(1e-6)), "step too small", ""),
     Planted("a branch behind stop_gradient", cut, "no gradient", "right"),
     Planted("bfloat16 weights, Adam at 1e-5", rounded, "update lost", "head"),
-    Planted("60 steps of a recurrence that forgets", through_time, "vanishing gradient", "cell[step 0]"),
-    Planted("12 sigmoid layers in plain JAX without names", nameless, "vanishing gradient", "logistic (v2)"),
-)  # fmt: skip
+    Planted(
+        "60 steps of a recurrence that forgets", through_time, "vanishing gradient", "cell[step 0]"
+    ),
+    Planted(
+        "12 sigmoid layers in plain JAX without names",
+        nameless,
+        "vanishing gradient",
+        "logistic (v2)",
+    ),
+)
 
 
 class Well(NamedTuple):
@@ -182,19 +197,115 @@ def gpt():
 
 
 WELL = (
-    Well("MLP, Adam at 1e-3", lambda: fn.nets.MLP((64, 64, 10), w_init=HE), fn.cross_entropy, digits, optax.adam(1e-3)),
-    Well("MLP, SGD at 0.1 with momentum", lambda: fn.nets.MLP((64, 64, 10)), fn.cross_entropy, digits, optax.sgd(0.05, 0.9)),
-    Well("LeNet, SGD at 0.01", lambda: fn.nets.LeNet(10), fn.cross_entropy, lambda: images(32), optax.sgd(0.01)),
-    Well("ResNet-8, Adam at 1e-3", lambda: fn.nets.ResNet(8, 10), fn.cross_entropy, lambda: images(16), optax.adam(1e-3)),
-    Well("ViT, AdamW at 1e-3", lambda: fn.nets.ViT(10, patch=2, width=32, depth=4, heads=2), fn.cross_entropy, images, optax.adamw(1e-3)),
+    Well(
+        "MLP, Adam at 1e-3",
+        lambda: fn.nets.MLP((64, 64, 10), w_init=HE),
+        fn.cross_entropy,
+        digits,
+        optax.adam(1e-3),
+    ),
+    Well(
+        "MLP, SGD at 0.1 with momentum",
+        lambda: fn.nets.MLP((64, 64, 10)),
+        fn.cross_entropy,
+        digits,
+        optax.sgd(0.05, 0.9),
+    ),
+    Well(
+        "LeNet, SGD at 0.01",
+        lambda: fn.nets.LeNet(10),
+        fn.cross_entropy,
+        lambda: images(32),
+        optax.sgd(0.01),
+    ),
+    Well(
+        "ResNet-8, Adam at 1e-3",
+        lambda: fn.nets.ResNet(8, 10),
+        fn.cross_entropy,
+        lambda: images(16),
+        optax.adam(1e-3),
+    ),
+    Well(
+        "ViT, AdamW at 1e-3",
+        lambda: fn.nets.ViT(10, patch=2, width=32, depth=4, heads=2),
+        fn.cross_entropy,
+        images,
+        optax.adamw(1e-3),
+    ),
     Well("GPT, AdamW at 1e-3", gpt, fn.cross_entropy, text, optax.adamw(1e-3), 16),
-    Well("LSTM, Adam at 6e-3", lambda: fn.nets.CharRNN(letters(), width=64, embed=32), fn.cross_entropy, text, optax.adam(6e-3), 16),
-    Well("GRU, Adam at 1e-3", lambda: fn.nets.CharRNN(letters(), cell="gru", width=64, embed=32), fn.cross_entropy, text, optax.adam(1e-3), 16),
-)  # fmt: skip
+    Well(
+        "LSTM, Adam at 6e-3",
+        lambda: fn.nets.CharRNN(letters(), width=64, embed=32),
+        fn.cross_entropy,
+        text,
+        optax.adam(6e-3),
+        16,
+    ),
+    Well(
+        "GRU, Adam at 1e-3",
+        lambda: fn.nets.CharRNN(letters(), cell="gru", width=64, embed=32),
+        fn.cross_entropy,
+        text,
+        optax.adam(1e-3),
+        16,
+    ),
+)
 
 
 def trained(well: Well, epochs=3, every=10) -> fn.History:
     return fn.fit(
-        well.make(), well.criterion, well.optimizer, well.data(),
-        epochs=epochs, batch=well.batch, progress=False, health=every,
-    ).history  # fmt: skip
+        well.make(),
+        well.criterion,
+        well.optimizer,
+        well.data(),
+        epochs=epochs,
+        batch=well.batch,
+        progress=False,
+        health=every,
+    ).history
+
+
+def cost(every=50, rounds=60) -> float:
+    """What looking at every fiftieth step costs: the time of all steps over that without."""
+    x, y = images(32)
+    net = fn.nets.LeNet(10)
+    step = step_of(net, fn.cross_entropy, optax.sgd(0.01), None, dict)
+    plain = outermost(step.update)
+    looks = checkups(every, plain, net, fn.cross_entropy, optax.sgd(0.01), None).watched
+    state = step.init(KEY, x[:64])
+    batch = (x[:64], y[:64])
+    times: dict[Callable, list[float]] = {plain: [], looks: []}
+    for _ in range(rounds):
+        for update, spent in times.items():
+            start = time.perf_counter()
+            state, seen = update(state, batch)
+            jax.block_until_ready((state, seen))
+            spent.append(time.perf_counter() - start)
+    one, other = (float(np.median(spent[3:])) for spent in times.values())
+    return (other - one) / one / every
+
+
+def table() -> str:
+    """What was said of each, as Markdown."""
+    lines = ["| planted | said of it | at |", "|---|---|---|"]
+    named = 0
+    for planted in PLANTED:
+        found = [(verdict.kind, verdict.layer) for verdict in planted.make().verdicts]
+        named += (planted.kind, planted.layer) in found[:1]
+        kind, layer = found[0] if found else ("nothing", "")
+        lines.append(f"| {planted.name} | {kind} | {layer or 'the whole'} |")
+    lines += ["", "| well | at its start | after 3 epochs |", "|---|---|---|"]
+    alarms = 0
+    for well in WELL:
+        history = trained(well)
+        starts, ends = fn.History(health=history.health[:1]).verdicts(), history.verdicts()
+        alarms += bool(starts) + bool(ends)
+        cells = (", ".join(v.kind for v in r.verdicts) or "nothing" for r in (starts, ends))
+        lines.append(f"| {well.name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"{named} of {len(PLANTED)} diseases named with their layer, {alarms} false alarms in "
+        f"{2 * len(WELL)} looks. Looking at every fiftieth step of a LeNet takes "
+        f"{100 * cost():.1f}% more time.",
+    ]
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ from ..report import Report
 from .diagnose import Verdict, diagnose, typical
 from .limits import GAP, JUMP, RIGHT, RISE, STUCK
 from .probe import Figures
-from .table import NOTE, table
+from .table import NOTE, listed, table
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -41,8 +41,7 @@ class Course(Report):
     def parts(self) -> Sequence[Table | str]:
         """The figures, and what is wrong."""
         shown = [table(self.figures, self.verdicts), NOTE] if self.figures else []
-        said = [f"{i}. {verdict}" for i, verdict in enumerate(self.verdicts, 1)]
-        return [*_losses(self.rows), *shown, "\n".join(said) or "Nothing is wrong with it."]
+        return [*_losses(self.rows), *shown, listed(self.verdicts)]
 
 
 def course(rows: Rows, records: Sequence[Figures] = ()) -> Course:
@@ -69,6 +68,11 @@ def _losses(rows: Rows) -> list[Table | str]:
 
 def _column(rows: Rows, name: str) -> list[float]:
     return [row.get(name, math.nan) for row in rows]
+
+
+def _learned(rows: Rows) -> bool:
+    """Whether nothing is left to be learned from the training examples."""
+    return bool(rows) and rows[-1].get("accuracy", 0.0) >= RIGHT.value
 
 
 def _over_fitting(rows: Rows) -> Iterator[Verdict]:
@@ -117,7 +121,7 @@ def _loss_rises(rows: Rows) -> Iterator[Verdict]:
             last,
         )
         return
-    if len(losses) < 2 or not math.isfinite(losses[0]):
+    if len(losses) < 2 or not math.isfinite(losses[0]) or _learned(rows):
         return
     first, pairs = abs(losses[0]), list(pairwise(losses))
     if last > losses[0] + JUMP.value * first:
@@ -146,8 +150,7 @@ def _stuck(rows: Rows) -> Iterator[Verdict]:
     if len(losses) < 4 or not all(map(math.isfinite, losses)) or losses[0] <= 0:
         return
     fall = (losses[0] - min(losses)) / losses[0]
-    learned = max(_column(rows, "accuracy")[-1:] or [0]) > RIGHT.value
-    if fall < STUCK.value and not learned and losses[-1] <= losses[0] * (1 + JUMP.value):
+    if fall < STUCK.value and not _learned(rows) and losses[-1] <= losses[0] * (1 + JUMP.value):
         yield Verdict(
             "loss hardly moves",
             "",

@@ -80,7 +80,8 @@ def _not_finite(figures: Figures) -> Iterator[Verdict]:
 def _drifts(figures: Figures) -> Iterator[Verdict]:
     values, adjoints = figures.get("value", {}), figures.get("adjoint", {})
     seen: set[str] = set()
-    for chain in chains(adjoints, figures.get("gradient", {})):
+    found = chains(adjoints, figures.get("gradient", {}))
+    for chain in sorted(found, key=lambda chain: chain.layers[0].count("/")):
         limit = (STEPS if chain.unit == "step" else DRIFT).value
         group = base(chain.layers[0])
         loop = chain.unit == "step" or chain.layers[0] != group

@@ -11,7 +11,7 @@ from .batches import Batches
 from .diagnose import Verdict, diagnose
 from .limits import NOISE
 from .probe import Figures
-from .table import NOTE, table
+from .table import NOTE, listed, table
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,10 @@ class Health(Report):
 
     def parts(self) -> Sequence[Table | str]:
         """The figures, and what is wrong."""
-        said = [f"{i}. {verdict}" for i, verdict in enumerate(self.verdicts, 1)]
         noise = []
         if self.noise is not None:
             noise = [f"A batch's gradient has {self.noise:.3g} times as much noise as gradient."]
-        end = "\n".join(said) if said else "Nothing is wrong with it."
-        return [table(self.figures, self.verdicts), NOTE, *noise, end]
+        return [table(self.figures, self.verdicts), NOTE, *noise, listed(self.verdicts)]
 
 
 def health(

@@ -1,6 +1,7 @@
 """The figures of a network as one table, a line a layer."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from ...render.forms import Column, Table
@@ -10,9 +11,8 @@ from .diagnose import Verdict
 from .probe import Figures
 
 NOTE = (
-    "value: root of the mean square; adjoint: norm; silent: units that are 0 for all examples; "
-    "gradient: root of the mean square; update: norm over the weights' norm (of a layer's "
-    "parameters the largest)."
+    "value, gradient: root of the mean square; adjoint: norm; silent: units that are 0 for all\n"
+    "examples; update: its norm over that of the weights. Of a layer's parameters the largest."
 )
 FEW = 3
 """So many layers make a table; with fewer the layers inside are shown."""
@@ -49,6 +49,19 @@ def outermost(layers: Iterable[str]) -> list[str]:
     deepest = max(depths, default=0)
     depth = next((d for d in range(deepest + 1) if depths.count(d) >= FEW), deepest)
     return [layer for layer, own in zip(known, depths, strict=True) if own <= depth]
+
+
+def listed(verdicts: Sequence[Verdict]) -> str:
+    """Verdicts as a numbered list, for a terminal.
+
+    >>> listed([])
+    'Nothing is wrong with it.'
+    """
+    lines = [
+        textwrap.fill(f"{i}. {verdict}", 96, subsequent_indent="   ", break_on_hyphens=False)
+        for i, verdict in enumerate(verdicts, 1)
+    ]
+    return "\n".join(lines) or "Nothing is wrong with it."
 
 
 def _row(figures: Figures, layer: str, first: bool) -> tuple[str, ...]:
