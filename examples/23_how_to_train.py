@@ -1,4 +1,4 @@
-"""How large a step, how many examples in it, which optimiser, how large a network; and over-fitting.
+"""How large a step, how many examples in it, which optimiser, how large a network; over-fitting.
 
 One network on digits, trained wrongly in every way that is usual. Each time `history.verdicts()`,
 or `fn.health`, names what is wrong, and the run beside it has the cure.

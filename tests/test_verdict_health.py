@@ -261,9 +261,10 @@ def test_refusals(example):
         fn.health(two, over=[(x, y), (x[:2], y[:2])])(params)
     with pytest.raises(ValueError, match=r"health: expected wrt among the arguments 0 to 2, got 3"):
         fn.health(two, wrt=3)(params, x, y)
+    given = (fn.Dense(2), fn.squared_error, optax.sgd(0.1), (x, y))
     for wrong in (0, 2.5, "often"):
         with pytest.raises(ValueError, match=r"fit: expected health to be a whole number of steps"):
-            fn.fit(fn.Dense(2), fn.squared_error, optax.sgd(0.1), (x, y), epochs=1, batch=4, health=wrong)  # fmt: skip
+            fn.fit(*given, epochs=1, batch=4, health=wrong)
 
 
 def test_parameters_by_module_and_how_deep_they_are_stacked():

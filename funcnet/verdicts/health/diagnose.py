@@ -190,7 +190,7 @@ def _likewise(layers: Iterable[str], named: str) -> str:
 
 def _underflow(figures: Figures) -> Iterator[Verdict]:
     tiny, elements = figures.get("tiny", {}), figures.get("element", {})
-    back = [layer for layer in tiny][::-1]
+    back = list(tiny)[::-1]
     for i, layer in enumerate(back):
         size = elements[layer]
         if size < tiny[layer] and (size > 0 or (i and elements[back[i - 1]] > 0)):

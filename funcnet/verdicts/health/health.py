@@ -109,7 +109,7 @@ def health(
         "health",
         "an optimiser with init and update",
         shown(optimizer),
-        "Make one by a call, as in optax.adam(1e-3).",
+        "Pass what a call such as adam(1e-3) of optax gives.",
         TypeError,
     )
 
