@@ -272,6 +272,8 @@ def test_parameters_by_module_and_how_deep_they_are_stacked():
     assert module_names({"a": {"w": w, "b": b}, "c": w}) == ["a", "a", "c"]
     assert module_names([(w, b), (w, b)]) == ["0", "0", "1", "1"]
     assert module_names(w) == ["parameters"]
+    assert depths({"h": w, "x": w.T}) == depths(w) == frozenset()
+    assert depths({"blocks": jnp.ones((7, 3, 3))}) == {7}
     assert depths({"blocks": {"w": w, "b": b}, "head": {"w": w.T, "b": b}}) == {5}
 
 

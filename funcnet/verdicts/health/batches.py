@@ -84,7 +84,8 @@ class Batches:
         seen, square = own(self.params, self.gradients, opt_state)
         figures = _together(records) | seen.read()
         if n > 1:
-            figures["silent"] = figures["silent"] | self._silent(figures["silent"])
+            silent = figures.get("silent", {})
+            figures |= {"silent": silent | self._silent(silent)}
             self.noise = _noise(squares, float(square))
         return figures
 

@@ -136,12 +136,19 @@ def _word(part: Any) -> str:
 
 
 def depths(params: Any) -> frozenset[int]:
-    """How deep parameters are stacked: the loops of those lengths run through layers."""
-    groups: dict[str, list[Any]] = {}
+    """How deep parameters are stacked: the loops of those lengths run through layers.
+
+    Stacked are those that share their first axis: a bias with its matrix, or a stack of matrices.
+    """
+    groups: dict[str, list[tuple[int, ...]]] = {}
     for name, leaf in zip(module_names(params), jax.tree.leaves(params), strict=True):
-        groups.setdefault(name, []).append(jnp.shape(leaf)[:1])
-    alike = [shapes[0] for shapes in groups.values() if len({*shapes}) == 1 and shapes[0]]
-    return frozenset(n for shape in alike for n in shape)
+        groups.setdefault(name, []).append(jnp.shape(leaf))
+    return frozenset(
+        shapes[0][0]
+        for shapes in groups.values()
+        if len({shape[:1] for shape in shapes}) == 1
+        and (len(shapes[0]) > 2 or (shapes[0] and len(shapes) > 1))
+    )
 
 
 Looked = tuple[Any, Any, dict[str, dict[str, Array]]]
