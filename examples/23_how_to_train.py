@@ -18,11 +18,12 @@ def mlp(width=32, drop=0.0):
     return fn.nets.MLP((width, width, 10), drop=drop, w_init=fn.initializers.he_normal())
 
 
-def train(optimizer, examples=len(x), *, net=mlp(), epochs=4, batch=32, health=None):
+def train(optimizer, examples=len(x), *, net=mlp(), epochs=4, health=None):
     """The last figures of a run, and what is wrong with it."""
     history = fn.fit(
-        net, fn.cross_entropy, optimizer, (x[:examples], y[:examples]), epochs=epochs, batch=batch,
-        validation=(x_test, y_test), metrics={"accuracy": fn.accuracy}, progress=False, health=health,
+        net, fn.cross_entropy, optimizer, (x[:examples], y[:examples]), epochs=epochs, batch=32,
+        validation=(x_test, y_test), metrics={"accuracy": fn.accuracy}, progress=False,
+        health=health,
     ).history  # fmt: skip
     return history.rows[-1], [verdict.kind for verdict in history.verdicts().verdicts]
 
