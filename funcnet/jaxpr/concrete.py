@@ -70,8 +70,9 @@ def added(x: Any, y: Any) -> Any:
 
 
 def _frozen(x: np.ndarray) -> np.ndarray:
-    """An array that no one writes to, as those of JAX are."""
-    made = np.asarray(x, order="C")
+    """An array that no one writes to, as those of JAX are; a part of a larger one is a copy."""
+    whole = getattr(x.base, "nbytes", x.nbytes)
+    made = np.array(x, order="C") if whole > x.nbytes else np.asarray(x, order="C")
     made.setflags(write=False)
     return made
 

@@ -8,6 +8,8 @@ what it compiles is there. The whole takes some five minutes.
 """
 
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -146,6 +148,30 @@ def trace_rows() -> None:
         print(f"{name:36}{1e3 * statistics.median(took[1:]):9.1f} ms", flush=True)
 
 
+COLD = """
+import time, jax, jax.numpy as jnp, funcnet as fn
+net = fn.nets.GPT(65, width=32, depth=2, heads=4, length=16)
+ids = jax.random.randint(jax.random.key(1), (2, 16), 0, 65)
+params, _ = net.init(jax.random.key(0), ids)
+loss = lambda params: fn.cross_entropy(net(params, ids), jnp.roll(ids, -1, 1))
+started = time.process_time()
+trace = fn.trace(loss)(params)
+traced = time.process_time()
+trace.check()
+print(traced - started, time.process_time() - started)
+"""
+
+
+def cold_rows() -> None:
+    """The first trace of a process, in seconds of a processor, which other work does not lengthen."""
+    runs = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", COLD], capture_output=True, check=True)
+        runs.append([float(x) for x in done.stdout.split()])
+    alone, checked = (statistics.median(column) for column in zip(*runs, strict=True))
+    print(f"{'first trace, 2 blocks':36}{alone:9.2f} s, with its check {checked:.2f} s", flush=True)
+
+
 def _timed(traced: Callable, *args: Any) -> float:
     started = time.perf_counter()
     traced(*args)
@@ -180,6 +206,7 @@ def memory_row() -> None:
 def main() -> None:
     """Print the table."""
     watch_rows()
+    cold_rows()
     trace_rows()
     memory_row()
 

@@ -194,7 +194,7 @@ def _stack(tape: Tape, column: list[Cell], spans: list[Span], name: str, aval: A
 def _part(x: Any, start: int, stop: int | None) -> Any:
     here = concrete.on_host(x)
     if here is not None:
-        return np.asarray(here[0][start if stop is None else slice(start, stop)])
+        return np.array(here[0][start if stop is None else slice(start, stop)])
     if stop is None:
         return jax.lax.index_in_dim(x, start, keepdims=False)
     return jax.lax.slice_in_dim(x, start, stop)
