@@ -77,7 +77,7 @@ def _where(site: Site | None, place: str) -> tuple[str, str, str]:
 def _turns(place: str, site: Site | None, figures: list[Any]) -> Iterator[tuple[str, list[Any]]]:
     """The figures of a place, those of each iteration apart."""
     loops = () if site is None else site.loops
-    plain = not loops or any(jaxprs.is_traced(x) or np.shape(x) != loops for x in figures)
+    plain = not all(loops or (0,)) or any(jaxprs.is_traced(x) or np.shape(x) != loops for x in figures)
     if plain:
         yield place, figures
         return
