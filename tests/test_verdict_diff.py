@@ -43,7 +43,10 @@ def test_the_report_names_both_sides_and_the_rows_after_them():
         return jnp.mean(jnp.tanh(x * 2.5) ** 2)
 
     report = fn.diff(loss, other)(X)
-    assert report.first and report.first.f and report.first.g and report.first.g.source
+    assert report.first
+    assert report.first.f
+    assert report.first.g
+    assert report.first.g.source
     assert report.first.f.expression == "v0 * 2"
     assert report.first.g.source.line == other.__code__.co_firstlineno + 1
     text = str(report)
@@ -79,7 +82,9 @@ def test_two_dtypes_part_where_rounding_grows():
     assert not fn.diff(smooth, smooth, dtypes=dtypes)(X)
     report = fn.diff(loss, loss, dtypes=dtypes)(X)
     assert not report
-    assert report.first and report.first.f and report.first.f.source
+    assert report.first
+    assert report.first.f
+    assert report.first.f.source
     assert report.first.kind == "rounding"
     assert report.first.f.source.line == loss.__code__.co_firstlineno + 1
     assert "rounding grows" in str(report)

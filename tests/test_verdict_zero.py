@@ -87,7 +87,8 @@ def test_a_factor_that_is_0_is_followed_to_what_made_it_0():
     line = loss.__code__.co_firstlineno + 1
     for leaf in report.leaves:
         source = leaf.places[0].source
-        assert source and (leaf.places[0].cause, source.line) == ("saturated", line)
+        assert source
+        assert (leaf.places[0].cause, source.line) == ("saturated", line)
     assert "relu gives 0 everywhere" in report["w2"].places[0].why
 
 
