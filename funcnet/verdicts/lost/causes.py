@@ -166,7 +166,7 @@ def _origin(run: Run, cell: Cell) -> Step | Cell | None:
         zeros = [x for x in step.operands if x.draft is not None and _is_zero(x)]
         if not zeros:
             return step
-        cell = zeros[0]
+        cell = max(zeros, key=lambda x: x.active)
     return cell
 
 

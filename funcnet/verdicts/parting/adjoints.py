@@ -104,15 +104,21 @@ class Adjoints:
     def _sends(self, name: str, result: str) -> float:
         """How far apart is what two matched rows send back to a value."""
         u, w = self.pairs.f.cells[name], self.pairs.g.cells[self.pairs.of_f[name]]
-        r, s = self.pairs.f.cells[result], self.pairs.g.cells[self.pairs.of_f[result]]
-        a, b = _sent(self.f, u, r), _sent(self.g, w, s)
-        if a is None or b is None:  # what g sends comes by other rows: all of it is compared
-            a, b = _adjoint(self.f, u), _adjoint(self.g, w)
-        return apart(a, b)
+        return apart(*self._both(u, w, result))
+
+    def _both(self, u: Cell, w: Cell, result: str) -> tuple[np.ndarray, np.ndarray]:
+        """What a row and its partner send back to two values; or their whole adjoints, where it
+        comes by other rows."""
+        if result in self.pairs.of_f:
+            r, s = self.pairs.f.cells[result], self.pairs.g.cells[self.pairs.of_f[result]]
+            a, b = _sent(self.f, u, r), _sent(self.g, w, s)
+            if a is not None and b is not None:
+                return a, b
+        return _adjoint(self.f, u), _adjoint(self.g, w)
 
     def _ratio(self, name: str, row: Row) -> str:
         u, w = self.pairs.f.cells[name], self.pairs.g.cells[self.pairs.of_f[name]]
-        a, b = _adjoint(self.f, u), _adjoint(self.g, w)
+        a, b = self._both(u, w, row.name)
         to = row_name(self.pairs.f.by_name[name])
         size = float(np.sum(np.abs(b.astype(np.complex128)) ** 2))
         if not size or a.shape != b.shape:

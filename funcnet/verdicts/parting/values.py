@@ -52,7 +52,8 @@ def _traced_back(pairs: Pairs, u: Cell, w: Cell) -> Part:
         seen.add((u.name, w.name))
         part, below = _asked(pairs, u, w)
         if part is not None:
-            return grown if grown is not None and part.kind == "rounding" else part
+            real = part.kind == "equation" or not pairs.agree(u, w)
+            return part if grown is None or real else grown
         below = [pair for pair in below if (pair[0].name, pair[1].name) not in seen]
         if not below:
             return grown or _part(pairs, "rounding", "both do the same there", u, w)
