@@ -90,6 +90,14 @@ def guarded(params, n, r2):
     return jnp.sum(mean + length + angle + log + share + elu)
 
 
+def gated(params, mask):
+    w = params["w"]
+    root = jnp.where(w > 0, jnp.sqrt(jnp.where(w > 0, w, 0.0)), 0.0)
+    same = jax.vmap(lambda x: jax.lax.cond(x > 0, jnp.sqrt, lambda x: x, x))(w)
+    some = jax.scipy.special.logsumexp(w * 100, where=mask) + jax.nn.softmax(w, where=mask)[0]
+    return jnp.sum(root + same + some) + jnp.nanmean(w)
+
+
 def clipped_step(params, x):
     loss = lambda p: jnp.mean(jax.nn.silu(x @ p["w"]) ** 2)  # noqa: E731  # as people write it
     grads = jax.grad(loss)(params)
@@ -122,5 +130,6 @@ LOSSES = {
     "VAE": (vae, (VAE, draw(3, 6) > 0, KEY)),
     "cosine": (cosine, ({"w": draw(5, 3)}, draw(2, 5), draw(2, 5, seed=1))),
     "guards": (guarded, ({"w": draw(3)}, jnp.array([0.0, 1, 2]), jnp.array([0.0, 1, 2]))),
+    "gates": (gated, ({"w": jnp.array([1.0, -1, 3])}, jnp.array([True, True, False]))),
     "gradient clipping": (clipped_step, ({"w": draw(5, 3)}, draw(2, 5))),
 }

@@ -1,5 +1,6 @@
 """A program as a graph of values: what each is computed from, and where its elements lie."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,7 +163,7 @@ class Graph(Handler):
         inside = walk(e.primal, operands, self, at.down(0))
         self.within -= 1
         return [
-            self.node(operands, var.aval, node.range, e, i, at)
+            self.node(operands, var.aval, node.range._replace(guarded=False), e, i, at)
             for i, (var, node) in enumerate(zip(e.results, inside, strict=True))
         ]
 
@@ -179,7 +180,7 @@ def _selected(operands: list[Node]) -> Range:
         return branches[int(sure)].range
     ranges = [refined(b.range, b.plain, which, bool(i)) for i, b in enumerate(branches)]
     found = join(ranges)
-    fixed = [branch.fixed and not branch.range.special for branch in branches]
+    fixed = [branch.fixed and branch.range.misses_zero for branch in branches]
     return found._replace(guarded=found.guarded or (any(fixed) and not all(fixed)))
 
 
@@ -200,10 +201,16 @@ def refined(r: Range, node: Node, which: Node, holds: bool) -> Range:
         left, right, relation = right, left, _TURNED[relation]
     if left.plain is node:
         return _narrowed(r, relation, right.range)
-    size = left.plain.label in ("abs", "square") and left.plain.operands[0].plain is node
+    if left.plain.label not in ("abs", "square") or left.plain.operands[0].plain is not node:
+        return r
+    end = right.range.high
+    if relation in ("lt", "le") and left.plain.label == "abs" and end >= 0:
+        return _narrowed(
+            _narrowed(r, relation, Range(end, end)), _TURNED[relation], Range(-end, -end)
+        )
     beyond = relation in ("gt", "ne") and right.range.one == 0
     away = relation in ("gt", "ge") and right.range.above_zero
-    return r._replace(nonzero=True) if size and (beyond or away) else r
+    return r._replace(nonzero=True) if beyond or away else r
 
 
 _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
@@ -213,14 +220,21 @@ _TURNED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne
 def _narrowed(r: Range, relation: str, end: Range) -> Range:
     """A range, of which is known that it is less, greater, or other than an end."""
     if relation in ("gt", "ge"):
+        low = _after(end.low, 1) if relation == "gt" else end.low
         nonzero = r.nonzero or (relation == "gt" and end.low >= 0)
-        return r._replace(low=max(r.low, end.low), nonzero=nonzero)
+        return r._replace(low=max(r.low, low), nonzero=nonzero)
     if relation in ("lt", "le"):
+        high = _after(end.high, -1) if relation == "lt" else end.high
         nonzero = r.nonzero or (relation == "lt" and end.high <= 0)
-        return r._replace(high=min(r.high, end.high), nonzero=nonzero)
+        return r._replace(high=min(r.high, high), nonzero=nonzero)
     if relation == "eq":
         return r._replace(low=max(r.low, end.low), high=min(r.high, end.high))
     return r._replace(nonzero=True) if end.one == 0 else r
+
+
+def _after(x: float, way: int) -> float:
+    """The next number of 64 bits above or below one that is not 0."""
+    return math.nextafter(x, way * math.inf) if x else x
 
 
 class Reach:

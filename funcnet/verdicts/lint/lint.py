@@ -15,7 +15,7 @@ from .keys import reused
 from .lost import dead_branches, without_gradient
 from .precision import captured, differences, narrow_sums, overflows, with_logits
 from .ranges import of_dtype
-from .rewrite import safely
+from .rewrite import is_inside_call, safely
 from .suspects import Suspect, squashed_before_log, suspects
 from .values import counted
 
@@ -126,7 +126,8 @@ def _of_singular(
     for suspect in listed:
         hit = hits.get(suspect.path)
         bad = 0 if hit is None else hit[0 if suspect.is_masked else 1]
-        if not bad and not suspect.is_suspected and (hit is not None or suspect.is_known):
+        silent = not suspect.is_suspected and (hit is not None or suspect.is_known)
+        if not bad and (silent or is_inside_call(suspect)):
             continue
         count = (bad, hit[2]) if bad and hit else None
         yield _finding(suspect, "happens" if bad else "possible", count)

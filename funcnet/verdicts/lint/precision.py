@@ -31,8 +31,9 @@ def with_logits(node: Node, name: str, squashed: Node) -> str:
     text = f"jax.nn.log_softmax({logits}{options})"
     picked = outer.args[0] if isinstance(outer, ast.Call) and outer.args else None
     if isinstance(picked, ast.Subscript):
-        text += f"[{ast.unparse(picked.slice)}]"
-    return text
+        return f"{text}[{ast.unparse(picked.slice)}]"
+    direct = node.operands[0].plain is squashed
+    return text if direct else f"{text} in the place of the softmax, and no logarithm after it"
 
 
 def differences(graph: Graph, reach: Reach) -> Iterator[Finding]:

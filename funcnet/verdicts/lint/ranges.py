@@ -233,6 +233,7 @@ PLAIN: dict[str, Callable[..., Range]] = {
     "square": lambda a: _powered(a, 2), "exp": _exp, "exp2": _exp2,
     "logistic": _logistic,
     "log": _through(math.log, -math.inf, math.inf),
+    "log2": _through(math.log2, -math.inf, math.inf),
     "log1p": _through(math.log1p, -math.inf, math.inf),
     "expm1": _through(math.expm1, -1, math.inf), "sqrt": _through(math.sqrt, 0, math.inf),
     "rsqrt": lambda a: _inverse(_through(math.sqrt, 0, math.inf)(a)),
@@ -284,7 +285,7 @@ def result_range(e: Equation, ranges: list[Range], i: int, same: bool) -> Range:
         same: Whether its first two operands are one value.
     """
     found = _found(e, ranges, i, same)
-    passes = e.label in PLAIN or e.label in SAME or e.label in ("reduce_sum", "dot_general")
+    passes = e.label in PLAIN or e.label in SAME or e.label == "reduce_sum"
     special = any(r.special for r in ranges) and (e.label in _SPECIAL or e.label in STRUCTURE)
     guarded = passes and any(r.guarded for r in ranges)
     return found._replace(special=found.special or special, guarded=found.guarded or guarded)

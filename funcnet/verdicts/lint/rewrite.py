@@ -86,6 +86,16 @@ def called(node: ast.AST) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
+def is_inside_call(suspect: Suspect) -> bool:
+    """Whether an operation is inside a function of JAX, which sees to its edges itself.
+
+    The root of a norm or a standard deviation is not: it is the caller's to guard.
+    """
+    node = expression_at(suspect.node.place)
+    known = called(node) in _ROOTS | _DIVISIONS | _POWERS if node is not None else True
+    return isinstance(node, ast.Call) and not known and suspect.node.label != "sqrt"
+
+
 def _operand(node: ast.expr, suspect: Suspect) -> ast.expr | None:
     """The part of an expression that is the operand which decides."""
     name, args = called(node), node.args if isinstance(node, ast.Call) else []

@@ -149,6 +149,7 @@ SINGULAR: dict[str, Singular] = {
     "rsqrt": _SQRT._replace(name="rsqrt", value=lambda x: x <= 0, edge="jnp.inf"),
     "cbrt": _CBRT,
     "log": _LOG,
+    "log2": _LOG._replace(name="log2"),
     "log1p": _LOG1P,
     "div": _DIVISION,
     "pow": _POWER,

@@ -61,9 +61,7 @@ class Suspect(NamedTuple):
             return False
         if self.is_masked and self.related:
             return True
-        in_library = self.node.at is not None and self.node.at.library
-        trusted = in_library and self.node.label == "div"
-        return self.operand.range.has_end and not self.is_known and not trusted
+        return self.operand.range.has_end and not self.is_known
 
 
 def suspects(nodes: Sequence[Node], reach: Reach) -> list[Suspect]:
