@@ -325,7 +325,7 @@ def test_a_gpt_block_by_block(stacked):
     params, _ = jax.eval_shape(net.init, jax.random.key(0), tokens)
 
     def loss(params, tokens):
-        return fn.nets.lm_loss(net(params, tokens), tokens)
+        return fn.cross_entropy(net(params, tokens), tokens)
 
     found = keeping(loss, wrt=0)(params, tokens)
     option = found.what_if("blocks" if stacked else "block_*")
