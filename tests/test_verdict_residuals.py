@@ -7,7 +7,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 import funcnet as fn
 from funcnet.__main__ import main
-from funcnet.jaxpr import jaxprs
+from funcnet.jaxpr import jaxprs, runs
+from funcnet.jaxpr.changes import marks
 
 from .verdicts import residuals as scores
 
@@ -168,6 +169,17 @@ def test_has_aux_and_numbers():
         return jnp.sum(x * w), {"y": y, "name": "f"}
 
     assert [v.op for v in keeping(f, wrt=0, has_aux=True)(2.0, X).kept] == ["x"]
+
+
+def test_a_mark_comes_out_in_both_passes():
+    passes = FOUND.search.measured.passes
+    for pass_ in (passes.forward, passes.backward):
+        (loop,) = (eqn for eqn in pass_.eqns if eqn.primitive.name == "scan")
+        assert marks(runs.scope(loop))
+        for body in jaxprs.sub_jaxprs(loop):
+            inner = jaxprs.open_jaxpr(body)[0].eqns
+            assert inner
+            assert all(marks(runs.scope(eqn)) for eqn in inner)
 
 
 # What if.

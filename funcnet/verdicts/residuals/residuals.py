@@ -69,7 +69,10 @@ class Residuals(Report):
         Raises:
             ValueError: If `key` is none of these.
         """
-        return {group.name: group.amounts[0] for group in self._groups(key, depth)}
+        found: dict[str, int] = {}
+        for group in self._groups(key, depth):
+            found[group.name] = found.get(group.name, 0) + group.amounts[0]
+        return found
 
     def what_if(
         self,
