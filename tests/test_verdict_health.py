@@ -145,6 +145,8 @@ def test_many_steps_are_one_record():
     assert found["gradient"] == {"a": 1}
     assert found["step"] == {"all": 9}
     assert found["value"] == {"a": 5.5}
+    lost = {"value": {"a": math.nan}, "nonfinite": {"a": 1.0}, "step": {"all": math.inf}}
+    assert kinds(diagnose(typical([*records, lost]))) == [("not finite", "a")]
 
 
 def rows(losses, held=None, right=None, held_right=None):

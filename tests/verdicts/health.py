@@ -209,7 +209,7 @@ WELL = (
         optax.adam(1e-3),
     ),
     Well(
-        "MLP, SGD at 0.1 with momentum",
+        "MLP, SGD at 0.05 with momentum",
         lambda: fn.nets.MLP((64, 64, 10)),
         fn.cross_entropy,
         digits,
