@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import jaxprs
-from .equations import Equation
+from .equations import Equation, bound
 from .walk import At, Handler, walk
 
 MOST = 1 << 16
@@ -59,7 +59,7 @@ def run(e: Equation, operands: Sequence[Any]) -> list[Any]:
                 made = exact(e.eqn.params, *arrays)
             if made is not None and (made.dtype, made.shape) == (result.dtype, result.shape):
                 return [_frozen(made)]
-    return jaxprs.bound(e.eqn, operands) or e.run(operands)
+    return bound(e.eqn, operands) or e.run(operands)
 
 
 def added(x: Any, y: Any) -> Any:

@@ -1,6 +1,7 @@
 """The equations of a jaxpr one by one, each as a function that can be run and differentiated."""
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -201,6 +202,40 @@ def with_own_lines(closed: ClosedJaxpr) -> ClosedJaxpr:
         return jaxpr_of(operands, results, [alone])
 
     return rewrite(closed, opened)
+
+
+def bound(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any] | None:
+    """What an equation of one primitive gives, run as the same call outside of a jaxpr would be.
+
+    So the two share what JAX compiles for it. None if it holds a jaxpr, or was written under other
+    settings than those of now: `evaluate` sees to these.
+    """
+    settings = getattr(eqn, "ctx", None)
+    plain = not any(map(callable, eqn.params.values())) and not any(
+        True for _ in jaxprs.sub_jaxprs(eqn)
+    )
+    if not plain or settings is None or settings != type(settings)():
+        return None
+    found = eqn.primitive.bind(*operands, **eqn.params)
+    return list(found) if eqn.primitive.multiple_results else [found]
+
+
+def derivation(eqn: JaxprEqn) -> tuple[str, Sequence[str]]:
+    """What the docstring of a rule's backward pass says, or ""; and the names of its operands.
+
+    Names are known where the function has those of its arguments as its attribute `arguments`.
+    """
+    rule: Any = eqn.params.get("bwd")
+    backward = getattr(rule, "f", None)
+    text = inspect.getdoc(backward) if inspect.isroutine(backward) else ""
+    names = getattr(backward, "arguments", ())
+    trees = [x for step in getattr(rule, "transforms", ()) for x in step[1]]
+    tree = next((x for x in trees if isinstance(x, jax.tree_util.PyTreeDef)), None)
+    parts = () if tree is None else tree.children()
+    if len(parts) != len(names):
+        return text or "", ()
+    pairs = zip(names, parts, strict=True)
+    return text or "", [name for name, part in pairs for _ in range(part.num_leaves)]
 
 
 _COMPILED: dict[str, Callable] = {}

@@ -66,5 +66,5 @@ def quickly(f: Callable, *args: Any) -> Any:
     >>> int(quickly(lambda x: x * x, 3))
     9
     """
-    options = {"xla_backend_optimization_level": "0"}
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
     return jax.jit(f).lower(*args).compile(compiler_options=options)(*args)

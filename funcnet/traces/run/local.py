@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ...jaxpr import jaxprs
-from ...jaxpr.equations import Equation, without_rules
+from ...jaxpr.equations import Equation, derivation, without_rules
 from ...jaxpr.passes import passes_of, replaced
 from ...jaxpr.places import Place, places_of
 from ..formula import Expr, constant, expressions
@@ -149,22 +149,22 @@ def _is_read(text: str) -> bool:
 
 def _in_words(e: Equation, given: str, operand: int) -> str:
     """A custom rule as its author writes it: "layer_norm'(v4'): dx = r (dy - mean(dy))"."""
-    text, names = jaxprs.derivation(e.eqn)
+    text, names = derivation(e.eqn)
     first = len(e.operands) - len(names)
     said = clause(text, names[operand - first] if names and operand >= first else "")
     return f"{e.label}'({given})" + (f": {said}" if said else "")
 
 
-def clause(derivation: str, argument: str) -> str:
+def clause(said: str, argument: str) -> str:
     """What a derivation says of one argument; else its first line.
 
     >>> clause("With r = 1 / |x|:\n  dx = r dy;  db = dy", "b")
     'db = dy'
     """
-    lines = re.sub(r"\n\s*(?=d\S+ = )", "; ", derivation)
+    lines = re.sub(r"\n\s*(?=d\S+ = )", "; ", said)
     parts = re.split(r"[;:]\s+(?=d\S)|;\s+|\.\s+(?=[A-Z])", " ".join(lines.split()))
     named = re.compile(rf"d{re.escape(argument)}(\[[^]]*\])? = ")
-    first = derivation.strip().partition("\n")[0]
+    first = said.strip().partition("\n")[0]
     return next((part for part in parts if argument and named.match(part)), first).rstrip(".;:, ")
 
 

@@ -77,8 +77,8 @@ def _where(site: Site | None, place: str) -> tuple[str, str, str]:
 def _turns(place: str, site: Site | None, figures: list[Any]) -> Iterator[tuple[str, list[Any]]]:
     """The figures of a place, those of each iteration apart."""
     loops = () if site is None else site.loops
-    plain = not all(loops or (0,)) or any(jaxprs.is_traced(x) or np.shape(x) != loops for x in figures)
-    if plain:
+    apart = all(np.shape(x) == loops and not jaxprs.is_traced(x) for x in figures)
+    if not apart or not all(loops or (0,)):
         yield place, figures
         return
     arrays = [np.asarray(x) for x in figures]
