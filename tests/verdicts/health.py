@@ -2,6 +2,7 @@
 what `fit(..., health=50)` costs.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 
 import funcnet as fn
-from funcnet.train.health import checkups
+from funcnet.train.health import Look
 from funcnet.train.step import outermost, step_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -273,9 +274,9 @@ def cost(every=50, rounds=60) -> float:
     """What looking at every fiftieth step costs: the time of all steps over that without."""
     x, y = images(32)
     net = fn.nets.LeNet(10)
-    step = step_of(net, fn.cross_entropy, optax.sgd(0.01), None, dict)
-    plain = outermost(step.update)
-    looks = checkups(every, plain, net, fn.cross_entropy, optax.sgd(0.01), None).watched
+    made = net, fn.cross_entropy, optax.sgd(0.01), None, dict
+    step = step_of(*made)
+    plain, looks = outermost(step.update), outermost(step_of(*made, look=Look()).update)
     state = step.init(KEY, x[:64])
     batch = (x[:64], y[:64])
     times: dict[Callable, list[float]] = {plain: [], looks: []}
