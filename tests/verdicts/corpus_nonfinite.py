@@ -380,7 +380,7 @@ def _added_mask(x):
 
 
 def _least_so_far(x):
-    return jax.lax.scan(lambda c, t: (jnp.minimum(c, t), None), jnp.inf, x)[0]
+    return jax.lax.scan(lambda c, t: (jnp.minimum(c, t), None), jnp.array(jnp.inf), x)[0]
 
 
 def _least_in_a_loop(x):

@@ -157,7 +157,11 @@ class Nonfinite(Report):
                   for origin in self.harmless[:5]]  # fmt: skip
         more = len(self.harmless) - 5
         rest = [f"And {more} more such places."] if more > 0 else []
-        return [part for part in (*said, "\n".join([*masked, *rest]), self.note) if part]
+        return [
+            part
+            for part in (*said, "\n".join([*masked, *rest]), textwrap.fill(self.note, 96))
+            if part
+        ]
 
     def _lost(self) -> str:
         names = [p.name for p in self.poisoned]

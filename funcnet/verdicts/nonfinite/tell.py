@@ -104,8 +104,11 @@ def _at(x: np.ndarray, site: Site, element: tuple[int, ...]) -> Any:
     """What an element of the result was computed from, where that is one number."""
     if x.size == 1:
         return x.item()
-    same = x.shape == site.aval.shape and site.primitive not in _ROWS
-    return x[element].item() if same and site.path else None
+    whole = site.aval.shape
+    fits = x.ndim == len(whole) and all(n in (1, m) for n, m in zip(x.shape, whole, strict=True))
+    if not (fits and site.path) or site.primitive in _ROWS:
+        return None
+    return x[tuple(min(i, n - 1) for i, n in zip(element, x.shape, strict=True))].item()
 
 
 _ROWS = {
