@@ -2,7 +2,6 @@
 
 import inspect
 import sys
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -298,12 +297,10 @@ def at_minimum() -> list[tuple[Callable, tuple]]:
 def table() -> str:
     """The scores as Markdown."""
     rows = []
-    start = time.perf_counter()
     for around in SURROUNDINGS:
         own = [plant for plant in PLANTS if plant.around is around]
         right = sum(not wrong(plant) for plant in own)
         rows.append(f"| {around.__name__} | {right} of {len(own)} |")
-    seconds = (time.perf_counter() - start) / len(PLANTS)
     silent = [not fn.explain_zero(loss)(x) for f in HEALTHY for loss, x in (plain(f), scanned(f))]
     whole = [not fn.explain_zero(loss)(params) for loss, params in networks().values()]
     told = [fn.explain_zero(loss)(*args) for loss, args in at_minimum()]
@@ -314,7 +311,6 @@ def table() -> str:
             f"| functions whose gradient flows | {sum(silent)} of {len(silent)} silent |",
             f"| networks whose gradient flows | {sum(whole)} of {len(whole)} silent |",
             f"| losses at their minimum | {sum(minima)} of {len(minima)} silent, and told |",
-            f"\nCauses: {', '.join(f.__name__.replace('_', ' ') for f in CAUSES)}. "
-            f"A small function takes {seconds:.1g} s.",
+            f"\nCauses: {', '.join(f.__name__.replace('_', ' ') for f in CAUSES)}.",
         ]
     )  # fmt: skip
