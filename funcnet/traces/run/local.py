@@ -158,7 +158,7 @@ def _in_words(e: Equation, given: str, operand: int) -> str:
 def clause(said: str, argument: str) -> str:
     """What a derivation says of one argument; else its first line.
 
-    >>> clause("With r = 1 / |x|:\n  dx = r dy;  db = dy", "b")
+    >>> clause("With r = 1 / |x|: dx = r dy;  db = dy", "b")
     'db = dy'
     """
     lines = re.sub(r"\n\s*(?=d\S+ = )", "; ", said)
