@@ -2,13 +2,17 @@
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..disk import write_whole
+from ..render.forms import Table
 from ..verdicts.cost import cost
 from ..verdicts.lint.lint import lint
+from ..verdicts.lost.explain_zero import Zeros, explain_zero
 from ..verdicts.nonfinite.explain import explain_nonfinite
+from ..verdicts.nonfinite.report import Nonfinite
 from ..verdicts.report import Report
 from ..verdicts.residuals.residuals import residuals
 from .target import add_target, target
@@ -30,9 +34,44 @@ class Verdict(NamedTuple):
     bad: Callable[[Any], bool] = lambda report: False
 
 
+@dataclass(frozen=True)
+class Explained(Report):
+    """Where a NaN or an Inf is born; where all is finite, where a gradient is lost.
+
+    Attributes:
+        nonfinite: The first question's report.
+        zeros: The second one's; None where it was not asked.
+    """
+
+    nonfinite: Nonfinite
+    zeros: Zeros | None
+
+    def __bool__(self) -> bool:
+        return bool(self.nonfinite or self.zeros)
+
+    @property
+    def heading(self) -> str:
+        """That of the first report."""
+        return self.nonfinite.heading
+
+    def parts(self) -> Sequence[Table | str]:
+        """Those of both."""
+        return (*self.nonfinite.parts(), *(() if self.zeros is None else self.zeros.parts()))
+
+
+def explain(f: Callable) -> Callable[..., Explained]:
+    """`f`, to be explained at the arguments that follow."""
+
+    def judge(*args: Any) -> Explained:
+        nonfinite = explain_nonfinite(f)(*args)
+        return Explained(nonfinite, None if nonfinite else explain_zero(f)(*args))
+
+    return judge
+
+
 VERDICTS: tuple[Verdict, ...] = (
     Verdict("cost", "FLOPs and bytes by layer, op and line, forward and backward", cost),
-    Verdict("explain", "where a NaN or an Inf is born", explain_nonfinite, bool),
+    Verdict("explain", "where a NaN is born, or where a gradient is lost", explain, bool),
     Verdict("lint", "find traps before they bite", lint, lambda report: bool(report.happening)),
     Verdict("residuals", "what is kept for the backward pass, in bytes", residuals),
 )
