@@ -79,7 +79,7 @@ def explain_nonfinite(
     known: dict[Hashable, _Case] = {}
 
     @functools.wraps(f)
-    def explained(*args: Any, **kwargs: Any) -> Nonfinite:
+    def run(*args: Any, **kwargs: Any) -> Nonfinite:
         program = Program(WHERE, f, args, kwargs)
         for array in program.arrays:
             require(
@@ -99,7 +99,7 @@ def explain_nonfinite(
                     known[key] = case
             return case.report(program.arrays)
 
-    return explained
+    return run
 
 
 def _key(program: Program) -> Hashable | None:
