@@ -88,7 +88,7 @@ def energy(x):
     dij = jnp.sqrt(jnp.sum(dxdydz, axis=-1))  # culprit
     keep_mask = 1 - jnp.eye(x.shape[0])
     dij = jnp.where(keep_mask, dij, jnp.zeros_like(dij))  # mask
-    eij = jnp.where(keep_mask, 1 / dij, jnp.zeros_like(dij))  # culprit mask
+    eij = jnp.where(keep_mask, 1 / dij, jnp.zeros_like(dij))  # well: dij has no gradient there
     return jnp.sum(eij)
 
 
