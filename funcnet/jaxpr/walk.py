@@ -6,7 +6,7 @@ the handler says.
 """
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -260,3 +260,19 @@ def bodies(
     elif isinstance(inside, Loop):
         _, consts, carry = inside.groups(operands)
         yield Body(inside.body, [*consts, *map(carried, carry)], at.turn())
+
+
+def reached(starts: Iterable[Any], onward: Callable[[Any], Iterable[Any]]) -> set[Any]:
+    """What can be reached in a graph, such as a walk makes whose values are nodes.
+
+    >>> sorted(reached([8], lambda n: [n // 2] if n else []))
+    [0, 1, 2, 4, 8]
+    """
+    found: set[Any] = set()
+    open_ends = list(starts)
+    while open_ends:
+        node = open_ends.pop()
+        if node not in found:
+            found.add(node)
+            open_ends.extend(onward(node))
+    return found

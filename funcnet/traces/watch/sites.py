@@ -1,13 +1,13 @@
 """Where a program can be watched: its equations, their layers, and which of them matter."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any, NamedTuple
 
 from ...jaxpr import jaxprs
 from ...jaxpr.equations import Equation
-from ...jaxpr.walk import At, Handler, Turn, bodies, walk
+from ...jaxpr.walk import At, Handler, Turn, bodies, reached, walk
 from ..source.names import numbered, source, variables
 
 
@@ -59,8 +59,8 @@ def sites_of(closed: Any, active: Sequence[bool], wanted: Sequence[bool]) -> lis
         for operand in node.operands:
             readers.setdefault(operand, []).append(node)
     starts, ends = (compress(*pairs) for pairs in ((inputs, active), (outputs, wanted)))
-    moving = _reached(starts, lambda node: [n for n in readers.get(node, ()) if n.passes])
-    needed = _reached(ends, lambda node: node.operands)
+    moving = reached(starts, lambda node: [n for n in readers.get(node, ()) if n.passes])
+    needed = reached(ends, lambda node: node.operands)
     numbers = numbered(closed)
     found = [node for node in handler.nodes if node.at and node in moving and node in needed]
     named = variables([(node.at.path[1:-1], node.at.calls) for node in found if node.at])
@@ -129,18 +129,6 @@ class _Dependence(Handler):
         for before, after in zip(carry, results, strict=False):
             before.operands.append(after)
         return [*carry, *results[e.inside.carry :]]
-
-
-def _reached(starts: Iterable[Node], onward: Callable[[Node], Iterable[Node]]) -> set[Node]:
-    """What can be reached from some nodes."""
-    found: set[Node] = set()
-    open_ends = list(starts)
-    while open_ends:
-        node = open_ends.pop()
-        if node not in found:
-            found.add(node)
-            open_ends.extend(onward(node))
-    return found
 
 
 def layers_of(sites: Sequence[Site]) -> dict[str, list[Site]]:

@@ -1,14 +1,14 @@
 """A program as a graph of values: what each is computed from, and where its elements lie."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...jaxpr import jaxprs
 from ...jaxpr.equations import Equation
 from ...jaxpr.places import Place
-from ...jaxpr.walk import At, Handler, Turn, bodies, walk
+from ...jaxpr.walk import At, Handler, Turn, bodies, reached, walk
 from .ranges import ANY, PLAIN, STRUCTURE, VIEWS, Range, join, of_array, of_dtype, result_range
 
 FLAT = {"stop_gradient", "floor", "ceil", "round", "sign", "argmax", "argmin"}
@@ -260,15 +260,3 @@ class Reach:
     def matters(self, node: Node) -> bool:
         """Whether a gradient flows through a value, and its slope is not a custom rule's."""
         return node in self.moving and node in self.needed and node.flows and not node.hidden
-
-
-def reached(starts: Iterable[Node], onward: Callable[[Node], Iterable[Node]]) -> set[Node]:
-    """What can be reached from some values."""
-    found: set[Node] = set()
-    open_ends = list(starts)
-    while open_ends:
-        node = open_ends.pop()
-        if node not in found:
-            found.add(node)
-            open_ends.extend(onward(node))
-    return found

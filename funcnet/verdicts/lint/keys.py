@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from ...jaxpr.walk import reached
 from .findings import Finding, shown
-from .graph import Graph, Node, reached
+from .graph import Graph, Node
 
 _USES = {"random_bits": "drawn from", "random_split": "split", "random_gamma": "drawn from"}
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ...jaxpr.walk import reached
 from ...types import Array
-from .graph import Node, Reach, reached
+from .graph import Node, Reach
 from .singular import OVERFLOWS, Singular, singular_of
 
 
