@@ -167,7 +167,7 @@ def deep(layers: int = 64, width: int = 256, batch: int = 64) -> Deep:
             with jax.named_scope(f"layer{i}"):
                 x = jnp.tanh(x @ w)
                 if i == layers // 2:
-                    x = x + corpus.root_masked(x * (jnp.arange(width) != 7))
+                    x = x + corpus.root_masked(jnp.abs(x) * (jnp.arange(width) != 7))
         return jnp.sum(x)
 
     keys = jax.random.split(jax.random.key(0), layers)
