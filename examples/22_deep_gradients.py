@@ -2,8 +2,8 @@
 
 Thirty layers. With sigmoids the gradient shrinks on its way back until the first layers learn
 nothing; with weights drawn three times too large, activations blow up on the way forward and the
-gradient on its way back. `fn.health` names both. Batch norm and residual connections cure them:
-the verdicts are gone, and the network learns.
+gradient on its way back. `fn.health` names both. With residual connections the gradient arrives and
+the loss falls; batch norm keeps the activations level, whatever the scale of the weights.
 """
 
 import jax
