@@ -41,9 +41,12 @@ def squares(y):
 
 
 FAMILIES = [
-    *("mlp", "lenet", "resnet", "vit", "gpt", "char rnn", "unet", "vae"),
-    *("lstm", "gru", "rnn", "attention", "conv", "einsum"),
+    *("mlp", "lenet", "gpt", "lstm", "gru", "rnn", "attention", "conv", "einsum"),
     *("linear attention", "linear attention, causal", "selective ssm"),
+    *(
+        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long])
+        for name in ("resnet", "vit", "char rnn", "unet", "vae")
+    ),
 ]
 
 

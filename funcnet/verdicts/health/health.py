@@ -94,8 +94,8 @@ def health(
     ...     return jnp.sum(x)
     >>> params = [jnp.eye(4)] * 20
     >>> found = health(loss)(params, jnp.ones((2, 4)))
-    >>> found.verdicts[0].kind, round(found.verdicts[0].figure, 2), bool(found)
-    ('vanishing gradient', 0.23, True)
+    >>> found.verdicts[0].kind, round(found.verdicts[0].figure, 1), bool(found)
+    ('vanishing gradient', 0.2, True)
 
     Reference: Glorot & Bengio, "Understanding the Difficulty of Training Deep Feedforward Neural
     Networks", 2010, section 4; He et al., "Delving Deep into Rectifiers", 2015, section 2.2;
