@@ -67,7 +67,8 @@ def test_a_long_trace_prints_its_layers_and_the_rest_when_asked(monkeypatch):
     assert str(Trace.load(trace.json())) == shown
 
 
-def test_a_short_trace_prints_its_rows():
+def test_a_short_trace_prints_its_rows(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     trace = fn.trace(lambda x: jnp.sum(jnp.sin(x)))(jnp.ones(3))
     assert str(trace).startswith("Forward primal trace")
     assert str(trace) == trace.table()

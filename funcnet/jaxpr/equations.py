@@ -187,7 +187,11 @@ def with_own_lines(closed: ClosedJaxpr) -> ClosedJaxpr:
         passes = None if not _is_vjp(eqn) or id(rule) in made else jaxprs.own_passes(eqn)
         if passes is None or eqn.params["symbolic_zeros"]:
             return None
-        run = functools.partial(jaxprs.evaluate, passes[1])
+        _, back, given = passes
+
+        def run(*xs: Any) -> Any:
+            return given.unflatten(jaxprs.evaluate(back, *xs))
+
         written = jaxprs.wrap_init(run, debug_info=rule.debug_info)
         made.add(id(written))
         operands: list = [Var(atom.aval) for atom in eqn.invars]

@@ -281,8 +281,9 @@ def custom_key(eqn: JaxprEqn) -> Hashable | None:
     return backward.f, plain, str(body), consts, eqn.params["symbolic_zeros"]
 
 
-def own_passes(eqn: JaxprEqn) -> tuple[Any, Any] | None:
-    """Forward and backward of an equation with a `custom_vjp` rule, traced from the rule itself.
+def own_passes(eqn: JaxprEqn) -> tuple[Any, Any, Any] | None:
+    """Forward and backward of an equation with a `custom_vjp` rule, traced from the rule itself,
+    and the structure of what the rule gives backward.
 
     What `jax.vjp` makes of it computes the same, but says of every equation that it was written
     where the rule was called. None if the equation has no such rule or does not tell.
@@ -297,8 +298,8 @@ def own_passes(eqn: JaxprEqn) -> tuple[Any, Any] | None:
         kept = [next(made) if i is None else eqn.invars[i].aval for i in forwarded]
         types = [*kept, *(v.aval for v in eqn.outvars)]
         shapes = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types]
-        back = jax.make_jaxpr(lambda *xs: eqn.params["bwd"].call_wrapped(*xs))(*shapes)
-        return ahead, back
+        back, given = trace(lambda *xs: eqn.params["bwd"].call_wrapped(*xs), *shapes)
+        return ahead, back, given
     except Exception:  # a rule with another form than JAX's usual one
         return None
 

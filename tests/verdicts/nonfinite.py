@@ -129,7 +129,9 @@ def flag() -> float:
     batch = tokens[:, :-1], tokens[:, 1:]
     parts = net, fn.nets.lm_loss, optax.adam(1e-3), None, dict
     plain, more = step_of(*parts), step_of(*parts, finiteness)
-    update, guarded = outermost(plain.update), Guard("stop", more.update, outermost).update
+    guard = Guard("stop")
+    update = outermost(plain.update)
+    guarded = guard.over(outermost(guard.guarded(more.update)))
     states = [plain.init(jax.random.key(1), batch[0]) for _ in range(2)]
     ratios = []
     for i in range(42):
