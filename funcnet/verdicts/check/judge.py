@@ -68,11 +68,11 @@ class Judge:
         self.active, self.names = subject.active, [subject.names[i] for i in subject.active]
         self.against = "jax.vjp of the primal"
         self.notes: list[str] = []
-        self.own = Programs(subject.rule, self.active, quickly=False)
-        self.plain = Programs(subject.primal, self.active, quickly=True)
+        self.own = Programs(subject.rule, self.active, is_quick=False)
+        self.plain = Programs(subject.primal, self.active, is_quick=True)
         rule, primal = subject.wide or (subject.rule, subject.primal)
-        self.rule = Programs(rule, self.active, quickly=True)
-        self.truth = Programs(primal, self.active, quickly=True)
+        self.rule = Programs(rule, self.active, is_quick=True)
+        self.truth = Programs(primal, self.active, is_quick=True)
 
     @contextlib.contextmanager
     def in_float64(self) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...jaxpr.passes import replaced
 from ...rules.compare import is_floating
-from ...rules.prove import QUICKLY
+from ...rules.prove import quickly
 from .subject import Flat
 
 LARGEST = 4096
@@ -135,9 +135,9 @@ def second(arrays: Sequence, active: Sequence[int]) -> tuple:
 class Programs:
     """What is compiled of a function, once for all arrays of these shapes."""
 
-    def __init__(self, f: Flat, active: Sequence[int], quickly: bool) -> None:
+    def __init__(self, f: Flat, active: Sequence[int], is_quick: bool) -> None:
         self.f, self.active = f, tuple(active)
-        self.options = QUICKLY if quickly else None
+        self.options = quickly() if is_quick else None
         self.gradient = pulled
         self._known: dict[str, Callable] = {}
 
