@@ -9,6 +9,7 @@ import pytest
 
 import funcnet as fn
 from funcnet.__main__ import main
+from funcnet.rules import prove
 from funcnet.rules.compare import LIMITS, gap
 from funcnet.verdicts.check.audit import PLACES
 from funcnet.verdicts.check.judge import POINTS, moved
@@ -246,6 +247,29 @@ MESSAGES = [
         "identity, got 'pmap'. Leave it out for all.",
     ),
     (
+        lambda: fn.audit(fn.tanh, points="zero"),
+        "audit: expected a point among as given, zero, ties, large, tiny, no cotangent, got the "
+        "string 'zero'. Write ('zero',).",
+    ),
+    (
+        lambda: fn.audit(fn.tanh, ways=("vmpa",)),
+        "audit: expected a way among eager, vmap, scan, remat, grad of grad, adjoint identity, "
+        "got 'vmpa'. Leave it out for all.",
+    ),
+    (
+        lambda: checked(fn.tanh, jax.ShapeDtypeStruct((2,), "float32")),
+        "check_rule: expected an array as x, got a ShapeDtypeStruct. It has no numbers: pass an "
+        "array of that shape.",
+    ),
+    (
+        lambda: jax.jit(fn.audit(fn.tanh))(X),
+        "audit: expected an array as x, got a traced one. Call it outside of jit, grad and vmap.",
+    ),
+    (
+        lambda: fn.check_rule(3)(X),
+        "check_rule: expected a function, got 3. Its arguments come in a second call.",
+    ),
+    (
         lambda: fn.audit(jnp.sin)(X),
         "audit: expected a function that runs a custom rule, got sin. JAX derives all of its "
         "gradient: there is no rule to check.",
@@ -308,6 +332,15 @@ def test_audit_says_how_many_places_it_looked_at():
     assert f"Compared at 9 of {PLACES + 2} places." in rule.report.notes
 
 
+def test_an_audit_that_meets_no_rule_is_not_ok():
+    report = fn.audit(lambda x: jax.lax.cond(x.sum() > 1e9, cube, jnp.sin, x).sum())(X)
+    assert not report.rules
+    assert not report.ok
+    assert str(report).startswith("Rules met in <lambda>: 0. Nothing was judged.")
+    with pytest.raises(AssertionError, match=r"no rule was judged in <lambda>\."):
+        report.assert_ok()
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_audit_goes_on_behind_a_rule_that_raises():
@@ -345,6 +378,12 @@ def test_every_mutant_of_a_rule_is_killed_or_the_same(name):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_right_rule_raises_no_alarm(dtype):
     assert not alarms(fn.RULES["layer_norm"], dtype, range(100))
+
+
+def test_an_option_that_this_xla_does_not_know_is_left_out(monkeypatch):
+    known = {"xla_backend_optimization_level": 0}
+    monkeypatch.setattr(prove, "QUICKLY", known | {"xla_of_another_day": True})
+    assert prove.quickly.__wrapped__() == known
 
 
 def test_ties_are_made_of_neighbours():

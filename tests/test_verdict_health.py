@@ -251,6 +251,14 @@ def test_it_reads_and_is_false_when_all_is_well(found):
     assert "<h1>health of two</h1>" in found.html()
 
 
+def test_an_empty_array_has_no_figures():
+    report = fn.health(lambda p: jnp.sum(p["w"]) + jnp.sum(p["none"]["w"]))(
+        {"w": jnp.ones(3), "none": {"w": jnp.ones((0, 3))}}
+    )
+    assert not report
+    assert "none" not in report.figures["gradient"]
+
+
 def test_refusals(example):
     params, x, y = example
     with pytest.raises(TypeError, match=r"health: expected an optimiser with init and update, got"):
@@ -261,6 +269,8 @@ def test_refusals(example):
         fn.health(two, over=x)(params)
     with pytest.raises(ValueError, match=r"expected batches that are alike, got .*Leave out a sm"):
         fn.health(two, over=[(x, y), (x[:2], y[:2])])(params)
+    with pytest.raises(TypeError, match=r"health: expected an array as y, got a ShapeDtypeStruct"):
+        fn.health(two)(params, x, jax.ShapeDtypeStruct(y.shape, y.dtype))
     with pytest.raises(ValueError, match=r"health: expected wrt among the arguments 0 to 2, got 3"):
         fn.health(two, wrt=3)(params, x, y)
     given = (fn.Dense(2), fn.squared_error, optax.sgd(0.1), (x, y))

@@ -50,6 +50,14 @@ class Program:
     """
 
     def __init__(self, where: str, f: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
+        require(
+            callable(f),
+            where,
+            "a function",
+            shown(f),
+            "Its arguments come in a second call.",
+            TypeError,
+        )
         self.where, self.f, self.args, self.kwargs = where, f, args, kwargs
         self.leaves, self.tree = jax.tree.flatten(args)
         self.places = [i for i, leaf in enumerate(self.leaves) if _is_data(leaf)]
@@ -68,6 +76,25 @@ class Program:
                 f"a deleted one of {array.dtype}[{','.join(map(str, array.shape))}]",
                 "It was donated to a jitted function: pass what that returned, or a copy made "
                 "before.",
+            )
+
+    def require_numbers(self) -> None:
+        """Refuse arrays that are no more than their shapes.
+
+        Raises:
+            TypeError: If one is a `ShapeDtypeStruct`, or traced by a transformation around.
+        """
+        for array, name in zip(self.arrays, self.names(), strict=True):
+            is_traced = jaxprs.is_traced(array)
+            require(
+                not is_traced and not isinstance(array, jax.ShapeDtypeStruct),
+                self.where,
+                f"an array as {name}",
+                "a traced one" if is_traced else "a ShapeDtypeStruct",
+                "Call it outside of jit, grad and vmap."
+                if is_traced
+                else "It has no numbers: pass an array of that shape.",
+                TypeError,
             )
 
     def of_arrays(self, *arrays: Any) -> Any:

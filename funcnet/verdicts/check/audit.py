@@ -22,7 +22,7 @@ from ...traces.source import names
 from ...types import require
 from .programs import pulled
 from .report import Audited, AuditReport
-from .rule import Checked
+from .rule import Checked, require_known
 from .sides import line_of
 from .subject import Subject, in_float64, rules_in, rules_of, stripped
 
@@ -181,7 +181,7 @@ def audit(
 
     Raises:
         TypeError: When called, if `f` carries no rule.
-        ValueError: When called, as `trace` raises.
+        ValueError: If a point or a way has another name; when called, as `trace` raises.
 
     >>> @jax.custom_vjp
     ... def cube(x):
@@ -191,6 +191,7 @@ def audit(
     >>> [(rule.name, rule.report.ok) for rule in report.rules]
     [('cube', False)]
     """
+    require_known("audit", points, ways)
     return Auditing(f, wrt, seed, has_aux, tuple(points), tuple(ways), random)
 
 
@@ -209,6 +210,7 @@ class Auditing:
     def __call__(self, *args: Any) -> AuditReport:
         """Compare the rules met with these arguments."""
         program = Program("audit", self.f, args, {})
+        program.require_numbers()
         closed, tree = program.opened()
         require(
             bool(rules_in(closed)),

@@ -245,8 +245,8 @@ class AuditReport(Report):
 
     @property
     def ok(self) -> bool:
-        """Whether every rule was judged and none is wrong."""
-        return all(rule.report.ok for rule in self.rules)
+        """Whether a rule was met, every one was judged and none is wrong."""
+        return bool(self.rules) and all(rule.report.ok for rule in self.rules)
 
     def assert_ok(self) -> None:
         """Nothing if all rules are right.
@@ -255,14 +255,16 @@ class AuditReport(Report):
             AssertionError: If one is not, with the report.
         """
         if not self.ok:
-            raise AssertionError(f"not every rule in {self.function} is right.\n\n{self}")
+            said = "not every rule in {} is right" if self.rules else "no rule was judged in {}"
+            raise AssertionError(f"{said.format(self.function)}.\n\n{self}")
 
     def parts(self) -> Sequence[forms.Table | str]:
         """The verdict, a table of the rules, and what is wrong with which."""
         wrong = [rule for rule in self.rules if not rule.report.ok]
         names = ", ".join(dict.fromkeys(rule.name for rule in wrong))
         head = f"Rules met in {self.function}: {len(self.rules)}. "
-        head += f"Not right: {names}." if wrong else "All are right." if self.rules else ""
+        told = "All are right." if self.rules else "Nothing was judged."
+        head += f"Not right: {names}." if wrong else told
         columns = tuple(
             forms.Column(name, right=name in ("places", "worst"))
             for name in ("rule", "operands", "first met", "places", "verdict", "worst")

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...jaxpr import jaxprs
 from ...jaxpr.passes import passes_of
-from ...rules.compare import is_floating
+from ...rules.compare import LIMITS, is_floating
 from ...traces.program import NO_FLOAT, seeds_of
 from ...types import require, shown
 from .judge import POINTS, WAYS, Judge
@@ -72,16 +72,21 @@ def check_rule(
     Reference: N. J. Higham, Accuracy and Stability of Numerical Algorithms (2002), chapter 3; for
     the two inner products J. F. Claerbout, Earth Soundings Analysis (1992), chapter 5.
     """
+    require_known("check_rule", points, ways)
+    return RuleChecker(f, wrt, seed, tuple(points), tuple(ways), random)
+
+
+def require_known(where: str, points: Sequence[str], ways: Sequence[str]) -> None:
+    """Refuse a point or a way of another name."""
     for word, chosen, known in (("point", points, POINTS), ("way", ways, WAYS)):
         for name in chosen:
             require(
-                name in known,
-                "check_rule",
+                name in known and not isinstance(chosen, str),
+                where,
                 f"a {word} among {', '.join(known)}",
-                repr(name),
-                "Leave it out for all.",
+                f"the string {chosen!r}" if isinstance(chosen, str) else repr(name),
+                f"Write ({chosen!r},)." if chosen in known else "Leave it out for all.",
             )
-    return RuleChecker(f, wrt, seed, tuple(points), tuple(ways), random)
 
 
 @dataclass(frozen=True)
@@ -213,7 +218,8 @@ class Checked:
         """The comparisons at these arrays."""
         rates: dict[str, float] = {}
         if self.raised is not None:
-            start = Comparison("jit", "as given", self.judge.dtype, "all", "wrong", float("inf"))
+            place = "jit", "as given", self.judge.dtype, "all"
+            start = Comparison(*place, "wrong", float("inf"), LIMITS[self.judge.dtype])
             rows = [start._replace(note=f"raises {line_of(self.raised)}")]
             rows += self.judge.values(subject)
         elif self.by_values:

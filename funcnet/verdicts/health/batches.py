@@ -43,6 +43,8 @@ class Batches:
         calls = [args] if over is None else [(*args, *_batch(batch)) for batch in over]
         require(calls, "health", "one batch or more", "none", "Give over=[(x, y), ...].")
         self.programs = [Program("health", f, call, kwargs) for call in calls]
+        for program in self.programs:
+            program.require_numbers()
         first = self.programs[0]
         (self.wrt,) = first.chosen(wrt)
         for program in self.programs[1:]:

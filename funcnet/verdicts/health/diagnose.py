@@ -71,8 +71,8 @@ def _not_finite(figures: Figures) -> Iterator[Verdict]:
             "not finite",
             layer,
             "some of its numbers or of their adjoints are NaN or infinite"
-            f"{_likewise(bad, layer)}: lower the learning rate if training had begun; fn.trace "
-            "shows where they arise.",
+            f"{_likewise(bad, layer)}: lower the learning rate if training had begun; "
+            "fn.explain_nonfinite says where they arise.",
             bad[layer],
         )
 
@@ -219,7 +219,8 @@ def _no_gradient(figures: Figures) -> Iterator[Verdict]:
             outermost[0],
             "the gradient of all its parameters is exactly 0"
             f"{_likewise(outermost, outermost[0])}: it stands behind a stop_gradient, dead units "
-            "or a product with 0, or the loss does not depend on it. fn.trace shows which.",
+            "or a product with 0, or the loss does not depend on it. fn.explain_zero "
+            "says which.",
             0.0,
         )
 

@@ -201,9 +201,9 @@ def moves(params: Any, gradients: Any, updates: Any = None) -> dict[str, dict[st
         found |= {"step": {"all": ratio}, "update": {}, "lost": {}}
     for name in dict.fromkeys(names):
         own = [i for i, other in enumerate(names) if other == name and grads[i] is not None]
-        if not own:
-            continue
         size = sum(leaves[i].size for i in own)
+        if not size:
+            continue
         weights = norm(leaves[i] for i in own)
         found["weights"][name] = weights / math.sqrt(size)
         found["gradient"][name] = norm(grads[i] for i in own) / math.sqrt(size)
