@@ -33,7 +33,7 @@ WAYS = ("eager", "vmap", "scan", "remat", "grad of grad", "adjoint identity")
 """How a rule is run, beside compiled."""
 
 SECOND, IDENTITY = 1e-9, 1e-10
-"""Limits for gradients of gradients, and for the two inner products."""
+"""Limits in float64 for gradients of gradients, and for the two inner products."""
 
 
 def moved(point: str, arrays: Sequence, active: Sequence[int]) -> tuple:
@@ -84,6 +84,10 @@ class Judge:
     def finest(self) -> str:
         """The dtype of the truth."""
         return "float64" if self.subject.wide else self.dtype
+
+    def limit(self, fine: float) -> float:
+        """A limit that is `fine` in float64."""
+        return fine if self.finest == "float64" else LIMITS[self.finest]
 
     def drawn(self, subject: Subject, random: int) -> tuple:
         """The adjoint of each floating output."""
@@ -227,7 +231,7 @@ class Judge:
                 results |= _tried(lambda _: {"eager": jax.device_get(run())}, {"eager": None})
             alone = self.rule.pull(arrays, adjoints).gradients
             again: Callable = lambda cts: self.rule.pull(arrays, cts).gradients  # noqa: E731
-            size = functools.cache(functools.partial(rounding, again, adjoints))
+            size = functools.cache(functools.partial(rounding, again, adjoints, self.finest))
             rows = []
             for way in chosen:
                 gradients = results[way]
@@ -254,7 +258,7 @@ class Judge:
         return [np.stack(pair) for pair in zip(*pairs, strict=True)]
 
     def _squares(self, arrays: tuple, adjoints: tuple, tied: bool, random: int) -> list[Comparison]:
-        start = Comparison("grad of grad", "as given", self.finest, "all", limit=SECOND)
+        start = Comparison("grad of grad", "as given", self.finest, "all", limit=self.limit(SECOND))
         try:
             truth = self.truth.square(arrays, adjoints)
         except Exception as error:  # the primal has no second derivative in JAX
@@ -267,7 +271,7 @@ class Judge:
             return [start._replace(verdict="wrong", error=float("inf"), note=note)]
         names = [*self.names, *(f"cotangent {i}" for i in range(len(adjoints)))]
         run = functools.partial(self.truth.square, arrays)
-        size = functools.cache(functools.partial(rounding, run, adjoints))
+        size = functools.cache(functools.partial(rounding, run, adjoints, self.finest))
         rows = [
             compared(
                 start._replace(quantity=name), a, b, lambda n=n: size()[n], "that of the primal"
@@ -287,7 +291,9 @@ class Judge:
     def _products(self, arrays: tuple, adjoints: tuple, random: int) -> list[Comparison]:
         """<J v, w> of the primal in forward mode, beside <v, J' w> of the rule."""
         draw = np.random.default_rng((random, 3))
-        start = Comparison("adjoint identity", "as given", self.finest, "all", limit=IDENTITY)
+        start = Comparison(
+            "adjoint identity", "as given", self.finest, "all", limit=self.limit(IDENTITY)
+        )
         gradients = self.rule.pull(arrays, adjoints).gradients
         rows = []
         for n, name in enumerate(self.names):

@@ -58,6 +58,7 @@ class Comparison(NamedTuple):
         place = f"{self.quantity}[{where}]" if where else self.quantity
         plain = self.quantity.startswith(("value", "all"))
         what = place if plain else f"gradient of {place}"
+        what = "every gradient" if self.quantity == "all" else what
         beside = f": rule {self.found}, {self.note or 'jax.vjp of the primal'} {self.truth}"
         said = beside if self.found else f": {self.note}" if self.note else ""
         off = f"error {self.error:.2g}, limit {self.limit:g}; " if 0 < self.error < 1e300 else ""
@@ -123,6 +124,7 @@ class RuleReport(Report):
         count = len(self.comparisons)
         if self.failures:
             wrong = sorted({c.quantity for c in self.failures})
+            wrong = ["every gradient" if name == "all" else name for name in wrong]
             return (
                 f"The rule of {self.name} is WRONG: {', '.join(wrong)}; "
                 f"{len(self.failures)} of {count} comparisons with {self.against} fail."

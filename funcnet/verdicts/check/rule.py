@@ -1,5 +1,6 @@
 """`check_rule`: a rule beside its primal, wherever the rule comes from."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +14,10 @@ from ...rules.compare import LIMITS, is_floating
 from ...traces.program import NO_FLOAT, seeds_of
 from ...types import require, shown
 from .judge import POINTS, WAYS, Judge
-from .programs import LARGEST, pulled, pushed
+from .programs import LARGEST, Pulled, pulled, pushed
 from .report import Comparison, RuleReport
 from .sides import line_of
-from .subject import Subject, rules_in, subject_of
+from .subject import Subject, rules_in, rules_of, subject_of
 from .taylor import expansions
 
 
@@ -161,13 +162,14 @@ class Checked:
         self.notes = _left_out(subject)
         self.raised: Exception | None = None
         subject = self._with_float64(subject)
+        try:
+            own = self._shapes(subject.rule, subject, pulled)
+            subject = self._with_its_gradients(subject, own)
+        except Exception as error:  # whatever a rule raises
+            self.raised = error
         self.judge = Judge(subject)
         self.kept = _kept(subject)
         self.by_values = False
-        try:
-            self._shapes(subject.rule, subject, pulled)
-        except Exception as error:  # whatever a rule raises
-            self.raised = error
         for gradient, said in ((pulled, "vjp"), (pushed, "jvp")):
             try:
                 self._shapes(subject.primal, subject, gradient)
@@ -212,6 +214,31 @@ class Checked:
         self.notes.append(f"Not judged in float64: the output is of {', '.join(sorted(kinds))}.")
         return subject._replace(wide=None)
 
+    def _with_its_gradients(self, subject: Subject, own: Pulled) -> Subject:
+        """The subject, without float64 if its gradients are of the given dtype even there."""
+        fits = [
+            np.dtype(g.dtype) == subject.arrays[i].dtype
+            for i, g in zip(subject.active, own.gradients, strict=True)
+        ]
+        if subject.wide is None or not all(fits):
+            return subject
+        wide = subject.widened()
+        try:
+            with jax.enable_x64(True):
+                found = self._shapes(wide.rule, wide, pulled).gradients
+        except Exception as error:  # whatever JAX, or the rule, says of a gradient of that dtype
+            self.notes.append(f"Not differentiated in float64: {line_of(error)}")
+            return subject._replace(wide=None)
+        kept = [
+            f"that of {subject.names[i]} is of {g.dtype}"
+            for i, g in zip(subject.active, found, strict=True)
+            if g.dtype != wide.arrays[i].dtype
+        ]
+        if not kept:
+            return subject
+        self.notes.append(f"Not judged in float64: of its gradients, {', '.join(kept)} there.")
+        return subject._replace(wide=None)
+
     def report(
         self, subject: Subject, points: Sequence[str], ways: Sequence[str], random: int
     ) -> RuleReport:
@@ -220,7 +247,7 @@ class Checked:
         if self.raised is not None:
             place = "jit", "as given", self.judge.dtype, "all"
             start = Comparison(*place, "wrong", float("inf"), LIMITS[self.judge.dtype])
-            rows = [start._replace(note=f"raises {line_of(self.raised)}")]
+            rows = [_of_raised(subject, self.raised, start)]
             rows += self.judge.values(subject)
         elif self.by_values:
             rows, rates = self._by_values(subject, random)
@@ -247,6 +274,28 @@ class Checked:
             rows.append(Comparison(*place, right, error, limit, None, *sides))
             rates[name] = slope.rate
         return rows, rates
+
+
+def _of_raised(subject: Subject, error: Exception, row: Comparison) -> Comparison:
+    """The comparison that is a refusal of JAX: with the array, where it names one of the rule's."""
+    said = re.search(
+        r"at output\[(\d+)\](\S*) the bwd rule produced an output of type (\w+\[[\d,]*\]) "
+        r"corresponding to an input of type (\w+\[[\d,]*\])",
+        str(error),
+    )
+    closed, _ = jaxprs.trace(subject.rule, *subject.arrays)
+    rules, inputs = rules_of(closed), jaxprs.open_jaxpr(closed)[0].invars
+    if said is not None and rules and list(rules[0].operands) == list(inputs):
+        number, path, found, like = said.groups()
+        held = jaxprs.closed_over(rules[0].eqn)
+        roots = list(dict.fromkeys(re.split(r"[.\[]", name)[0] for name in subject.names[held:]))
+        name = "".join(roots[int(number) : int(number) + 1]) + path
+        if name in subject.names:
+            sides = [re.findall(r"\d+", x.partition("[")[2]) for x in (found, like)]
+            hint = "that is the shape of its transpose" if sides[0] == sides[1][::-1] else ""
+            note = f"the rule gives {found} for an array of {like}"
+            return row._replace(quantity=name, note=note, hint=hint)
+    return row._replace(note=f"raises {line_of(error)}")
 
 
 def _left_out(subject: Subject) -> list[str]:

@@ -106,13 +106,13 @@ def signed(x: np.ndarray, draw: np.random.Generator | None) -> np.ndarray:
     return x if draw is None else x * draw.choice([-1, 1], x.shape).astype(x.dtype)
 
 
-def rounding(run: Callable[[tuple], list], adjoints: tuple) -> list[float]:
-    """The rounding of each result, of the size it has with adjoints of other signs."""
+def rounding(run: Callable[[tuple], list], adjoints: tuple, dtype: str) -> list[float]:
+    """The rounding of each result in `dtype`, of the size it has with adjoints of other signs."""
     draw = np.random.default_rng(8)
     found = [run(tuple(signed(np.asarray(a), draw) for a in adjoints)) for _ in range(3)]
-    eps = float(np.finfo(np.float64).eps)
+    eps = float(jax.numpy.finfo(dtype).eps)
     return [
-        eps * max(float(np.abs(x).max(initial=0.0)) for x in each)
+        eps * max(float(np.abs(wide(x)).max(initial=0.0)) for x in each)
         for each in zip(*found, strict=True)
     ]
 
