@@ -367,6 +367,14 @@ def test_audit_says_how_many_places_it_looked_at():
     assert f"Compared at 9 of {PLACES + 2} places." in rule.report.notes
 
 
+def test_a_first_turn_of_a_loop_with_a_number_of_python_is_a_place_like_the_others():
+    def turns(x):
+        return jax.lax.scan(lambda c, _: (cube(c), None), x, None, length=2)[0]
+
+    (rule,) = fn.audit(turns, **QUICK)(1.0).rules
+    assert rule.places == 2
+
+
 def test_an_audit_that_meets_no_rule_is_not_ok():
     report = fn.audit(lambda x: jax.lax.cond(x.sum() > 1e9, cube, jnp.sin, x).sum())(X)
     assert not report.rules

@@ -48,7 +48,7 @@ class Met:
     @property
     def key(self) -> Any:
         """What two places share if one compiled program serves both."""
-        types = tuple(str(jax.typeof(x)) for x in self.operands)
+        types = tuple((t.shape, str(t.dtype)) for t in map(jax.typeof, self.operands))
         return (
             jaxprs.custom_key(self.e.eqn) or (self.e.label, str(self.e.primal)),
             types,
