@@ -121,6 +121,12 @@ def test_a_rule_that_knows_one_dtype_alone_is_judged_in_it(dtype):
     assert not checked(wrong, X.astype(dtype), **QUICK).ok
 
 
+def test_a_forward_pass_of_another_shape_is_told():
+    f = ruled(sine, lambda x, dy: (dy,), lambda x: (jnp.sum(x), x))
+    failures = checked(f, X, **QUICK).failures
+    assert str(failures[-1]).startswith("value: shape () by the rule, (5,) by the primal\n")
+
+
 def test_an_array_whose_gradient_has_the_wrong_shape_is_named():
     f = jax.custom_vjp(lambda x, p: x @ p["w"])
     f.defvjp(

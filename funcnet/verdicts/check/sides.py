@@ -20,6 +20,9 @@ def compared(
 
     `noise` is asked for only if the limit does not do.
     """
+    if np.shape(found) != np.shape(truth):
+        said = f"shape {np.shape(found)} by the rule, {np.shape(truth)} by the primal"
+        return row._replace(verdict="wrong", error=float("inf"), note=said)
     a, b = wide(found), wide(truth)
     lost = ~np.isfinite(b) | (np.abs(b) > _largest(row.dtype))
     note = f"{beside or 'jax.vjp of the primal'} is not finite"
