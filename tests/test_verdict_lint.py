@@ -166,6 +166,12 @@ def never(x):
     return jnp.sum(jax.nn.relu(-(x**2)))
 
 
+def test_an_argument_without_floating_numbers_may_come_first():
+    f = lambda key, mode, w: jnp.sum(jax.random.normal(key, (3,)) * jax.lax.stop_gradient(w))  # noqa: E731  # short
+    (found,) = fn.lint(f)(KEY, "train", X)
+    assert found.what.startswith("w gets no gradient")
+
+
 def test_branches_that_are_never_taken():
     assert kinds(both, *shapes((X,))) == kinds(never, *shapes((X,))) == ["dead-branch"]
 

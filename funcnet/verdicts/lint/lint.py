@@ -33,7 +33,7 @@ def lint(
     Args:
         f: Any JAX function.
         wrt: The arguments to differentiate, counted as `jax.grad` does; None for all of a floating
-            dtype. That an argument gets no gradient is told of these; without `wrt`, of the first.
+            dtype. That an argument gets no gradient is told of these; without `wrt`, of the first such.
         has_aux: Whether `f` returns `(loss, aux)`.
 
     Returns:
@@ -80,7 +80,8 @@ def lint(
             outputs = outputs[: pair_of("lint", tree)[0].num_leaves]
         moved = [node for node, is_active in zip(inputs, active, strict=True) if is_active]
         reach = Reach(graph, moved, [node for node in outputs if node.flows])
-        told = program.chosen(0 if wrt is None else wrt) if moved and args else ()
+        floating = [n for n, on in zip(program.owner, active, strict=True) if on]
+        told = floating[:1] if wrt is None else program.chosen(wrt)
         named = [
             (name, node)
             for name, node, owner in zip(program.names(), inputs, program.owner, strict=True)
