@@ -287,6 +287,14 @@ def test_what_it_refuses():
         fn.lint(lambda n: n, wrt=0)(jnp.arange(3))
     with pytest.raises(ValueError, match=r"^lint: expected a function that returns \(loss, aux\)"):
         fn.lint(jnp.sin, has_aux=True)(1.0)
+    with pytest.raises(TypeError, match=r"^lint: expected a function, got 3\."):
+        fn.lint(3)(1.0)
+
+
+def test_tracers_are_shapes():
+    found = []
+    jax.vmap(lambda x: found.extend(fn.lint(jnp.log)(x)))(X)
+    assert [finding.severity for finding in found] == ["possible"]
 
 
 def test_aux_needs_no_gradient():

@@ -78,7 +78,11 @@ class Program:
                 "before.",
             )
 
-    def require_numbers(self) -> None:
+    def has_values(self) -> bool:
+        """Whether each array has numbers in it, which a tracer or a `ShapeDtypeStruct` has not."""
+        return not any(map(_is_abstract, self.arrays))
+
+    def require_values(self) -> None:
         """Refuse arrays that are no more than their shapes.
 
         Raises:
@@ -359,6 +363,10 @@ def _is_data(leaf: Any) -> bool:
     return not _is_truth(leaf) and (
         isinstance(leaf, int | float | complex) or hasattr(leaf, "dtype")
     )
+
+
+def _is_abstract(array: Any) -> bool:
+    return isinstance(array, jax.ShapeDtypeStruct) or jaxprs.is_traced(array)
 
 
 def _is_deleted(array: Any) -> bool:

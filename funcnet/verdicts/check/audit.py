@@ -210,7 +210,7 @@ class Auditing:
     def __call__(self, *args: Any) -> AuditReport:
         """Compare the rules met with these arguments."""
         program = Program("audit", self.f, args, {})
-        program.require_numbers()
+        program.require_values()
         closed, tree = program.opened()
         require(
             bool(rules_in(closed)),

@@ -77,7 +77,7 @@ def subject_of(where: str, f: Callable, args: tuple, wrt: Any) -> tuple[Subject,
     """A function as a person calls it, as what is judged."""
     f, args = _held(f, args)
     program = Program(where, f, args, {})
-    program.require_numbers()
+    program.require_values()
     chosen = program.active(program.chosen(wrt))
     active = tuple(i for i, is_active in enumerate(chosen) if is_active)
 

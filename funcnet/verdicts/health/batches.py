@@ -44,7 +44,7 @@ class Batches:
         require(calls, "health", "one batch or more", "none", "Give over=[(x, y), ...].")
         self.programs = [Program("health", f, call, kwargs) for call in calls]
         for program in self.programs:
-            program.require_numbers()
+            program.require_values()
         first = self.programs[0]
         (self.wrt,) = first.chosen(wrt)
         for program in self.programs[1:]:

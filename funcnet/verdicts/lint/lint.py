@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from ...jaxpr import jaxprs
@@ -33,7 +32,7 @@ def lint(
     Args:
         f: Any JAX function.
         wrt: The arguments to differentiate, counted as `jax.grad` does; None for all of a floating
-            dtype. That an argument gets no gradient is told of these; without `wrt`, of the first such.
+            dtype. That one gets no gradient is told of these; without `wrt`, of the first such.
         has_aux: Whether `f` returns `(loss, aux)`.
 
     Returns:
@@ -87,7 +86,7 @@ def lint(
             for name, node, owner in zip(program.names(), inputs, program.owner, strict=True)
             if node in moved and owner in told
         ]
-        has_values = not any(isinstance(x, jax.ShapeDtypeStruct) for x in program.arrays)
+        has_values = program.has_values()
         arrays = program.arrays if has_values else None
         found = [
             *_of_singular(closed, graph, reach, arrays),

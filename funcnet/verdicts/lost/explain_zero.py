@@ -209,7 +209,8 @@ def explain_zero(
     Raises:
         ValueError: When called, if the output is not one number and there is no seed, or a loop is
             too long.
-        TypeError: When called, if `wrt` names an argument without floating numbers.
+        TypeError: When called, if `wrt` names an argument without floating numbers, an argument has
+            no values, or `f` is no function.
 
     >>> report = explain_zero(lambda x, w: jnp.sum(jnp.tanh(100.0 + w * x)))(2.0, 3.0)
     >>> report["w"].verdict, report["w"].places[0].cause
@@ -224,6 +225,7 @@ def _explain(
     f: Callable, wrt: Any, seed: Any, has_aux: bool, longest: int, *args: Any, **kwargs: Any
 ) -> Zeros:
     program = Program("explain_zero", f, args, kwargs)
+    program.require_values()
     active = program.active(program.chosen(wrt))
     closed, tree = program.opened()
     seeds = seeds_of("explain_zero", tree, jaxprs.output_shapes(closed), seed, has_aux)

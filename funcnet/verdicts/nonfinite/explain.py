@@ -81,15 +81,7 @@ def explain_nonfinite(
     @functools.wraps(f)
     def run(*args: Any, **kwargs: Any) -> Nonfinite:
         program = Program(WHERE, f, args, kwargs)
-        for array in program.arrays:
-            require(
-                isinstance(array, jax.Array) and not jaxprs.is_traced(array),
-                WHERE,
-                "arguments with values",
-                shown(array),
-                "Call it outside jax.jit, with the arrays of the step that failed.",
-                TypeError,
-            )
+        program.require_values()
         with jax.debug_nans(False), jax.debug_infs(False):
             key = _key(program)
             case = known.get(key) if key is not None else None

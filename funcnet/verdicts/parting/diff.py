@@ -238,7 +238,8 @@ def diff(
 
     Raises:
         ValueError: When called, if the outputs are not alike.
-        TypeError: If `dtypes` are not two floating dtypes.
+        TypeError: If `dtypes` are not two floating dtypes, or, when called, an argument has no
+            values or one of the two is no function.
 
     >>> report = diff(lambda x: jnp.sin(x) * 2, lambda x: jnp.sin(x) * 3)(1.0)
     >>> report.first.f.expression, report.first.g.expression
@@ -287,6 +288,7 @@ def _diff(
 
 def _run(h: Callable, wrt: Any, args: tuple, kwargs: dict, longest: int) -> tuple[Run, Any]:
     program = Program("diff", h, args, kwargs)
+    program.require_values()
     closed, tree = program.opened()
     active = program.active(program.chosen(wrt))
     return run_steps(closed, program.arrays, active, program.names(), longest), tree
