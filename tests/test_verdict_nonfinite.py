@@ -137,6 +137,16 @@ def test_what_is_written_so():
 
 @pytest.mark.slow
 @pytest.mark.long
+def test_a_harmless_place_beside_what_is_written_so():
+    def masked(x):
+        y = jax.lax.stop_gradient(jnp.exp(-1 / x))
+        return jnp.where(x > 5, y, -jnp.inf)
+
+    report = fn.explain_nonfinite(masked)(0.0)
+    assert report.origin is None and "It is written so" in str(report)
+    assert [place.primitive for place in report.harmless] == ["div"]
+
+
 def test_a_row_that_is_masked_everywhere():
     def f(x):
         scores = jnp.where(jnp.arange(3)[:, None] == 1, -jnp.inf, jnp.outer(x, x))

@@ -145,8 +145,8 @@ class _Case:
 
         clean = jax.device_get(self.births(*arrays))
         births = frozenset(map(int, np.flatnonzero(clean.found.element < NONE)))
+        written = tuple(p for i in self.counted if (p := self._lost(i, clean)) is not None)
         if not births:
-            written = tuple(p for i in self.counted if (p := self._lost(i, clean)) is not None)
             return Nonfinite(self.function, written, None, (), "", (), self.note)
         if births not in self.probes:
             self.probes[births] = jax.jit(probe_of(self.closed, self.graph, births))
@@ -159,7 +159,7 @@ class _Case:
         lost = {i: self._lost(i, verdict.first) for i in self.counted}
         found = tuple(p for p in lost.values() if p is not None)
         if verdict.origin is None:
-            return Nonfinite(self.function, found, None, (), "", harmless, self.note)
+            return Nonfinite(self.function, written, None, (), "", harmless, self.note)
         place = verdict.origin
         caught = self._caught(place, arrays)
         end, numbers = self._way(place)

@@ -59,7 +59,8 @@ class Seen(NamedTuple):
 
     Attributes:
         found: What there is at each site.
-        bad: The first element of each output that is not finite, or NONE.
+        bad: The first element of each output that is not finite, or NONE. In a real run, of those
+            that are in the clean one.
         nan: Whether that is NaN.
     """
 
@@ -103,7 +104,7 @@ def _seen(results: Sequence[Runs], handler: "_Probe") -> Seen:
     bad = [jnp.empty(0, jnp.int32)]
     nan = [jnp.empty(0, bool)]
     for value in results:
-        first, is_nan = _first_bad(jnp.asarray(value[-1]))
+        first, is_nan = _first_bad(*map(jnp.asarray, reversed(value)))
         bad, nan = [*bad, first[None]], [*nan, is_nan[None]]
     return Seen(handler.all_found(), jnp.concatenate(bad), jnp.concatenate(nan))
 
@@ -113,10 +114,12 @@ def keep_all(graph: Graph) -> Keep:
     return Keep(np.True_, np.int32(-1), np.zeros(graph.depth, np.int32), np.int32(NONE))
 
 
-def _first_bad(x: Any) -> tuple[Any, Any]:
+def _first_bad(x: Any, clean: Any = 0.0) -> tuple[Any, Any]:
+    """The first element that is not finite, or NaN where it is infinite in the clean run."""
     if not jaxprs.is_inexact(x) or not x.size:
         return jnp.int32(NONE), jnp.bool_(False)
-    first = _first(~jnp.isfinite(x), _numbers(x.shape))
+    lost = (jnp.isnan(x) & ~jnp.isnan(clean)) | (~jnp.isfinite(x) & jnp.isfinite(clean))
+    first = _first(lost, _numbers(x.shape))
     return first, jnp.isnan(x.ravel()[jnp.minimum(first, x.size - 1)])
 
 
