@@ -101,3 +101,11 @@ def test_outputs_of_many_numbers_and_wrong_calls():
         jax.jit(lambda x: bool(fn.diff(jnp.sin, jnp.cos)(x)))(X)
     with pytest.raises(TypeError, match=r"^diff: expected a function, got 3\."):
         fn.diff(jnp.sin, 3)(X)
+
+
+def test_constants_that_five_figures_do_not_tell_apart():
+    report = fn.diff(lambda x: x * 1.00001, lambda x: x * 1.00002)(X)
+    assert report.first.why == "1.00001 is 1.00002 in <lambda> (2)"
+    assert report.first.f.expression == "v0 * 1.00001"
+    report = fn.diff(lambda x: x * 1.23451, lambda x: x * 1.23454)(X)
+    assert report.first.why == "1.23451 is 1.23454 in <lambda> (2)"

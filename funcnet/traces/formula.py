@@ -161,7 +161,7 @@ def shorter(x: Expr) -> Expr:
 
 
 def constant(value: Any) -> Expr:
-    """A literal."""
+    """A literal, in five figures, or in all if those make it a whole number, which it is not."""
     shape = getattr(value, "shape", ())
     if jaxprs.is_traced(value) or not hasattr(value, "dtype"):
         return Expr(str(value) if np.isscalar(value) else "c")
@@ -169,6 +169,8 @@ def constant(value: Any) -> Expr:
         return Expr("key" if "key" in str(value.dtype) else "c")
     if shape == ():
         text = number(value)
+        if text.removeprefix("-").isdigit() and value != int(text):
+            text = str(np.asarray(value))
         return Expr(text, SIGN if text.startswith("-") else ATOM, "number")
     return Expr(numbers(value) if value.size <= 3 else f"c[{','.join(map(str, shape))}]")
 

@@ -74,7 +74,7 @@ def _asked(pairs: Pairs, u: Cell, w: Cell) -> tuple[Part | None, list[tuple[Cell
     below = list(zip(one.operands, other.operands, strict=True))
     literal = next(((a, b) for a, b in below if _constants_differ(pairs, a, b)), None)
     if literal is not None:
-        why = f"{_text(literal[0])} is {_text(literal[1])} in {pairs.g.name}"
+        why = f"{_is(*literal)} in {pairs.g.name}"
         return _part(pairs, "equation", why, u, w), []
     apart_ = [(a, b) for a, b in below if pairs.gap(a, b) > 0]
     for a, b in apart_:
@@ -107,7 +107,7 @@ def unseen(pairs: Pairs) -> Part | None:
         if one is not None and other is not None and _alike(one, other):
             for a, b in zip(one.operands, other.operands, strict=True):
                 if _constants_differ(pairs, a, b):
-                    why = f"{_text(a)} is {_text(b)} in {pairs.g.name}"
+                    why = f"{_is(a, b)} in {pairs.g.name}"
                     return _part(pairs, "equation", why, one.results[0], other.results[0])
     return None
 
@@ -171,6 +171,13 @@ def _unmatched(side: Any, name: str, known: dict[str, str]) -> tuple[list[str], 
 def _part(pairs: Pairs, kind: str, why: str, u: Cell, w: Cell) -> Part:
     rows = pairs.f.by_name.get(u.name), pairs.g.by_name.get(w.name)
     return Part(kind, why, *rows, pairs.gap(u, w))
+
+
+def _is(a: Cell, b: Cell) -> str:
+    texts = [_text(cell) for cell in (a, b)]
+    if texts[0] == texts[1] and not (a.shape or b.shape):
+        texts = [str(np.asarray(cell.value)) for cell in (a, b)]
+    return " is ".join(texts)
 
 
 def _text(cell: Cell) -> str:
