@@ -193,6 +193,22 @@ def test_refusals():
         jax.jit(lambda x: jnp.float32(bool(fn.explain_nonfinite(jnp.sum)(x))))(X)
 
 
+def test_a_callback_has_no_gradient():
+    def called(x):
+        return jnp.log(jax.pure_callback(np.sin, jax.ShapeDtypeStruct((), np.float32), x))
+
+    report = fn.explain_nonfinite(called)(0.0)
+    assert report.origin.primitive == "log"
+    assert report.note.endswith("JAX has none here (Pure callbacks do not support JVP).")
+
+
+def test_the_command_of_more_outputs_than_one_number(tmp_path, capsys):
+    model = tmp_path / "model.py"
+    model.write_text("def f(x):\n    return x * 2.0\n")
+    assert main(["explain", f"{model}:f", "--args", "[1, 2]"]) == 0
+    assert "The output of f is finite." in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_the_command(tmp_path, capsys):

@@ -11,7 +11,7 @@ from ..render.forms import Table
 from ..verdicts.cost import cost
 from ..verdicts.lint.lint import lint
 from ..verdicts.lost.explain_zero import Zeros, explain_zero
-from ..verdicts.nonfinite.explain import explain_nonfinite
+from ..verdicts.nonfinite.explain import NO_SEED, explain_nonfinite
 from ..verdicts.nonfinite.report import Nonfinite
 from ..verdicts.report import Report
 from ..verdicts.residuals.residuals import residuals
@@ -40,7 +40,7 @@ class Explained(Report):
 
     Attributes:
         nonfinite: The first question's report.
-        zeros: The second one's; None where it was not asked.
+        zeros: The second one's; None where it was not asked, as of more outputs than one number.
     """
 
     nonfinite: Nonfinite
@@ -64,7 +64,8 @@ def explain(f: Callable) -> Callable[..., Explained]:
 
     def judge(*args: Any) -> Explained:
         nonfinite = explain_nonfinite(f)(*args)
-        return Explained(nonfinite, None if nonfinite else explain_zero(f)(*args))
+        no_zeros = nonfinite or nonfinite.note == NO_SEED
+        return Explained(nonfinite, None if no_zeros else explain_zero(f)(*args))
 
     return judge
 

@@ -22,7 +22,7 @@ from .tell import hint_of, links_of, origin_of, poisoned
 from .written import Written
 
 WHERE = "explain_nonfinite"
-_NO_SEED = (
+NO_SEED = (
     "The gradient was not looked at: the output is not one number. Pass seed=, the adjoint of the "
     "output, to look at it."
 )
@@ -200,7 +200,7 @@ def _starts(closed: Any, tree: Any, seed: Any, has_aux: bool) -> tuple[list[Any]
         len(shapes) == 1 and shapes[0].shape == () and jnp.issubdtype(shapes[0].dtype, np.floating)
     )
     if seed is None and not has_aux and not one:
-        return [None] * len(shapes), _NO_SEED
+        return [None] * len(shapes), NO_SEED
     return seeds_of(WHERE, tree, shapes, seed, has_aux), ""
 
 
@@ -222,10 +222,13 @@ def _with_gradient(
     try:
         with reversible(WHERE):
             return jaxprs.trace(both, *program.arrays)[0], ""
-    except ValueError as error:
-        if "while_loop" not in str(error):
-            raise
-        return closed, _NO_WAY_BACK
+    except (ValueError, NotImplementedError) as error:
+        said = str(error).partition(". ")[0].removesuffix(".")
+        if "while_loop" in said:
+            return closed, _NO_WAY_BACK
+        if "do not support JVP" in said or "ifferentiation rule" in said:
+            return closed, f"The gradient was not looked at: JAX has none here ({said})."
+        raise
 
 
 def _output_names(tree: Any) -> list[str]:
