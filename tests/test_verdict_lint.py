@@ -291,6 +291,18 @@ def test_what_it_refuses():
         fn.lint(3)(1.0)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_margins_are_not_rounded_away(dtype):
+    for f, edge in (
+        (lambda x: jnp.log(x), 0.0), (lambda x: jnp.log1p(x), -1.0), (lambda x: jnp.arccos(x), 1.0),
+        (lambda x: jnp.arctanh(x), 1.0), (lambda x: jnp.arccosh(x), 1.0),
+    ):  # fmt: skip
+        x = jnp.asarray(edge, dtype)
+        (found,) = fn.lint(f)(x)
+        kept = re.fullmatch(r"jnp\.\w+\((.*)\)", found.rewrite).group(1)
+        assert eval(kept, {"jnp": jnp, "x": x}) != edge, found.rewrite
+
+
 def test_tracers_are_shapes():
     found = []
     jax.vmap(lambda x: found.extend(fn.lint(jnp.log)(x)))(X)

@@ -143,7 +143,8 @@ def test_a_harmless_place_beside_what_is_written_so():
         return jnp.where(x > 5, y, -jnp.inf)
 
     report = fn.explain_nonfinite(masked)(0.0)
-    assert report.origin is None and "It is written so" in str(report)
+    assert report.origin is None
+    assert "It is written so" in str(report)
     assert [place.primitive for place in report.harmless] == ["div"]
 
 

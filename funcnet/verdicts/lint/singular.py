@@ -185,7 +185,17 @@ def singular_of(node: Node) -> Singular | None:
         return _CBRT._replace(name=name, at="the base is 0", value=_zero, edge="jnp.inf")
     if label in _OVERFLOWING:
         return _overflowing(label, types[0])
-    return SINGULAR.get(label) if all(is_real(t.dtype) for t in types) else None
+    known = SINGULAR.get(label) if all(is_real(t.dtype) for t in types) else None
+    return None if known is None else _kept_in(known, types[0].dtype)
+
+
+def _kept_in(known: Singular, dtype: Any) -> Singular:
+    """With margins that are not rounded away in 16 bits."""
+    if not jnp.issubdtype(dtype, np.floating) or jnp.finfo(dtype).bits > 16:
+        return known
+    margin = "1e-3" if dtype == np.float16 else "1e-2"
+    kept = known.kept.replace("1e-6", margin)
+    return known._replace(kept=kept.replace("1e-12", "1e-4") if dtype == np.float16 else kept)
 
 
 def _overflowing(label: str, aval: Any) -> Singular | None:
