@@ -213,6 +213,8 @@ def test_a_random_key_is_for_one_draw(key):
         assert kinds(f, X, key) == ["key-reused"], f
     for f in (folded, parted, one_of_two):
         assert kinds(f, X, key) == [], f
+    (found,) = fn.lint(split_and_drawn)(X, key)
+    assert found.what.endswith("drawn from here: what is drawn may depend on what is split off.")
 
 
 def small_logs(x):

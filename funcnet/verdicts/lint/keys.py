@@ -22,7 +22,8 @@ def reused(graph: Graph) -> Iterator[Finding]:
         loops = node.turns[len(_turns(key)) :]
         times = max((turn.length or 2 for turn in loops), default=1)
         if before is not node and not _exclusive(before, node) and not _one_call(before, node):
-            second = f"in {shown(before.place)} and again here"
+            again = "again" if _verb(node) == _verb(before) else _verb(node)
+            second = f"in {shown(before.place)} and {again} here"
         elif before is node and times > 1:
             second = f"{times:,} times here, once in each iteration of a loop"
         else:
@@ -32,11 +33,21 @@ def reused(graph: Graph) -> Iterator[Finding]:
         told.add(identity)
         yield Finding(
             "key-reused", "happens", node.place,
-            f"One random key is {_USES[before.label]} {second}: the numbers are the same.",
+            f"One random key is {_verb(before)} {second}: {_outcome(before, node)}.",
             "key, own = jax.random.split(key) before each use"
             if times == 1
             else "jax.random.fold_in(key, i) with the number of the iteration",
         )  # fmt: skip
+
+
+def _verb(node: Node) -> str:
+    return _USES[node.label]
+
+
+def _outcome(before: Node, node: Node) -> str:
+    if _verb(before) != _verb(node):
+        return "what is drawn may depend on what is split off"
+    return f"the {'numbers' if _verb(node) == 'drawn from' else 'keys'} are the same"
 
 
 def _turns(key: Node) -> tuple:
