@@ -308,7 +308,8 @@ def test_margins_are_not_rounded_away(dtype):
 def test_tracers_are_shapes():
     found = []
     jax.vmap(lambda x: found.extend(fn.lint(jnp.log)(x)))(X)
-    assert [finding.severity for finding in found] == ["possible"]
+    jax.vmap(lambda c: found.extend(fn.lint(lambda x: jnp.sqrt(x * c))(0.0)))(X)
+    assert [finding.severity for finding in found] == ["possible", "possible"]
 
 
 def test_aux_needs_no_gradient():

@@ -86,7 +86,7 @@ def lint(
             for name, node, owner in zip(program.names(), inputs, program.owner, strict=True)
             if node in moved and owner in told
         ]
-        has_values = program.has_values()
+        has_values = program.has_values() and not any(map(jaxprs.is_traced, closed.consts))
         arrays = program.arrays if has_values else None
         found = [
             *_of_singular(closed, graph, reach, arrays),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...jaxpr.equations import Equation
+from ...jaxpr.jaxprs import is_traced
 
 
 class Range(NamedTuple):
@@ -67,7 +68,7 @@ def of_array(value: Any) -> Range:
     >>> of_array(np.array([0.5, 2.0]))[:3], of_array(True)[:2]
     ((0.5, 2.0, True), (1.0, 1.0))
     """
-    if not is_real(jnp.result_type(value)):
+    if not is_real(jnp.result_type(value)) or is_traced(value):
         return ANY
     array = np.asarray(value).astype(np.float64)
     finite = array[np.isfinite(array)]
