@@ -194,6 +194,21 @@ def test_refusals():
         jax.jit(lambda x: jnp.float32(bool(fn.explain_nonfinite(jnp.sum)(x))))(X)
 
 
+@pytest.mark.parametrize(
+    ("f", "x", "said"),
+    [
+        (lambda x: 0.0 * jnp.sqrt(x), 0.0, "The derivative of sqrt is multiplied by 0 there"),
+        (lambda x: jnp.sqrt(jnp.sum(x**2)), np.zeros(2), "The slope of a norm at 0 is 0/0"),
+        (lambda x: jnp.where(x > 0, jnp.sin(jnp.sqrt(x)), 0.0), 0.0, "(the double where)"),
+        (lambda x: jnp.linalg.eigh(x)[1].sum(), np.eye(2), "their vectors have no derivative"),
+    ],
+)
+def test_a_hint_names_where_only_where_one_stands(f, x, said):
+    hint = fn.explain_nonfinite(f)(x).hint
+    assert said in hint
+    assert ("`where`" in hint) == ("double where" in said)
+
+
 def test_a_callback_has_no_gradient():
     def called(x):
         return jnp.log(jax.pure_callback(np.sin, jax.ShapeDtypeStruct((), np.float32), x))

@@ -165,7 +165,7 @@ class _Case:
         end, numbers = self._way(place)
         origin = origin_of(place, caught, forward=end < self.slopes)
         then = self.graph.sites[numbers[1]] if len(numbers) > 1 else None
-        said = hint_of(place, caught, origin, then, bool(place.seen.nan[end]))
+        said = hint_of(self.graph, place, caught, origin, then, bool(place.seen.nan[end]))
         found = tuple(sorted(found, key=lambda p: p != lost[end]))
         path = links_of(self.graph, numbers)
         return Nonfinite(self.function, found, origin, path, said, harmless, self.note)

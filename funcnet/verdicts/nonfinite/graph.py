@@ -223,7 +223,7 @@ class _Reader(Handler):
         moves = e.label in MOVES or e.label == "convert_element_type"
         quiet = e.label in QUIET and not (nan and not moves)
         chosen = e.label == "select_n" or any(made.selected for made in operands)
-        selected = backward and chosen and (e.label in QUIET or e.label == "mul")
+        selected = backward and chosen
         results = []
         for i, var in enumerate(e.results):
             inexact = jaxprs.is_inexact(var.aval)

@@ -17,9 +17,10 @@ class Case(NamedTuple):
         derived: Whether that is a derivative of the former.
         value: What came out.
         operands: The operands at the element, those of which that is known.
-        makers: What made each operand of the equation.
+        makers: What made each operand of the equation, and of the equation that it derives.
         dtype: The dtype of the result.
-        masked: Whether a cotangent of 0, as of what `where` did not choose, meets it.
+        masked: Whether a cotangent of 0 meets it, of what `where` did not choose.
+        met: Whether a derivative is multiplied by 0, wherever that is from.
     """
 
     written: str
@@ -30,6 +31,7 @@ class Case(NamedTuple):
     makers: Sequence[str]
     dtype: str
     masked: bool
+    met: bool = False
 
 
 DOUBLE_WHERE = (
@@ -38,7 +40,20 @@ DOUBLE_WHERE = (
     "jnp.where(ok, f(jnp.where(ok, x, 1.0)), 0.0)."
 )
 
+_MET = "{what} is multiplied by 0 there, and 0 times Inf is NaN."
+
+_SINGULAR = "The matrix is singular: add a small multiple of the identity."
+_VECTORS = (
+    "Where singular values or eigenvalues are equal their vectors have no derivative: keep them "
+    "apart, or use the values alone."
+)
 _EDGES = {
+    "custom_linear_solve": _SINGULAR,
+    "triangular_solve": _SINGULAR,
+    "_slogdet_lu": _SINGULAR,
+    "svd": _VECTORS,
+    "eigh": _VECTORS,
+    "eig": _VECTORS,
     "sqrt": "The slope of sqrt at 0 is infinite: add a small number under the root.",
     "rsqrt": "1/sqrt(x) has no value at 0 and below: add a small number under the root.",
     "cbrt": "The slope of cbrt at 0 is infinite: keep its operand away from 0.",
@@ -96,8 +111,10 @@ def hint(case: Case) -> str:
     found = _by_operands(case)
     norm = name == "sqrt" and "reduce_sum" in case.makers
     edge = _NORM if norm and case.derived else _EDGES.get(name, "")
+    what = f"the derivative of {name}" if case.derived else name
+    if case.met and not case.masked:
+        return _MET.format(what=f"T{what[1:]}") + (f" {edge}" if edge else "")
     if case.masked:
-        what = f"the derivative of {name}" if case.derived else name
         return DOUBLE_WHERE.format(what=what) + (f" {edge}" if edge else "")
     return edge or found
 

@@ -67,11 +67,12 @@ def _link(site: Site) -> Link:
 
 
 def hint_of(
-    place: Blamed, caught: Sequence[Any], origin: Origin, then: Site | None, nan: bool
+    graph: Graph, place: Blamed, caught: Sequence[Any], origin: Origin, then: Site | None, nan: bool
 ) -> str:
     """What to do about it.
 
     Args:
+        graph: The program.
         place: The place.
         caught: The operands there and the result.
         origin: What is said of it.
@@ -84,12 +85,16 @@ def hint_of(
     zeros = [made for x, made in zip(operands, site.operands, strict=True) if x == 0]
     meets = then is not None and then.primitive == "mul" and origin.kind != "NaN" and nan
     stopped = (*zeros, *(then.operands if then is not None and meets else ()))
-    masked = any(made.selected for made in stopped) or (meets and site.derived)
+    masked = any(made.selected for made in stopped)
     value = np.asarray(caught[-1])[origin.element].item() if site.path else 0.0
     written = site.written if site.path else ""
     makers = [made.text for made in site.operands]
+    same = [graph.sites[n] for made in site.operands for n in made.sources]
+    makers += [made.text for one in same if one.primitive == written for made in one.operands]
     dtype = str(np.asarray(caught[-1]).dtype)
-    return hint(Case(written, site.primitive, site.derived, value, known, makers, dtype, masked))
+    met = meets and site.derived
+    case = Case(written, site.primitive, site.derived, value, known, makers, dtype, masked, met)
+    return hint(case)
 
 
 def _operand(made: Made, x: np.ndarray, site: Site, element: tuple[int, ...]) -> Operand:
