@@ -109,3 +109,16 @@ def test_constants_that_five_figures_do_not_tell_apart():
     assert report.first.f.expression == "v0 * 1.00001"
     report = fn.diff(lambda x: x * 1.23451, lambda x: x * 1.23454)(X)
     assert report.first.why == "1.23451 is 1.23454 in <lambda> (2)"
+
+
+def test_of_two_differences_the_first_is_told():
+    report = fn.diff(lambda x: jnp.sin(2 * x) * 3, lambda x: jnp.sin(2.1 * x) * 3.1)(X)
+    assert report.first.why == "2 is 2.1 in <lambda> (2)"
+    loops = [
+        lambda x, k=k: jax.lax.fori_loop(0, 3, lambda _, c: jnp.sin(c * k) * 2, x) for k in (2, 3)
+    ]
+    report = fn.diff(*loops)(X)
+    assert (report.first.f.row, report.first.why) == ("v2[0]", "2 is 3 in <lambda> (2)")
+    softmax = [lambda x, axis=axis: jax.nn.softmax(x, axis) for axis in (0, 1)]
+    report = fn.diff(*softmax)(jnp.outer(X, jnp.sin(X)))
+    assert "max" in report.first.f.expression

@@ -48,15 +48,18 @@ def _traced_back(pairs: Pairs, u: Cell, w: Cell) -> Part:
     """Back from two values that differ, along the operands that differ most."""
     seen: set[tuple[str, str]] = set()
     grown: Part | None = None
+    later: Part | None = None
     while True:
         seen.add((u.name, w.name))
         part, below = _asked(pairs, u, w)
-        if part is not None:
-            real = part.kind == "equation" or not pairs.agree(u, w)
-            return part if grown is None or real else grown
         below = [pair for pair in below if (pair[0].name, pair[1].name) not in seen]
+        if part is not None and not below:
+            real = part.kind == "equation" or not pairs.agree(u, w)
+            first = part if grown is None or real else grown
+            return later if later is not None and first.kind == "rounding" else first
+        later = part or later
         if not below:
-            return grown or _part(pairs, "rounding", "both do the same there", u, w)
+            return later or grown or _part(pairs, "rounding", "both do the same there", u, w)
         beyond = not pairs.agree(u, w)
         u_next, w_next = max(below, key=lambda pair: pairs.gap(*pair))
         if beyond and grown is None and pairs.agree(u_next, w_next):
@@ -67,7 +70,7 @@ def _traced_back(pairs: Pairs, u: Cell, w: Cell) -> Part:
 
 
 def _asked(pairs: Pairs, u: Cell, w: Cell) -> tuple[Part | None, list[tuple[Cell, Cell]]]:
-    """The place if it is here; else the values below that differ."""
+    """The place if it is here; the values below that differ, where an earlier one may be."""
     one, other = pairs.f.made.get(u.name), pairs.g.made.get(w.name)
     if one is None or other is None or not _alike(one, other):
         return _around(pairs, u, w)
@@ -75,7 +78,7 @@ def _asked(pairs: Pairs, u: Cell, w: Cell) -> tuple[Part | None, list[tuple[Cell
     literal = next(((a, b) for a, b in below if _constants_differ(pairs, a, b)), None)
     if literal is not None:
         why = f"{_is(*literal)} in {pairs.g.name}"
-        return _part(pairs, "equation", why, u, w), []
+        return _part(pairs, "equation", why, u, w), _before(pairs, below)
     apart_ = [(a, b) for a, b in below if pairs.gap(a, b) > 0]
     for a, b in apart_:
         other_f, other_g = pairs.of_f.get(a.name), pairs.of_g.get(b.name)
@@ -83,9 +86,16 @@ def _asked(pairs: Pairs, u: Cell, w: Cell) -> tuple[Part | None, list[tuple[Cell
             why = f"{_called(pairs.f.by_name[a.name])} is {_called(pairs.g.by_name[b.name])} there"
             return _part(pairs, "operands", f"{why} in {pairs.g.name}", u, w), []
     number = next(i for i, cell in enumerate(one.results) if cell.name == u.name)
-    if not _computes(pairs, one, other, number):
-        return _part(pairs, "equation", "given the same, they compute something else", u, w), []
+    fits = all(a.shape == b.shape for a, b in below)
+    if fits and not _computes(pairs, one, other, number):
+        why = "given the same, they compute something else"
+        return _part(pairs, "equation", why, u, w), _before(pairs, below)
     return (None, apart_) if apart_ else (_part(pairs, "rounding", "", u, w), [])
+
+
+def _before(pairs: Pairs, below: list[tuple[Cell, Cell]]) -> list[tuple[Cell, Cell]]:
+    """The operands that differ already, of rows that are partners."""
+    return [(a, b) for a, b in below if pairs.of_f.get(a.name) == b.name and not pairs.agree(a, b)]
 
 
 def _alike(one: Step, other: Step) -> bool:
@@ -116,8 +126,6 @@ def _computes(pairs: Pairs, one: Step, other: Step, number: int) -> bool:
     """Whether the equation of f, given what that of g was given, gives what that gave."""
     given: list[Any] = []
     for a, b in zip(one.operands, other.operands, strict=True):
-        if a.shape != b.shape:
-            return False
         cast = jaxprs.is_inexact(a.value) and a.dtype != b.dtype
         given.append(np.asarray(b.value).astype(a.dtype) if cast else b.value)
     made, true = one.e.run(given)[number], other.results[number].value
