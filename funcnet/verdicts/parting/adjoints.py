@@ -42,7 +42,7 @@ class Adjoints:
 
     def agree(self, u: Cell, w: Cell) -> bool:
         """Whether two adjoints are the same up to rounding, of which a reverse pass has more."""
-        return self.gap(u, w) <= 4 * self.pairs.rounding(u, w)
+        return self.gap(u, w) <= 4 * self.pairs.unit(u, w)
 
     @cached_property
     def differing(self) -> set[str]:
@@ -92,7 +92,7 @@ class Adjoints:
             why = f"only {side.name} has {row.op}, which sends nothing back"
             return Part("only", why, row if mine else f.by_name[name], None if mine else row)
         for u in sorted(above, key=lambda u: f.by_name[u].kind != "rule"):
-            if self._sends(name, u) > 4 * self.pairs.rounding(f.cells[name], f.cells[u]):
+            if self._sends(name, u) > 4 * self.pairs.unit(f.cells[name], f.cells[u]):
                 row, there = f.by_name[u], g.by_name[of_f[u]]
                 kind = "rule" if "rule" in (row.kind, there.kind) else "equation"
                 return Part(kind, self._ratio(name, row), row, there)

@@ -337,7 +337,7 @@ def _report(
         for side, known in ((f, pairs.of_f), (g, pairs.of_g))
     )
     limit = max(
-        (pairs.rounding(u, w) for u, w in zip(f.run.outputs, g.run.outputs, strict=True)),
+        (pairs.unit(u, w) for u, w in zip(f.run.outputs, g.run.outputs, strict=True)),
         default=0.0,
     )
     first = None if part is None else _parting(part, phase)

@@ -94,9 +94,14 @@ class Pairs:
         """How far two values are apart, relative to the largest element of both."""
         return apart(u.value, w.value)
 
-    def rounding(self, u: Cell, w: Cell) -> float:
-        """The gap of two values that rounding may explain."""
+    def unit(self, u: Cell, w: Cell) -> float:
+        """The gap that rounding may explain, in the dtypes of two values."""
         return max(rounding(u.dtype, w.dtype), *(rounding(d) for d in self.dtypes), 0.0)
+
+    def rounding(self, u: Cell, w: Cell) -> float:
+        """The gap of two values that rounding may explain, which of a sum is that of its terms."""
+        made = self.f.made.get(u.name), self.g.made.get(w.name)
+        return self.unit(u, w) * max(_cancels(step) for step in made)
 
     def agree(self, u: Cell, w: Cell) -> bool:
         """Whether two values are the same up to rounding."""
@@ -111,6 +116,19 @@ class Pairs:
         """What two rows have in common whose values are the same."""
         side = self.f if self.f.by_name.get(row.name) is row else self.g
         return *_key(row), _fingerprint(side.cells[row.name].value)
+
+
+def _cancels(made: Step | None) -> float:
+    """How many times larger a sum would be if its terms had one sign; 1 of what is no sum."""
+    if made is None or made.e.label != "reduce_sum":
+        return 1.0
+    if not jaxprs.is_inexact(made.results[0].value):
+        return 1.0
+    whole = made.e.run([np.abs(np.asarray(made.operands[0].value))])[0]
+    sizes = [np.asarray(np.abs(x), float) for x in (whole, made.results[0].value)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factor = float(sizes[0].max(initial=0.0) / sizes[1].max(initial=0.0))
+    return max(factor, 1.0) if np.isfinite(factor) else 1.0
 
 
 def apart(a: Any, b: Any) -> float:
