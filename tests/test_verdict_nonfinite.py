@@ -135,8 +135,6 @@ def test_what_is_written_so():
     assert "It is written so" in str(plain)
 
 
-@pytest.mark.slow
-@pytest.mark.long
 def test_a_harmless_place_beside_what_is_written_so():
     def masked(x):
         y = jax.lax.stop_gradient(jnp.exp(-1 / x))
@@ -145,9 +143,11 @@ def test_a_harmless_place_beside_what_is_written_so():
     report = fn.explain_nonfinite(masked)(0.0)
     assert report.origin is None
     assert "It is written so" in str(report)
-    assert [place.primitive for place in report.harmless] == ["div"]
+    assert {place.primitive for place in report.harmless} == {"div"}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_that_is_masked_everywhere():
     def f(x):
         scores = jnp.where(jnp.arange(3)[:, None] == 1, -jnp.inf, jnp.outer(x, x))
