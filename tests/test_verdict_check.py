@@ -9,7 +9,7 @@ import pytest
 
 import funcnet as fn
 from funcnet.__main__ import main
-from funcnet.rules import prove
+from funcnet.jaxpr import passes
 from funcnet.rules.compare import LIMITS, gap
 from funcnet.verdicts.check.audit import PLACES
 from funcnet.verdicts.check.judge import POINTS, moved
@@ -431,8 +431,8 @@ def test_a_right_rule_raises_no_alarm(dtype):
 
 def test_an_option_that_this_xla_does_not_know_is_left_out(monkeypatch):
     known = {"xla_backend_optimization_level": 0}
-    monkeypatch.setattr(prove, "QUICKLY", known | {"xla_of_another_day": True})
-    assert prove.quickly.__wrapped__() == known
+    monkeypatch.setattr(passes, "QUICKLY", known | {"xla_of_another_day": True})
+    assert passes.quick_options.__wrapped__() == known
 
 
 def test_ties_are_made_of_neighbours():

@@ -188,9 +188,9 @@ def test_a_layer_is_named():
 def test_refusals():
     with pytest.raises(TypeError, match=r"expected a function, got 3\. Write explain_nonfinite"):
         fn.explain_nonfinite(3)
-    with pytest.raises(TypeError, match=r"expected arguments with values, got float32 of shape"):
+    with pytest.raises(TypeError, match=r"expected an array as a, got a ShapeDtypeStruct"):
         fn.explain_nonfinite(jnp.sum)(jax.ShapeDtypeStruct((3,), jnp.float32))
-    with pytest.raises(TypeError, match=r"Call it outside jax\.jit"):
+    with pytest.raises(TypeError, match=r"Call it outside of jit, grad and vmap"):
         jax.jit(lambda x: jnp.float32(bool(fn.explain_nonfinite(jnp.sum)(x))))(X)
 
 

@@ -111,11 +111,11 @@ def test_seeds_and_wrong_calls():
         fn.explain_zero(lambda x: x * 2.0)(X)
     with pytest.raises(ValueError, match=r"explain_zero: expected wrt among .* 0 to 0, got 3"):
         fn.explain_zero(lambda x: jnp.sum(x), wrt=3)(X)
-    with pytest.raises(TypeError, match=r"^explain_zero: expected arguments with values, got"):
+    with pytest.raises(TypeError, match=r"^explain_zero: expected an array as \w+, got"):
         fn.explain_zero(jnp.sum)(jax.ShapeDtypeStruct((3,), jnp.float32))
-    with pytest.raises(TypeError, match=r"Call it outside jax\.jit and jax\.vmap"):
+    with pytest.raises(TypeError, match=r"Call it outside of jit, grad and vmap"):
         jax.vmap(lambda x: bool(fn.explain_zero(jnp.sin)(x)))(X)
-    with pytest.raises(TypeError, match=r"^explain_zero: expected a function, got 3\. Pass it un"):
+    with pytest.raises(TypeError, match=r"^explain_zero: expected a function, got 3\."):
         fn.explain_zero(3)(X)
     assert str(fn.explain_zero(lambda n: n * 1.0)(3)).endswith("no argument has a floating dtype.")
 

@@ -1,5 +1,7 @@
 """The two passes that JAX makes of a function: forward with what it keeps, and backward."""
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -60,11 +62,29 @@ def passes_of(
     return Passes(forward, jax.make_jaxpr(back)(residuals, results), results, residuals)
 
 
+QUICKLY: dict[str, str | bool | int] = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+"""How to compile what is run once: nobody waits for what it computes, but for its compilation."""
+
+
+@functools.cache
+def quick_options() -> dict[str, str | bool | int]:
+    """Those of the options `QUICKLY` that the XLA at hand knows; which, differs by version."""
+    known = {}
+    for name, value in QUICKLY.items():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+            known[name] = value
+    return known
+
+
 def quickly(f: Callable, *args: Any) -> Any:
     """`f(*args)`, compiled whole, but not made fast: what is run once is done sooner so.
 
     >>> int(quickly(lambda x: x * x, 3))
     9
     """
-    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
-    return jax.jit(f).lower(*args).compile(compiler_options=options)(*args)
+    return jax.jit(f, compiler_options=quick_options())(*args)

@@ -5,7 +5,6 @@ float32 or bfloat16 rule is its own and no one else's. There is no step size, as
 differences, and so nothing to tune: a wrong factor of 1.00001 is found.
 """
 
-import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,29 +16,12 @@ import jax
 import numpy as np
 
 from ..jaxpr import jaxprs
+from ..jaxpr.passes import quick_options
 from ..render import forms, text
 from ..types import require
 from .arguments import accepted
 from .compare import LIMITS, cast, cotangents, gap, is_floating
 from .rule import RULES, Case, Rule
-
-QUICKLY = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
-"""How the truth is compiled: nobody waits for what it computes, but for its compilation."""
-
-
-@functools.cache
-def quickly() -> dict[str, Any]:
-    """Those of the options `QUICKLY` that the XLA at hand knows; which, differs by version."""
-    known = {}
-    for name, value in QUICKLY.items():
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
-            known[name] = value
-    return known
 
 
 class Proof(NamedTuple):
@@ -260,7 +242,7 @@ def _errors(
     args = [cast(drawn(case, seed), dtype) for case in cases]
     shapes = jax.eval_shape(lambda args: _all(rule.primal, cases, args), args)
     dys = [cotangents(np.random.default_rng((seed, 1)), shape, dtype) for shape in shapes]
-    for f, options in ((rule.op, None), (rule.primal, quickly())):
+    for f, options in ((rule.op, None), (rule.primal, quick_options())):
         run = functools.partial(_pulled_back, f, cases)
         if (f, *names) not in compiled:
             compiled[f, *names] = jax.jit(run, compiler_options=options)

@@ -93,8 +93,8 @@ def killed(subject: Subject, mutant: Mutant, checked: Any) -> str:
     args = subject.args()
     own, _ = subject_at(subject.mutated(mutant), args)
     judge = checked.judge
-    judge.rule = Programs(own.rule, judge.active, quickly=True)
-    judge.own = Programs(own.rule, judge.active, quickly=False)
+    judge.rule = Programs(own.rule, judge.active, is_quick=True)
+    judge.own = Programs(own.rule, judge.active, is_quick=False)
     try:
         rows = judge.judge(own, ("as given",), (), 0)
         rows = rows if _wrong(rows) else judge.judge(own, POINTS, ("grad of grad",), 0)

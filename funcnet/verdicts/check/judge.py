@@ -26,8 +26,11 @@ from .sides import (
 )
 from .subject import Subject
 
-POINTS = ("as given", "zero", "ties", "large", "tiny", "no cotangent")
+POINTS = ("as given", "shuffled", "zero", "ties", "large", "tiny", "no cotangent")
 """The arrays that a rule is run at: those given, and what becomes of the active ones."""
+
+SHUFFLES = 8
+"""How many orders of the elements of each array "shuffled" means."""
 
 WAYS = ("eager", "vmap", "scan", "remat", "grad of grad", "adjoint identity")
 """How a rule is run, beside compiled."""
@@ -36,7 +39,7 @@ SECOND, IDENTITY = 1e-9, 1e-10
 """Limits in float64 for gradients of gradients, and for the two inner products."""
 
 
-def moved(point: str, arrays: Sequence, active: Sequence[int]) -> tuple:
+def moved(point: str, arrays: Sequence, active: Sequence[int], order: int = 0) -> tuple:
     """The arrays of a point.
 
     >>> moved("ties", (np.array([1.0, 2.0, 3.0]),), (0,))
@@ -45,6 +48,8 @@ def moved(point: str, arrays: Sequence, active: Sequence[int]) -> tuple:
 
     def one(x: Any) -> Any:
         x = np.asarray(x)
+        if point == "shuffled":
+            return np.random.default_rng(order).permutation(x.reshape(-1)).reshape(x.shape)
         if point == "zero":
             return np.zeros_like(x)
         if point == "ties":
@@ -111,11 +116,14 @@ class Judge:
         adjoints = self.drawn(subject, random)
         found: list[Comparison] = []
         for point in points:
-            arrays = moved(point, subject.arrays, self.active)
-            given = (
-                tuple(np.zeros_like(a) for a in adjoints) if point == "no cotangent" else adjoints
-            )
-            found += self._at(point, arrays, given, random)
+            nothing = point == "no cotangent"
+            given = tuple(map(np.zeros_like, adjoints)) if nothing else adjoints
+            rows: list[Comparison] = []
+            for order in range(SHUFFLES if point == "shuffled" else 1):
+                if not any(c.verdict == "wrong" for c in rows):
+                    arrays = moved(point, subject.arrays, self.active, order)
+                    rows = self._at(point, arrays, given, random)
+            found += rows
         if not any(c.verdict == "wrong" for c in found):
             found += self._ways(subject.arrays, adjoints, ways, found, random)
         return found

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...jaxpr.passes import replaced
+from ...jaxpr.passes import quick_options, replaced
 from ...rules.compare import is_floating
-from ...rules.prove import quickly
 from .subject import Flat
 
 LARGEST = 4096
@@ -137,7 +136,7 @@ class Programs:
 
     def __init__(self, f: Flat, active: Sequence[int], is_quick: bool) -> None:
         self.f, self.active = f, tuple(active)
-        self.options = quickly() if is_quick else None
+        self.options = quick_options() if is_quick else None
         self.gradient = pulled
         self._known: dict[str, Callable] = {}
 
