@@ -16,8 +16,8 @@ data = fn.data.load_data("digits")
 x, y = data.train[0].reshape(len(data.train[0]), -1), data.train[1]
 
 
-def large(key, shape, dtype):
-    return 3 * fn.initializers.he_normal()(key, shape, dtype)
+def large(*given, **options):
+    return 3 * fn.initializers.he_normal()(*given, **options)
 
 
 def tower(layer):

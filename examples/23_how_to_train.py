@@ -68,7 +68,7 @@ def loss(params, x, y):
 
 def noise(batch):
     parts = [(x[i : i + batch], y[i : i + batch]) for i in range(0, 512, batch)]
-    return fn.health(loss, over=parts)(params).noise
+    return float(fn.health(loss, over=parts)(params).noise or 0.0)
 
 
 noises = {batch: noise(batch) for batch in (8, 64)}

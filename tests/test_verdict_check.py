@@ -279,7 +279,7 @@ MESSAGES = [
     ),
     (
         lambda: fn.check_rule(fn.tanh, points=("there",)),
-        "check_rule: expected a point among as given, zero, ties, large, tiny, no cotangent, got "
+        "check_rule: expected a point among as given, shuffled, zero, ties, large, tiny, no cotangent, got "
         "'there'. Leave it out for all.",
     ),
     (
@@ -289,7 +289,7 @@ MESSAGES = [
     ),
     (
         lambda: fn.audit(fn.tanh, points="zero"),
-        "audit: expected a point among as given, zero, ties, large, tiny, no cotangent, got the "
+        "audit: expected a point among as given, shuffled, zero, ties, large, tiny, no cotangent, got the "
         "string 'zero'. Write ('zero',).",
     ),
     (
