@@ -279,8 +279,8 @@ MESSAGES = [
     ),
     (
         lambda: fn.check_rule(fn.tanh, points=("there",)),
-        "check_rule: expected a point among as given, shuffled, zero, ties, large, tiny, no cotangent, got "
-        "'there'. Leave it out for all.",
+        "check_rule: expected a point among as given, shuffled, zero, ties, large, tiny, no "
+        "cotangent, got 'there'. Leave it out for all.",
     ),
     (
         lambda: fn.check_rule(fn.tanh, ways=("pmap",)),
@@ -289,8 +289,8 @@ MESSAGES = [
     ),
     (
         lambda: fn.audit(fn.tanh, points="zero"),
-        "audit: expected a point among as given, shuffled, zero, ties, large, tiny, no cotangent, got the "
-        "string 'zero'. Write ('zero',).",
+        "audit: expected a point among as given, shuffled, zero, ties, large, tiny, no "
+        "cotangent, got the string 'zero'. Write ('zero',).",
     ),
     (
         lambda: fn.audit(fn.tanh, ways=("vmpa",)),
