@@ -468,8 +468,8 @@ def test_settings_may_be_integers_of_numpy():
 @pytest.mark.parametrize("name", ["epoch", "step", "seconds", "examples_per_second", "val_loss"])
 def test_a_metric_takes_no_column_of_the_history(name):
     message = (
-        r"^fit: expected metrics of other names than epoch, step, seconds, examples_per_second and "
-        rf"val_\.\.\., got '{name}'\. The history has columns of those names; choose another\.$"
+        r"^fit: expected metrics of other names than epoch, step, seconds, examples_per_second, "
+        rf"skipped and val_\.\.\., got '{name}'\. The history has columns of those names; choose another\.$"
     )
     with pytest.raises(ValueError, match=message):
         run((X, Y), epochs=1, metrics={name: accuracy}, **QUIET)

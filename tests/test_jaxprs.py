@@ -490,7 +490,7 @@ def test_a_custom_rule_is_named_by_the_debug_info_of_its_primal():
 
 def test_fwd_jaxpr_thunk_out_trees_and_bwd_give_the_two_passes_of_a_rule():
     (eqn,) = eqns_of(swirl, 3.0, 0.5)
-    ahead, back = jaxprs.own_passes(eqn)
+    ahead, back, _ = jaxprs.own_passes(eqn)
     _, _, forwarded = eqn.params["out_trees"]()
     assert forwarded == [0, None, None]
     args, cotangents = (3.0, 0.5), (1.25, -2.0)
@@ -503,7 +503,7 @@ def test_fwd_jaxpr_thunk_out_trees_and_bwd_give_the_two_passes_of_a_rule():
 
 
 def test_equations_of_a_rules_own_passes_are_placed_in_the_rule():
-    ahead, back = jaxprs.own_passes(eqns_of(swirl, 3.0, 0.5)[0])
+    ahead, back, _ = jaxprs.own_passes(eqns_of(swirl, 3.0, 0.5)[0])
     for jaxpr, function in ((ahead, swirl_forward), (back, swirl_backward)):
         eqns = jaxprs.open_jaxpr(jaxpr)[0].eqns
         assert {places_of(eqn)[0].function for eqn in eqns} == {function.__name__}
@@ -523,7 +523,7 @@ def test_symbolic_zeros_is_a_parameter_of_a_rule(symbolic):
     op.defvjp(forward, lambda _, dy: (-dy,), symbolic_zeros=symbolic)
     (eqn,) = eqns_of(op, 2.0)
     assert eqn.params["symbolic_zeros"] is symbolic
-    _, back = jaxprs.own_passes(eqn)
+    _, back, _ = jaxprs.own_passes(eqn)
     assert run(back, 3.0) == [-3]
 
 
@@ -916,7 +916,7 @@ def test_num_consts_of_a_rule_are_operands_that_its_forward_pass_does_not_take()
     op.defvjp(lambda x: (x * factor, x), lambda x, dy: (dy * factor + 0 * x,))
     (eqn,) = eqns_of(op, jnp.ones(3))
     assert eqn.params["num_consts"] == len(eqn.invars) - 1 == 1
-    _, back = jaxprs.own_passes(eqn)
+    _, back, _ = jaxprs.own_passes(eqn)
     assert run(back, jnp.ones(3), jnp.ones(3))[0].tolist() == [0, 1, 2]
 
 

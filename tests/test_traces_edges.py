@@ -265,7 +265,7 @@ def test_equal_and_unequal_infinities(found, true, difference, scale, nonfinite)
 def test_a_check_says_how_many_are_not_finite():
     trace = fn.trace(lambda x: jnp.sum(jnp.sqrt(x) * x))(np.array([-1.0, 4.0, -2.0], np.float32))
     check = trace.check()
-    assert check == (0, 3, "jax.vjp", 2, "")
+    assert check == (0, 3, "jax.vjp", 2, "", ())
     assert str(check) == (
         "Checked against jax.vjp: the largest difference is 0, the largest gradient 3, beside 2 "
         "not finite."
