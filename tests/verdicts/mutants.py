@@ -5,6 +5,7 @@ the residuals it is given. None is written for an op: `mutants_of` finds all tha
 has.
 """
 
+import collections
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -86,14 +87,17 @@ def _equations(jaxpr: Any) -> list:
     return found
 
 
-def _with_equation(closed: Any, at: int, f: Callable) -> Any:
-    """A jaxpr with its equation of this number replaced."""
+def _with_equation(closed: Any, name: str, at: int, f: Callable) -> Any:
+    """A jaxpr with its equation of this primitive and number among those replaced.
+
+    Other dtypes bring conversions with them, so that numbers among all would not be the same.
+    """
     seen = -1
 
     def inline(eqn: Any) -> Any:
         nonlocal seen
-        seen += 1
-        if seen != at:
+        seen += eqn.primitive.name == name
+        if eqn.primitive.name != name or seen != at:
             return None
         shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
         dtype = eqn.outvars[0].aval.dtype
@@ -113,15 +117,19 @@ def mutants_of(backward: Callable, res: Any, dy: Any, stale: Any) -> list[Mutant
     """
     closed, _ = jaxprs.trace(backward, res, dy)
     found = []
-    for n, eqn in enumerate(_equations(closed)):
+    numbers: collections.Counter = collections.Counter()
+    for eqn in _equations(closed):
+        name = eqn.primitive.name
         for kind, f in _of_equation(eqn):
+            where = name, numbers[name], f
 
-            def change(res: Any, dy: Any, n: int = n, f: Callable = f) -> Any:
+            def change(res: Any, dy: Any, where: tuple = where) -> Any:
                 closed, tree = jaxprs.trace(backward, res, dy)
-                changed = _with_equation(closed, n, f)
+                changed = _with_equation(closed, *where)
                 return tree.unflatten(jaxprs.evaluate(changed, *jax.tree.leaves((res, dy))))
 
-            found.append(Mutant(kind, f"{eqn.primitive.name} {n}", change))
+            found.append(Mutant(kind, f"{name} {numbers[name]}", change))
+        numbers[name] += 1
     for n, aval in enumerate(closed.out_avals):
         for kind, f in _of_result(aval) if _is_float(aval) else ():
 
