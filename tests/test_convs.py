@@ -294,8 +294,10 @@ def test_a_block_of_resnet_by_hand(key):
     x = draw(2, 4, 4, 1).astype(np.float32)
     net = fn.nets.ResNet(8, 3, zero_init=True)
     params, state = net.init(key, x)
-    for n in range(3):
-        assert not params[f"layer{n + 1}"]["0"]["bn2"]["scale"].any()
+    started = [params[f"layer{n + 1}"]["0"]["bn2"]["scale"] for n in range(3)]
+    assert [float(scale.sum()) for scale in started] == [0, 32, 64]  # these two add channels
+    for n in (2, 3):
+        params[f"layer{n}"]["0"]["bn2"]["scale"] = jnp.zeros_like(started[n - 1])
     middle = np.zeros((3, 3, 1, 16))
     middle[1, 1] = 1
     params["conv1"]["w"] = jnp.asarray(middle, jnp.float32)

@@ -62,6 +62,7 @@ def test_blocks_run_in_order(page, rules, networks_compile_whole, tmp_path, monk
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setenv("COLUMNS", "100")
     for block in blocks(page):
         # The page's own lines, so that a traceback and `inspect` point into it.
         code = "\n" * (block.line - 1) + block.code

@@ -49,7 +49,8 @@ def ResNet(
         depth: Number of layers with weights on the longest way.
         outputs: Number of logits.
         zero_init: Whether the last scale of each block starts from 0, so that each block starts as
-            the identity.
+            the identity; but not where a shortcut adds channels of zeros, since the rectifier
+            behind it has slope 0 there, and those channels would never learn.
         norm: Makes each norm; `partial(BatchNorm, unbiased_running_var=True)` is PyTorch's.
 
     Returns:
@@ -114,11 +115,12 @@ def _block(
         convs = [_conv(width, 3, stride), _conv(width, 3)]
     else:
         convs = [_conv(width, 1), _conv(width, 3, stride), _conv(outputs, 1)]
+    same = inputs == outputs and stride == 1
+    padded = small and not same
     children: dict[str, Layer] = {}
     for n, conv in enumerate(convs, 1):
-        make = last if n == len(convs) else norm
+        make = last if n == len(convs) and not padded else norm
         children.update({f"conv{n}": conv, f"bn{n}": make()})
-    same = inputs == outputs and stride == 1
     if not (same or small):
         children["downsample"] = serial(**{"0": _conv(outputs, 1, stride), "1": norm()})
 
@@ -130,7 +132,7 @@ def _block(
             y = relu(y) if n < len(convs) else y
         if same:
             return relu(y + x)
-        return relu(y + (_shrunk(x, outputs) if small else net.downsample(x)))
+        return relu(y + (_shrunk(x, outputs) if padded else net.downsample(x)))
 
     return block
 

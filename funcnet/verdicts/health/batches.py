@@ -123,8 +123,9 @@ class Batches:
             for name, at in places.iterations(place)
         }
 
-    def gradients_after_a_step(self) -> dict[str, float]:
-        """The gradients' sizes here, and where one is 0, that after a small step against them.
+    def after_a_step(self, figures: Figures) -> Figures:
+        """The sizes of gradients, and where one is 0, that after a small step against them; and how
+        many units are silent both times.
 
         Behind a weight that starts as 0 nothing flows, until it has moved.
         """
@@ -137,10 +138,15 @@ class Batches:
         call = list(self._call(self.programs[0].arrays))
         call[self.wrt] = jax.tree.structure(self.params).unflatten(moved)
         program = Program("health", self.f, tuple(call), self.kwargs)
-        gradients, _, _ = self._look(program.arrays)
+        gradients, seen, _ = self._look(program.arrays)
         found = Seen.of(moves(self.params, gradients)).read()["gradient"]
         before = Seen.of(moves(self.params, self.gradients)).read()["gradient"]
-        return {module: size or found[module] for module, size in before.items()}
+        later = seen.read().get("silent", {})
+        silent = {n: min(x, later.get(n, x)) for n, x in figures.get("silent", {}).items()}
+        return {
+            "gradient": {module: size or found[module] for module, size in before.items()},
+            "silent": silent,
+        }
 
 
 def _moved(p: Array, g: Array) -> Array:

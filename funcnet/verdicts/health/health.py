@@ -120,7 +120,7 @@ def health(
         figures = looked.figures(optimizer, opt_state)
         verdicts = diagnose(figures)
         if any(verdict.kind == "no gradient" for verdict in verdicts):
-            verdicts = diagnose(figures | {"gradient": looked.gradients_after_a_step()})
+            verdicts = diagnose(figures | looked.after_a_step(figures))
         return Health(looked.name, figures, (*verdicts, *_noisy(looked.noise)), looked.noise)
 
     return run
