@@ -475,3 +475,9 @@ def test_the_command_checks_a_rule_and_audits_any_other_function(tmp_path, capsy
 def test_the_command_refuses(words, message, capsys):
     assert main(["check", *words]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_outputs_of_two_dtypes_take_adjoints_of_theirs():
+    assert not alarms(fn.RULES["linear_attention"], np.float16, range(11))

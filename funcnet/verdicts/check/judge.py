@@ -200,11 +200,17 @@ class Judge:
         coarse = self.dtype if self.dtype != "float64" else "float32"
         units = [float(jax.numpy.finfo(d).eps) for d in (coarse, dtype)]
         shapes: list[list[float]] = []
+        given = [cast(np.asarray(x), coarse) if is_floating(x) else x for x in arrays]
+        outputs = filter(is_floating, jax.eval_shape(self.subject.primal, *given))
+        rounded = [
+            np.asarray(a).astype(y.dtype)
+            for a, y in zip(cast(adjoints, coarse), outputs, strict=True)
+        ]
         draw = np.random.default_rng((random, 2))
         for k in range(4):
-            near = [nudged(cast(np.asarray(x), coarse), units[0], draw if k else None)
-                    if is_floating(x) else x for x in arrays]  # fmt: skip
-            cts = [signed(np.asarray(a), draw if k else None) for a in cast(adjoints, coarse)]
+            moves = draw if k else None
+            near = [nudged(x, units[0], moves) if is_floating(x) else x for x in given]
+            cts = [signed(a, moves) for a in rounded]
             found = self.plain.pull(near, cts)
             with self.in_float64():
                 right = self.truth.pull(self.wide(near), self.wide(cts))
