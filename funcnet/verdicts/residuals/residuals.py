@@ -222,12 +222,12 @@ def residuals(
     >>> import jax, jax.numpy as jnp
     >>> def loss(w, x):
     ...     with jax.named_scope("hidden"):
-    ...         h = jnp.tanh(x @ w)
-    ...     return jnp.sum(jnp.sin(h))
+    ...         h = jnp.sin(x @ w)
+    ...     return jnp.sum(jnp.exp(h))
     >>> shape = jax.ShapeDtypeStruct
     >>> found = residuals(loss, wrt=0)(shape((8, 4), "float32"), shape((2, 8), "float32"))
     >>> found.by("layer"), found.by("op")
-    ({'hidden': 64, '(no layer)': 32}, {'tanh': 64, 'sin': 32})
+    ({'hidden': 32, '(no layer)': 32}, {'sin': 32, 'exp': 32})
     >>> found.what_if("hidden").saved
     0
     """
