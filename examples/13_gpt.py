@@ -16,9 +16,9 @@ import numpy as np
 import optax
 
 import funcnet as fn
+from funcnet.feed.text import load_text, windows
 from funcnet.nets.gpt import lm_loss
 from funcnet.nets.sampling import sample
-from funcnet.train.text import load_text, windows
 
 LENGTH, BATCH, STEPS = 128, 16, 300
 

@@ -184,8 +184,8 @@ from .train.metrics import accuracy as accuracy
 from .train.metrics import r_squared as r_squared
 from .train.optimizers import average_of as average_of
 from .train.optimizers import averaged as averaged
-from .train.step import Step as Step
-from .train.step import TrainState as TrainState
+from .train.state import Step as Step
+from .train.state import TrainState as TrainState
 from .train.step import make_step as make_step
 from .verdicts.check.audit import audit as audit
 from .verdicts.check.rule import check_rule as check_rule

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from funcnet.train import data as module
-from funcnet.train.data import FASHION, NAMES, batches, load_data
-from funcnet.train.text import load_text, windows
+from funcnet.feed import named as module
+from funcnet.feed.named import FASHION, NAMES, load_data
+from funcnet.feed.order import batches
+from funcnet.feed.text import load_text, windows
 from funcnet.types import Hint
 
 SHAPES = {

@@ -11,12 +11,13 @@ import numpy as np
 import optax
 import pytest
 
+from funcnet.feed.named import load_data
+from funcnet.feed.order import batches
 from funcnet.layers.linear import Dense
 from funcnet.nn.combine import serial
 from funcnet.nn.layer import Layer
 from funcnet.train import progress
 from funcnet.train.checks import arrays_of
-from funcnet.train.data import batches, load_data
 from funcnet.train.fit import evaluate, fit
 from funcnet.train.metrics import accuracy
 from funcnet.train.step import make_step

@@ -99,7 +99,7 @@ def test_ops_and_rules_know_no_layer():
 
 
 CONFINED = {
-    "optax": {"train.step", "train.optimizers"},
+    "optax": {"train.step", "train.optimizers", "train.precision"},
     "matplotlib": {"render.picture"},
     "rich": {"train.progress"},
     "jax.core": {"jaxpr.jaxprs"},

@@ -12,7 +12,8 @@ from funcnet.layers.linear import Dense
 from funcnet.nn.combine import serial
 from funcnet.nn.layer import Layer, need_key
 from funcnet.train.metrics import accuracy, r_squared
-from funcnet.train.step import make_step, outermost, refuse_tied
+from funcnet.train.state import refuse_tied
+from funcnet.train.step import make_step, outermost
 
 X = np.linspace(-1, 1, 96, dtype=np.float32).reshape(32, 3)
 Y = (X.sum(1) > 0).astype(np.int32)

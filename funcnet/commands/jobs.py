@@ -15,6 +15,9 @@ import numpy as np
 
 from .. import plot
 from ..disk import write_whole
+from ..feed.arrays import Data
+from ..feed.named import load_data
+from ..feed.text import Text, load_text, windows
 from ..nets.ddpm import DDPM, sample_ddpm
 from ..nets.noise import noise_schedule
 from ..nets.vae import VAE, negative_elbo
@@ -22,13 +25,10 @@ from ..nn.layer import Layer
 from ..ops.activations.smooth import sigmoid
 from ..ops.losses.cross_entropy import cross_entropy
 from ..ops.losses.distances import binary_cross_entropy, squared_error
-from ..train.arrays import Data
-from ..train.data import load_data
 from ..train.fit import evaluate
 from ..train.history import confusion
 from ..train.metrics import accuracy, r_squared
-from ..train.step import TrainState
-from ..train.text import Text, load_text, windows
+from ..train.state import TrainState
 from ..types import require
 
 Arrays = tuple[Any, ...]

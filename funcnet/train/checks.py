@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..feed.arrays import Data, check_lengths, finite_in
 from ..figures import Figure
 from ..nn.layer import Layer
 from ..types import Array, require, shown
-from .arrays import Data, check_lengths, finite_in
 from .history import COUNTERS, VALIDATION
-from .step import TrainState
+from .state import TrainState
 
 
 def arrays_of(name: str, data: Any, where: str = "fit") -> tuple[np.ndarray, ...]:

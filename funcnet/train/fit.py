@@ -18,17 +18,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..feed.order import batches
 from ..nn.layer import Layer
 from ..types import require
 from ..verdicts.nonfinite.report import Nonfinite
 from .checks import arrays_of, check_calls, check_labels, check_settings, dry_run
-from .data import batches
 from .guard import Guard, check_choice, finiteness
 from .health import Checkups, Look
 from .history import History
+from .loss import Objective
 from .progress import progress_line
 from .run import Best, Run, figures_of
-from .step import TrainState, evaluation_of, loss_of, outermost, step_of
+from .state import TrainState
+from .step import outermost, step_of
 
 
 class Fitted(NamedTuple):
@@ -130,9 +132,8 @@ def fit(
     check_settings(epochs, batch, patience, seed, arrays, held)
     check_choice(on_nonfinite)
     guard = Guard(on_nonfinite) if on_nonfinite else None
-    made = functools.partial(
-        step_of, net, criterion, optimizer, metrics, dict, finiteness if guard else None
-    )
+    objective = Objective.of(net, criterion, metrics)
+    made = functools.partial(step_of, objective, optimizer, dict, finiteness if guard else None)
     step = whole = made()
     update, seen = _compiled(guard, step.update), None
     if health is not None:
@@ -161,8 +162,7 @@ def fit(
                 if run.taken == 0:
                     raise
                 run.stopped = "interrupted"
-    loss = loss_of(net, criterion, metrics)
-    told = guard.explained(loss, whole.update, run.state) if guard else None
+    told = guard.explained(objective, whole.update, run.state) if guard else None
     if told is not None and progress:
         print(told, file=sys.stderr)
     history = History(tuple(run.rows), seen.records() if seen else ())
@@ -224,7 +224,7 @@ def evaluate(
         "Leave it out: it says how much is computed at a time.",
     )
     held = arrays_of("data", data, "evaluate")
-    run = evaluation_of(net, criterion, metrics, dict)
+    run = Objective.of(net, criterion, metrics).evaluation(dict)
     return figures_of(run, trained, held, batch).read_all("evaluate", "data")
 
 

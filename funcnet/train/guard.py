@@ -11,8 +11,10 @@ from ..jaxpr.jaxprs import is_inexact
 from ..types import Array, Params, require
 from ..verdicts.nonfinite.explain import explain_nonfinite
 from ..verdicts.nonfinite.report import Nonfinite
+from .loss import Objective
 from .measure import IN_FLIGHT
-from .step import SEEN, TrainState
+from .state import TrainState
+from .step import SEEN
 
 CHOICES = ("explain", "stop", "skip")
 _FINITE = "whether it is finite"
@@ -109,20 +111,24 @@ class Guard:
         return skipped
 
     def explained(
-        self, loss: Callable[..., Array], update: Callable, state: TrainState
+        self, objective: Objective, update: Callable, state: TrainState
     ) -> Nonfinite | None:
         """Where the step that failed went wrong: in the loss and its gradient, or in the update.
 
         Args:
-            loss: That of the parameters, the network's state, the batch, the key and the step.
+            objective: What the step makes small.
             update: The whole step, of the state and the batch.
             state: The state that the step was given.
         """
         if self.choice != "explain" or self.failed is None:
             return None
         batch = tuple(map(jnp.asarray, self.failed))
-        arguments = state.params, state.state, batch, state.key, state.step
-        report = explain_nonfinite(loss, wrt=0)(*arguments)
+        bare = state._replace(opt_state=())
+
+        def loss(params: Params, state: TrainState, batch: tuple) -> Array:
+            return objective.in_training(state, batch)(params)[0]
+
+        report = explain_nonfinite(loss, wrt=0)(state.params, bare, batch)
 
         def new_parameters(state: TrainState, batch: tuple) -> Params:
             return update(state, batch)[0].params

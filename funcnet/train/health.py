@@ -7,7 +7,8 @@ import jax
 
 from ..types import Params, is_whole, require, shown
 from ..verdicts.health.probe import Places, Seen, looking, moves
-from .step import SEEN, own
+from .state import own
+from .step import SEEN
 
 Update = Callable[[Any, tuple], tuple[Any, dict[str, Any]]]
 

@@ -14,7 +14,7 @@ from .guard import Guard
 from .history import VALIDATION
 from .measure import Means
 from .progress import LIVE_EVERY, Show
-from .step import Step, TrainState, own
+from .state import Step, TrainState, own
 
 
 def figures_of(run: Callable, state: TrainState, held: tuple[np.ndarray, ...], batch: int) -> Means:

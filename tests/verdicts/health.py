@@ -14,6 +14,7 @@ import optax
 
 import funcnet as fn
 from funcnet.train.health import Look
+from funcnet.train.loss import Objective
 from funcnet.train.step import outermost, step_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -274,7 +275,7 @@ def cost(every=50, rounds=60) -> float:
     """What looking at every fiftieth step costs: the time of all steps over that without."""
     x, y = images(32)
     net = fn.nets.LeNet(10)
-    made = net, fn.cross_entropy, optax.sgd(0.01), None, dict
+    made = Objective.of(net, fn.cross_entropy, None), optax.sgd(0.01), dict
     step = step_of(*made)
     plain, looks = outermost(step.update), outermost(step_of(*made, look=Look()).update)
     state = step.init(KEY, x[:64])

@@ -16,6 +16,7 @@ from jax.experimental import checkify
 
 import funcnet as fn
 from funcnet.train.guard import Guard, finiteness
+from funcnet.train.loss import Objective
 from funcnet.train.step import outermost, step_of
 
 from . import corpus_nonfinite as corpus
@@ -127,7 +128,7 @@ def flag() -> float:
     net = fn.nets.GPT(1000, width=256, depth=2, heads=4, length=128, logits=False)
     tokens = jax.random.randint(jax.random.key(0), (8, 129), 0, 1000)
     batch = tokens[:, :-1], tokens[:, 1:]
-    parts = net, fn.nets.lm_loss, optax.adam(1e-3), None, dict
+    parts = Objective.of(net, fn.nets.lm_loss, None), optax.adam(1e-3), dict
     plain, more = step_of(*parts), step_of(*parts, finiteness)
     guard = Guard("stop")
     update = outermost(plain.update)

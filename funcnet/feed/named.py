@@ -7,13 +7,12 @@ int32, and tables standardised by the mean and deviation of the training part.
 import gzip
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..types import require
-from .arrays import Data, check_counts, check_lengths, need, numbered, split
+from .arrays import Data, check_counts, need, numbered, split
 from .files import FASHION, idx_folder, npz
 
 TABLES = ("breast_cancer", "diabetes", "wine", "iris")
@@ -85,43 +84,6 @@ def load_data(name: str | Path, *, seed: int = 0) -> Data:
         else "Check the spelling, or that the path exists.",
     )
     return npz(path, seed)
-
-
-def batches(
-    data: Sequence[np.ndarray], size: int, *, seed: int = 0, epoch: int = 0
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """The batches of one epoch, in an order that depends on `(seed, epoch)` and on nothing else.
-
-    The examples left over when `size` does not divide their number are left out; another epoch
-    has another order, and so leaves out others.
-
-    Args:
-        data: Arrays of one length: inputs, then targets.
-        size: Examples in a batch.
-        seed: 0 or above.
-        epoch: 0 or above.
-
-    Raises:
-        ValueError: If there are fewer examples than one batch takes, or the lengths differ.
-
-    >>> x = np.arange(6)
-    >>> [part.tolist() for part, in batches((x,), 2, seed=1)]
-    [[4, 0], [2, 1], [5, 3]]
-    """
-    n = check_lengths("batches", data)
-    check_counts("batches", {"seed": seed, "epoch": epoch})
-    require(
-        isinstance(size, int | np.integer) and 1 <= size <= n,
-        "batches",
-        f"a batch of 1 to {n} examples, as many as the data has",
-        size,
-        "Choose a smaller batch, or bring more data."
-        if isinstance(size, int | np.integer) and size > n
-        else "Choose a size above 0.",
-    )
-    order = np.random.default_rng((seed, epoch)).permutation(n)
-    starts = range(0, n - size + 1, size)
-    return (tuple(part[order[i : i + size]] for part in data) for i in starts)
 
 
 def _is(kind: Callable[[], bool]) -> bool:

@@ -1,0 +1,74 @@
+"""What is made small: the loss of a batch as a function of the parameters, and its figures."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from ..nn.layer import Layer
+from ..types import Array, Key, Params, State, require
+from .measure import Figures, check_functions, measured
+from .state import TrainState, typed
+
+
+class Objective(NamedTuple):
+    """A network and what is asked of it.
+
+    Attributes:
+        net: The network.
+        criterion: `(output, target) -> scalar`.
+        metrics: The same by name, beside it.
+    """
+
+    net: Layer
+    criterion: Callable[[Any, Any], Any]
+    metrics: Mapping[str, Callable[[Any, Any], Any]]
+
+    @staticmethod
+    def of(net: Layer, criterion: Any, metrics: Any) -> "Objective":
+        """The objective.
+
+        Raises:
+            TypeError: If the criterion is no function, or the metrics are no functions by name.
+            ValueError: If a metric is named "loss".
+        """
+        return Objective(net, criterion, check_functions(criterion, metrics))
+
+    def measure(
+        self, params: Params, state: State, batch: tuple, *, train: bool, key: Key | None = None
+    ) -> tuple[Array, tuple[Figures, State]]:
+        """The loss of a batch; and the figures of it by name, with the network's new state."""
+        *inputs, target = _split(batch)
+        output, state = self.net.apply(params, state, *inputs, train=train, key=key)
+        loss, figures = measured(self.criterion, self.metrics, output, target)
+        return loss, (figures, state)
+
+    def in_training(self, carry: TrainState, batch: tuple) -> Callable[[Params], tuple]:
+        """`measure` as the step of that state calls it, as a function of the parameters."""
+
+        def loss(params: Params) -> tuple[Array, tuple[Figures, State]]:
+            key = jax.random.fold_in(typed(carry.key), carry.step)
+            return self.measure(params, carry.state, batch, train=True, key=key)
+
+        return loss
+
+    def evaluation(self, read: Callable[[Figures], dict[str, Any]]) -> Callable:
+        """`(state, batch) -> read(figures)`, compiled, with `train=False`."""
+
+        def evaluate(carry: TrainState, batch: tuple) -> dict[str, Any]:
+            return read(self.measure(carry.params, carry.state, batch, train=False)[1][0])
+
+        return jax.jit(evaluate)
+
+
+def _split(batch: Any) -> tuple:
+    kind = "one array" if hasattr(batch, "shape") else f"a {type(batch).__name__} of {len(batch)}"
+    require(
+        isinstance(batch, tuple) and len(batch) >= 2,
+        "make_step",
+        "a batch that is a tuple (*inputs, target)",
+        kind,
+        "Call step.update(state, (x, y)).",
+        TypeError,
+    )
+    return batch
