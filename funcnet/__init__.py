@@ -184,6 +184,7 @@ from .train.metrics import accuracy as accuracy
 from .train.metrics import r_squared as r_squared
 from .train.optimizers import average_of as average_of
 from .train.optimizers import averaged as averaged
+from .train.precision import Precision as Precision
 from .train.state import Step as Step
 from .train.state import TrainState as TrainState
 from .train.step import make_step as make_step

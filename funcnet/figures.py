@@ -55,6 +55,44 @@ class Mean(NamedTuple):
         return Mean(self.total + other.total, self.count + other.count)
 
 
+class Sum(NamedTuple):
+    """A number that is added up over many batches, such as how often something happened.
+
+    >>> Sum(2).join(Sum(1)).value
+    3
+    """
+
+    total: Any
+
+    @property
+    def value(self) -> Any:
+        """The sum."""
+        return self.total
+
+    def join(self, other: "Sum") -> "Sum":
+        """The sum of both."""
+        return Sum(self.total + other.total)
+
+
+class Last(NamedTuple):
+    """A number of which the latest counts, such as a rate that changes from step to step.
+
+    >>> Last(2).join(Last(1)).value
+    1
+    """
+
+    latest: Any
+
+    @property
+    def value(self) -> Any:
+        """The latest."""
+        return self.latest
+
+    def join(self, other: "Last") -> "Last":
+        """That of the later one."""
+        return other
+
+
 def mean_of(value: Array, count: Any) -> Mean:
     """A mean that is known already, with what it is over; in float32 or wider."""
     wide = jnp.promote_types(value.dtype, jnp.float32)

@@ -21,7 +21,9 @@ class Bound:
     """The children of a network, bound to their parameters, state and key for one call of its body.
 
     `net.dense(x)` runs the child `dense`: its parameters and state are taken and put back, its key
-    is folded in from its name. A child called twice shares its parameters.
+    is folded in from its name. A child called twice shares its parameters. It runs in the mode of
+    the network, or in its own: `net.dense(x, train=False)` runs it as in evaluation, also while the
+    rest is being trained, and `train=True` as in training, which takes a key where it draws.
 
     Attributes:
         params: The network's parameters, each child's under its name.
@@ -57,7 +59,19 @@ class Bound:
             "Children are the keyword arguments of network().",
             AttributeError,
         )
-        return lambda *inputs: self._run(name, inputs)
+
+        def _call(*inputs: Any, train: bool | None = None, **unknown: Any) -> Any:
+            require(
+                not unknown,
+                self._where,
+                f"no option but train in the call of {name}",
+                ", ".join(unknown),
+                f"Inputs go by position: net.{name}(x), or net.{name}(x, train=False).",
+                TypeError,
+            )
+            return self._run(name, inputs, self.train if train is None else train)
+
+        return _call
 
     def __getitem__(self, name: Any) -> NoReturn:
         raise TypeError(
@@ -65,7 +79,7 @@ class Bound:
             f"net[{name!r}]. Where the name is computed, write getattr(net, name)(x)."
         )
 
-    def _run(self, name: str, inputs: tuple) -> Any:
+    def _run(self, name: str, inputs: tuple, train: bool) -> Any:
         child, call = self._children[name], self._calls[name]
         self._calls[name] += 1
         key = child_key(self._key, name, call)
@@ -74,7 +88,7 @@ class Bound:
             self.params.update({name: params} if params else {})
             self.state.update({name: state} if state else {})
         params, state = self.params.get(name, {}), self.state.get(name, {})
-        output, new = run_child(child, name, params, state, inputs, train=self.train, key=key)
+        output, new = run_child(child, name, params, state, inputs, train=train, key=key)
         if name in self.state and not self._init:
             self.state[name] = new
         return output

@@ -23,10 +23,11 @@ from ..nn.layer import Layer
 from ..types import require
 from ..verdicts.nonfinite.report import Nonfinite
 from .checks import arrays_of, check_calls, check_labels, check_settings, dry_run
-from .guard import Guard, check_choice, finiteness
+from .guard import Guard, check_choice
 from .health import Checkups, Look
 from .history import History
 from .loss import Objective
+from .precision import Precision
 from .progress import progress_line
 from .run import Best, Run, figures_of
 from .state import TrainState
@@ -67,6 +68,7 @@ def fit(
     on_epoch: Callable[[dict[str, float], TrainState], Any] | None = None,
     on_nonfinite: str | None = None,
     health: int | None = None,
+    precision: str | Precision | None = None,
 ) -> Fitted:
     """Train a network on arrays.
 
@@ -103,6 +105,9 @@ def fit(
         health: Look at the network every so many steps, from the first on: the scales of values,
             adjoints and updates, and dead units, layer by layer. They are `history.health`, and
             `history.verdicts()` says what is wrong.
+        precision: "f32", "bf16", "f16" or a `Precision`, as for `make_step`. With "f16" steps whose
+            gradients overflow are not taken; the history has their number in `skipped` and the
+            `loss_scale` of the epoch's last step.
 
     Returns:
         The state, the history, and why training stopped early, if it did.
@@ -111,8 +116,8 @@ def fit(
         ValueError: Before the first step, if the data cannot be learned from: empty, smaller than
             a batch, of different lengths, not finite, beyond int32, masked, or labels the network
             has no output for; if a metric has the name of another column of the history; or if
-            `on_nonfinite` is another word. After
-            an epoch, if none of its targets counts.
+            `on_nonfinite` or `precision` is another word. After an epoch, if none of its targets
+            counts.
         TypeError: If `data` is no tuple of arrays, `metrics` no dict of functions, or `on_epoch` no
             function.
         KeyboardInterrupt: If Ctrl-C was pressed before the first step.
@@ -131,9 +136,9 @@ def fit(
     held = None if validation is None else arrays_of("validation", validation)
     check_settings(epochs, batch, patience, seed, arrays, held)
     check_choice(on_nonfinite)
-    guard = Guard(on_nonfinite) if on_nonfinite else None
-    objective = Objective.of(net, criterion, metrics)
-    made = functools.partial(step_of, objective, optimizer, dict, finiteness if guard else None)
+    objective = Objective.of(net, criterion, metrics).under("fit", precision)
+    guard = Guard(on_nonfinite, objective.scales) if on_nonfinite or objective.scales else None
+    made = functools.partial(step_of, objective, optimizer, dict, guard and guard.look)
     step = whole = made()
     update, seen = _compiled(guard, step.update), None
     if health is not None:
@@ -181,6 +186,7 @@ def evaluate(
     *,
     batch: int = 256,
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    precision: str | Precision | None = None,
 ) -> dict[str, float]:
     """The loss and metrics of a whole set, computed in parts: what `fit` does for validation.
 
@@ -191,6 +197,7 @@ def evaluate(
         data: The inputs, then the target: arrays of one length, as in `(x, y)`.
         batch: Examples that are computed at a time, about.
         metrics: As for `fit`.
+        precision: As for `fit`.
 
     Returns:
         The figures by name, "loss" first.
@@ -224,7 +231,7 @@ def evaluate(
         "Leave it out: it says how much is computed at a time.",
     )
     held = arrays_of("data", data, "evaluate")
-    run = Objective.of(net, criterion, metrics).evaluation(dict)
+    run = Objective.of(net, criterion, metrics).under("evaluate", precision).evaluation(dict)
     return figures_of(run, trained, held, batch).read_all("evaluate", "data")
 
 

@@ -13,11 +13,12 @@ from ..verdicts.nonfinite.explain import explain_nonfinite
 from ..verdicts.nonfinite.report import Nonfinite
 from .loss import Objective
 from .measure import IN_FLIGHT
+from .precision import OVERFLOWED, SCALE
 from .state import TrainState
 from .step import SEEN
 
 CHOICES = ("explain", "stop", "skip")
-_FINITE = "whether it is finite"
+_FINITE, _COUNTS = "whether it is finite", "whether it was taken"
 
 
 def check_choice(on_nonfinite: Any) -> None:
@@ -41,24 +42,40 @@ def finiteness(values: dict[str, Any], grads: Any, params: Params) -> dict[str, 
     return {_FINITE: jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()}
 
 
+def unlooked(values: dict[str, Any], grads: Any, params: Params) -> dict[str, Any]:
+    """What `finiteness` says where nobody asks."""
+    return {_FINITE: jnp.asarray(True)}
+
+
 class Guard:
     """The update of a run, which leaves a step out if it is not finite.
+
+    One that a loss scale has left out already is counted as left out, and no more is made of it.
 
     Whether it is, the device decides, and it is read a few steps later, when it is known anyway.
     Unless such steps are skipped, none is taken after the first of them: the state stays the one
     that this step was given, and what the step saw can be looked at again.
 
+    Args:
+        choice: One of `CHOICES`; None if steps are left out by a loss scale alone.
+        scales: Whether the loss is scaled.
+
     Attributes:
         skipped: How many steps were left out since the epoch began, as far as they have been read.
-        halts: Whether the run is to end with the first of them.
-        failed: The batch of the first step that was left out; None if there is none.
+        counts: Whether steps may be left out and the run go on.
+        halts: Whether the run is to end with the first step that is not finite.
+        halted_steps: How many steps were left out because the run is to end.
+        failed: The batch of the first step that was not finite; None if there is none.
+        look: What joins the values of a step: whether it is finite.
     """
 
-    def __init__(self, choice: str) -> None:
-        self.choice, self.skipped, self.failed = choice, 0, None
-        self.pending: deque[tuple[Array, tuple]] = deque()
+    def __init__(self, choice: str | None, scales: bool = False) -> None:
+        self.choice, self.skipped, self.halted_steps, self.failed = choice, 0, 0, None
+        self.pending: deque[tuple[Array, Array, tuple]] = deque()
         self.going = jnp.asarray(True)
-        self.halts = choice != "skip"
+        self.halts = choice in ("explain", "stop")
+        self.counts = scales or not self.halts
+        self.look = finiteness if choice else unlooked
 
     def guarded(self, update: Callable) -> Callable:
         """An update, to be compiled, which also carries whether the run goes on."""
@@ -68,15 +85,18 @@ class Guard:
             old, going = carry
             new, values = update(old, batch)
             fine = values.pop(_FINITE) & going
-            seen = {SEEN: values.pop(SEEN)} if SEEN in values else {}
+            overflowed = values.pop(OVERFLOWED).value > 0 if OVERFLOWED in values else False
+            seen = {name: values.pop(name) for name in (SEEN, SCALE) if name in values}
+            counts = fine & ~jnp.asarray(overflowed)
 
             def chosen(after: Array, before: Array) -> Array:
                 return jnp.where(fine, after, before)
 
             state = jax.tree.map(chosen, new._replace(key=old.key), old)
             state = state._replace(key=old.key, step=new.step if skips else state.step)
-            counted = jax.tree.map(lambda x: chosen(x, jnp.zeros_like(x)), values)
-            return (state, going if skips else fine), counted | seen | {_FINITE: fine}
+            counted = jax.tree.map(lambda x: jnp.where(counts, x, jnp.zeros_like(x)), values)
+            told = {_FINITE: fine, _COUNTS: counts}
+            return (state, going if skips else fine), counted | seen | told
 
         return guarded
 
@@ -85,7 +105,7 @@ class Guard:
 
         def update(state: TrainState, batch: tuple) -> tuple[TrainState, dict[str, Any]]:
             (state, self.going), values = guarded((state, self.going), batch)
-            self.pending.append((values.pop(_FINITE), batch))
+            self.pending.append((values.pop(_FINITE), values.pop(_COUNTS), batch))
             while len(self.pending) > IN_FLIGHT:
                 self._read()
             return state, values
@@ -93,9 +113,10 @@ class Guard:
         return update
 
     def _read(self) -> None:
-        fine, batch = self.pending.popleft()
+        fine, counts, batch = self.pending.popleft()
+        self.skipped += not counts
         if not fine:
-            self.skipped += 1
+            self.halted_steps += self.halts
             self.failed = batch if self.failed is None else self.failed
 
     @property

@@ -99,7 +99,7 @@ class Run:
             pace = examples / max(time.monotonic() - clock, 1e-9)
             counters = {"epoch": epoch + 1, "step": self.taken}
             timing = {"examples_per_second": pace, "seconds": time.monotonic() - self.started}
-            counted = {} if self.guard is None or self.guard.halts else {"skipped": skipped}
+            counted = {"skipped": skipped} if self.guard and self.guard.counts else {}
             self.rows.append(counters | figures | counted | timing)
 
     def _left_out(self) -> int:
@@ -107,7 +107,7 @@ class Run:
         skipped = 0 if self.guard is None else self.guard.read_all()
         if self.guard is not None and self.guard.halted:
             self.stopped, self.last_finite = "not finite", self.state
-            self.taken -= skipped
+            self.taken -= self.guard.halted_steps
         return skipped
 
     def finish(

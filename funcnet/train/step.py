@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import optax
 
 from ..nn.layer import Layer, child_key
-from ..types import Array, Key, Params, require
+from ..types import Array, Key, Params
 from .loss import Objective
 from .measure import Figures, values_of
 from .optimizers import extended
+from .precision import Precision, cast, scaled, settled
 from .state import Step, TrainState, bits, like, own, refuse_tied
 
 SEEN = "health "
@@ -32,6 +33,7 @@ def make_step(
     optimizer: optax.GradientTransformation | optax.MultiSteps,
     *,
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    precision: str | Precision | None = None,
 ) -> Step:
     """The training step of a network, a criterion and an optimiser.
 
@@ -42,6 +44,9 @@ def make_step(
         optimizer: Any optax optimiser. One that searches along a line or looks at the loss gets
             `value`, `grad` and `value_fn`.
         metrics: `(output, target) -> scalar` (or a `Mean`) by name, beside the loss.
+        precision: "f32", "bf16", "f16" or a `Precision`: the dtypes in which parameters are kept
+            and the network computes; None leaves those of parameters and inputs. With "f16" the
+            values have `loss_scale`, and `overflowed`: 1 where the step was not taken, else 0.
 
     Returns:
         The step. A batch is a tuple: the inputs, then the target.
@@ -49,9 +54,9 @@ def make_step(
     Raises:
         TypeError: If `net` is no layer, `optimizer` no optax optimiser, or `metrics` no dict of
             functions; from `update` and `evaluate`, if the criterion or a metric gives no number.
-        ValueError: If a metric is named "loss"; from `init`, if one array stands twice among the
-            parameters and state; from `update` and `evaluate`, if the batch has no target, a
-            figure is no scalar, or two have one name.
+        ValueError: If a metric is named "loss", or there is no precision of that name; from
+            `init`, if one array stands twice among the parameters and state; from `update` and
+            `evaluate`, if the batch has no target, a figure is no scalar, or two have one name.
 
     >>> from funcnet.layers.linear import Dense
     >>> def squared_error(output, target):
@@ -64,7 +69,8 @@ def make_step(
     >>> int(state.step), bool(values["loss"] < 1e-6)
     (50, True)
     """
-    return step_of(Objective.of(net, criterion, metrics), optimizer, values_of)
+    objective = Objective.of(net, criterion, metrics).under("make_step", precision)
+    return step_of(objective, optimizer, values_of)
 
 
 def step_of(
@@ -80,8 +86,7 @@ def step_of(
     values of `update`. If there is a `look`, it differentiates, and what it says joins them too.
     """
     net = objective.net
-    _check_net(net)
-    transform = extended("make_step", optimizer)
+    transform = scaled(extended("make_step", optimizer), objective.precision)
 
     def init(key: Key, *inputs: Any) -> TrainState:
         params, state = net.init(key, *inputs)
@@ -93,11 +98,13 @@ def step_of(
         return TrainState(jnp.zeros((), jnp.int32), params, state, opt_state, root)
 
     def update(carry: TrainState, batch: tuple) -> tuple[TrainState, dict[str, Array]]:
-        loss, seen = objective.in_training(carry, batch), None
+        loss, seen, at = objective.in_training(carry, batch), None, carry.params
+        if objective.precision is not None:
+            at = cast(at, objective.precision.reduction)
         if look is None:
-            output, grads = jax.value_and_grad(loss, has_aux=True)(carry.params)
+            output, grads = jax.value_and_grad(loss, has_aux=True)(at)
         else:
-            output, grads, seen = look.gradient(loss, carry.params)
+            output, grads, seen = look.gradient(loss, at)
         value, (figures, state) = output
         steps, opt_state = transform.update(
             grads,
@@ -109,7 +116,8 @@ def step_of(
         )
         params: Any = optax.apply_updates(carry.params, steps)
         new = TrainState(carry.step + 1, params, state, opt_state, carry.key)
-        new, values = jax.tree.map(like, new, carry), read(figures)
+        new, figures, grads = settled(carry, jax.tree.map(like, new, carry), figures, grads)
+        values = read(figures)
         values |= {} if more is None else more(values, grads, new.params)
         values |= look.figures(seen, carry.params, grads, steps) if look else {}
         return new, values
@@ -134,14 +142,3 @@ def outermost(update: Callable) -> Callable:
     """
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
     return jax.jit(update, donate_argnums=0, compiler_options=options)
-
-
-def _check_net(net: Any) -> None:
-    require(
-        isinstance(net, Layer),
-        "make_step",
-        "a Layer",
-        type(net).__name__,
-        "A layer is made by a call, as in Dense(10); pure(f) makes one of a function.",
-        TypeError,
-    )
