@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..nn.layer import Layer, stateless, take
+from ..ops.shared.precision import spread
 from ..types import Array, Key, Params, require
 from . import initializers
 from .attention import Attention
@@ -52,7 +53,8 @@ def AttentionPool(
     def apply(params: Params, x: Array, mask: Array | None = None) -> Array:
         _check(x, mask)
         query, of_attention = take("attention_pool", params, "query", "attention")
-        queries = jnp.broadcast_to(query, (len(x), 1, len(query)))
+        shape = (len(x), 1, len(query))
+        queries = jnp.broadcast_to(spread(query, shape), shape)
         if mask is None:
             return attention(of_attention, queries, x)[:, 0]
         tokens = jnp.where(mask[..., None], x, 0)  # attention multiplies by 0, and NaN stays NaN

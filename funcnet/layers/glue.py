@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ..nn.layer import Layer, pure, stateless, take
 from ..ops.activations import rectifiers
 from ..ops.products.einsum import einsum, terms_of
+from ..ops.shared.precision import spread
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn
@@ -54,7 +55,7 @@ def Scale(*, init: Callable = initializers.ones) -> Layer:
 
     def apply(params: Params, x: Array) -> Array:
         (scale,) = take("scale", params, "scale")
-        return x * scale
+        return x * spread(scale, jnp.shape(x))
 
     return stateless(draw, apply, "scale")
 
@@ -80,7 +81,7 @@ def Bias(*, init: Callable = initializers.zeros) -> Layer:
 
     def apply(params: Params, x: Array) -> Array:
         (b,) = take("bias", params, "b")
-        return x + b
+        return x + spread(b, jnp.shape(x))
 
     return stateless(draw, apply, "bias")
 
@@ -214,7 +215,8 @@ def Einsum(
         if not bias_axes:
             return y
         (b,) = take("einsum", params, "b")
-        return y + jnp.expand_dims(b, [i for i, c in enumerate(output) if c not in bias_axes])
+        b = jnp.expand_dims(b, [i for i, c in enumerate(output) if c not in bias_axes])
+        return y + spread(b, y.shape)
 
     return stateless(init, apply, "einsum")
 

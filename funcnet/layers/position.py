@@ -8,7 +8,7 @@ import numpy as np
 from ..jaxpr.jaxprs import is_traced
 from ..nn.layer import Layer, pure, stateless, take
 from ..ops.products.linear import embed
-from ..ops.shared.precision import floating
+from ..ops.shared.precision import floating, spread
 from ..types import Array, Key, Params, is_whole, require, shown
 from . import initializers
 from .initializers import drawn
@@ -72,7 +72,7 @@ def LearnedPositions(length: int, *, init: Callable = initializers.normal(0.02))
             "Make the table longer, or the sequence shorter.",
         )
         if isinstance(offset, int):
-            return x + table[offset : offset + time]
+            return x + spread(table[offset : offset + time], x.shape)
         return x + embed(table, _positions("learned_positions", x, offset))
 
     return stateless(draw, apply, "learned_positions")

@@ -14,6 +14,7 @@ from ..nn import refusals
 from ..nn.combine import Bound, network, serial
 from ..nn.layer import Layer
 from ..ops.activations.smooth import silu
+from ..ops.shared.precision import spread
 from ..types import Array, is_whole, require, shown
 
 
@@ -123,7 +124,8 @@ def _block(
     def block(net: Bound, x: Array, *embedded: Array) -> Array:
         y = net.conv1(activation(net.norm1(x)))
         for e in embedded:
-            y = y + jnp.expand_dims(net.time(activation(e)), tuple(range(1, x.ndim - 1)))
+            e = jnp.expand_dims(net.time(activation(e)), tuple(range(1, x.ndim - 1)))
+            y = y + spread(e, y.shape)
         y = net.conv2(activation(net.norm2(y)))
         return y + (net.skip(x) if project else x)
 

@@ -14,6 +14,7 @@ from ..layers.position import LearnedPositions
 from ..layers.transformer import TransformerBlock, shaped
 from ..nn.combine import network
 from ..nn.layer import Layer, stateless, take
+from ..ops.shared.precision import spread
 from ..types import Array, Key, Params, require
 
 
@@ -43,7 +44,8 @@ def ClassToken(*, init: Callable = initializers.normal(0.02)) -> Layer:
 
     def apply(params: Params, x: Array) -> Array:
         (token,) = take("class_token", params, "token")
-        first = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
+        shape = (x.shape[0], 1, x.shape[2])
+        first = jnp.broadcast_to(spread(token.astype(x.dtype), shape), shape)
         return jnp.concatenate([first, x], axis=1)
 
     return stateless(draw, apply, "class_token")

@@ -2,10 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..jaxpr.jaxprs import is_inexact
 from ..types import Array, Params, require
@@ -18,7 +19,14 @@ from .state import TrainState
 from .step import SEEN
 
 CHOICES = ("explain", "stop", "skip")
-_FINITE, _COUNTS = "whether it is finite", "whether it was taken"
+_FINITE = "whether it is finite"
+
+
+class Left(NamedTuple):
+    """How many steps of an epoch were left out, and how many of them told nothing of the loss."""
+
+    skipped: int = 0
+    untold: int = 0
 
 
 def check_choice(on_nonfinite: Any) -> None:
@@ -50,7 +58,7 @@ def unlooked(values: dict[str, Any], grads: Any, params: Params) -> dict[str, An
 class Guard:
     """The update of a run, which leaves a step out if it is not finite.
 
-    One that a loss scale has left out already is counted as left out, and no more is made of it.
+    One that a loss scale has left out already is counted, and its figures too if they are finite.
 
     Whether it is, the device decides, and it is read a few steps later, when it is known anyway.
     Unless such steps are skipped, none is taken after the first of them: the state stays the one
@@ -61,7 +69,7 @@ class Guard:
         scales: Whether the loss is scaled.
 
     Attributes:
-        skipped: How many steps were left out since the epoch began, as far as they have been read.
+        left: What was left out since the epoch began, as far as it has been read.
         counts: Whether steps may be left out and the run go on.
         halts: Whether the run is to end with the first step that is not finite.
         halted_steps: How many steps were left out because the run is to end.
@@ -70,8 +78,8 @@ class Guard:
     """
 
     def __init__(self, choice: str | None, scales: bool = False) -> None:
-        self.choice, self.skipped, self.halted_steps, self.failed = choice, 0, 0, None
-        self.pending: deque[tuple[Array, Array, tuple]] = deque()
+        self.choice, self.left, self.halted_steps, self.failed = choice, Left(), 0, None
+        self.pending: deque[tuple[Array, tuple]] = deque()
         self.going = jnp.asarray(True)
         self.halts = choice in ("explain", "stop")
         self.counts = scales or not self.halts
@@ -85,18 +93,22 @@ class Guard:
             old, going = carry
             new, values = update(old, batch)
             fine = values.pop(_FINITE) & going
-            overflowed = values.pop(OVERFLOWED).value > 0 if OVERFLOWED in values else False
+            taken, told = fine, fine
+            if OVERFLOWED in values:
+                overflowed = values.pop(OVERFLOWED).value > 0
+                taken = fine & ~overflowed
+                excused = ~overflowed | (values[SCALE].value > 1)
+                told = fine & excused & jnp.isfinite(values["loss"].value)
             seen = {name: values.pop(name) for name in (SEEN, SCALE) if name in values}
-            counts = fine & ~jnp.asarray(overflowed)
 
             def chosen(after: Array, before: Array) -> Array:
                 return jnp.where(fine, after, before)
 
             state = jax.tree.map(chosen, new._replace(key=old.key), old)
             state = state._replace(key=old.key, step=new.step if skips else state.step)
-            counted = jax.tree.map(lambda x: jnp.where(counts, x, jnp.zeros_like(x)), values)
-            told = {_FINITE: fine, _COUNTS: counts}
-            return (state, going if skips else fine), counted | seen | told
+            counted = jax.tree.map(lambda x: jnp.where(told, x, jnp.zeros_like(x)), values)
+            said = {_FINITE: jnp.stack([fine, taken, told])}
+            return (state, going if skips else fine), counted | seen | said
 
         return guarded
 
@@ -105,7 +117,7 @@ class Guard:
 
         def update(state: TrainState, batch: tuple) -> tuple[TrainState, dict[str, Any]]:
             (state, self.going), values = guarded((state, self.going), batch)
-            self.pending.append((values.pop(_FINITE), values.pop(_COUNTS), batch))
+            self.pending.append((values.pop(_FINITE), batch))
             while len(self.pending) > IN_FLIGHT:
                 self._read()
             return state, values
@@ -113,8 +125,9 @@ class Guard:
         return update
 
     def _read(self) -> None:
-        fine, counts, batch = self.pending.popleft()
-        self.skipped += not counts
+        said, batch = self.pending.popleft()
+        fine, taken, told = np.asarray(said).tolist()
+        self.left = Left(self.left.skipped + (not taken), self.left.untold + (not told))
         if not fine:
             self.halted_steps += self.halts
             self.failed = batch if self.failed is None else self.failed
@@ -124,12 +137,12 @@ class Guard:
         """Whether the run is to end, as far as is known without waiting."""
         return self.failed is not None and self.halts
 
-    def read_all(self) -> int:
+    def read_all(self) -> Left:
         """Wait for the steps that are under way; how many of this epoch were left out."""
         while self.pending:
             self._read()
-        skipped, self.skipped = self.skipped, 0
-        return skipped
+        left, self.left = self.left, Left()
+        return left
 
     def explained(
         self, objective: Objective, update: Callable, state: TrainState

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..types import Array
-from .guard import Guard
+from .guard import Guard, Left
 from .history import VALIDATION
 from .measure import Means
 from .progress import LIVE_EVERY, Show
@@ -91,24 +91,24 @@ class Run:
                 pace = (means.examples - uncounted) / (shown - clock) if i > 1 else 0.0
                 self.show(epoch + i / steps, figures | {"examples_per_second": pace}, False)
         took = self.taken - before
-        skipped = self._left_out()
-        if took and skipped == took:
+        left = self._left_out()
+        if took and left.untold == took:
             self.stopped = "not finite"
         elif figures := means.read_all("fit", "data"):
             examples = max(means.examples - uncounted, 0)
             pace = examples / max(time.monotonic() - clock, 1e-9)
             counters = {"epoch": epoch + 1, "step": self.taken}
             timing = {"examples_per_second": pace, "seconds": time.monotonic() - self.started}
-            counted = {"skipped": skipped} if self.guard and self.guard.counts else {}
+            counted = {"skipped": left.skipped} if self.guard and self.guard.counts else {}
             self.rows.append(counters | figures | counted | timing)
 
-    def _left_out(self) -> int:
+    def _left_out(self) -> Left:
         """How many steps of the epoch were left out; the run ends if one was and none may be."""
-        skipped = 0 if self.guard is None else self.guard.read_all()
+        left = Left() if self.guard is None else self.guard.read_all()
         if self.guard is not None and self.guard.halted:
             self.stopped, self.last_finite = "not finite", self.state
             self.taken -= self.guard.halted_steps
-        return skipped
+        return left
 
     def finish(
         self,

@@ -62,6 +62,21 @@ def product(a: Array, b: Array, dtype: Any) -> Array:
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=wide(dtype))
 
 
+def spread(p: Array, shape: Sequence[int]) -> Array:
+    """p, which is to be broadcast to a shape that it fits: broadcast already if it has 16 bits.
+
+    The gradient of a broadcast is a sum, over a batch, say; here it is taken in float32.
+
+    >>> spread(jnp.ones(2, jnp.bfloat16), (3, 2)).shape, spread(jnp.ones(2), (3, 2)).shape
+    ((3, 2), (2,))
+    """
+    dtype = wide(p)
+    if dtype == p.dtype:
+        return p
+    full = jnp.broadcast_shapes(tuple(shape), p.shape)
+    return jnp.broadcast_to(p.astype(dtype), full).astype(p.dtype)
+
+
 def on_axes(op: str, x: Array, axis: int | Sequence[int], meaning: str) -> None:
     """Raise unless x has these axes.
 
