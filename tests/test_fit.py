@@ -13,11 +13,11 @@ import pytest
 
 from funcnet.feed.named import load_data
 from funcnet.feed.order import batches
+from funcnet.feed.sources import arrays_of
 from funcnet.layers.linear import Dense
 from funcnet.nn.combine import serial
 from funcnet.nn.layer import Layer
 from funcnet.train import progress
-from funcnet.train.checks import arrays_of
 from funcnet.train.fit import evaluate, fit
 from funcnet.train.metrics import accuracy
 from funcnet.train.step import make_step
@@ -53,10 +53,10 @@ def test_fit_is_updates_over_batches_bit_for_bit():
         losses = []
         for batch in batches((X, Y.astype(np.int32)), 16, seed=7, epoch=epoch):
             state, values = step.update(state, batch)
-            losses.append(float(values["loss"]))
-        assert fitted.history.rows[epoch]["loss"] == pytest.approx(np.mean(losses))
+            losses.append(float(values["loss"]) * len(batch[0]))
+        assert fitted.history.rows[epoch]["loss"] == pytest.approx(np.sum(losses) / 70)
     assert_same(fitted.state, state)
-    assert (fitted.stopped, int(fitted.state.step)) == (None, 12)
+    assert (fitted.stopped, int(fitted.state.step)) == (None, 15)
     assert_same(state, fit(NET, nll, optimizer, (X, Y), epochs=3, seed=7, **QUIET).state)
 
 
@@ -77,7 +77,7 @@ def test_validation_figures_are_means_over_all_examples():
     assert row["val_accuracy"] == pytest.approx(float(accuracy(logits, HELD[1])), rel=1e-5)
     known = {"epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"}
     assert set(row) == known | {"seconds", "examples_per_second"}
-    assert (row["epoch"], row["step"]) == (2, 8)
+    assert (row["epoch"], row["step"]) == (2, 10)
     assert row["examples_per_second"] > 0
 
 
@@ -212,7 +212,7 @@ def test_ctrl_c_ends_training_with_what_was_learned():
 
 
 def test_ctrl_c_within_an_epoch_keeps_its_steps():
-    """The interrupt comes from inside the ninth step: one whole epoch and five steps are kept."""
+    """The interrupt comes from inside the ninth step: one whole epoch and four steps are kept."""
 
     def press(x):
         if press.countdown == 0:
@@ -230,7 +230,7 @@ def test_ctrl_c_within_an_epoch_keeps_its_steps():
     fitted = fit(NET, criterion, optax.adam(1e-2), (X, Y), epochs=1000, validation=HELD, **QUIET)
     first, *_, last = fitted.history.rows
     assert fitted.stopped == "interrupted"
-    assert (first["step"], last["step"]) == (4, int(fitted.state.step))
+    assert (first["step"], last["step"]) == (5, int(fitted.state.step))
     assert np.isfinite(last["loss"])
     assert all(np.isfinite(leaf).all() for leaf in leaves(fitted.state))
 
@@ -241,9 +241,9 @@ def test_an_interrupt_raised_elsewhere_is_kept_too():
 
     fitted = fit(NET, nll, optax.sgd(0.1), (X, Y), epochs=9, on_epoch=stop, **QUIET)
     assert (fitted.stopped, len(fitted.history.rows)) == ("interrupted", 1)
-    assert int(fitted.state.step) == 4
+    assert int(fitted.state.step) == 5
     best = overfit(5, on_epoch=lambda row, state: row["epoch"] == 3 and stop(row, state))
-    assert (best.stopped, int(best.state.step) in (4, 8)) == ("interrupted", True)
+    assert (best.stopped, int(best.state.step) in (5, 10)) == ("interrupted", True)
 
 
 def test_an_interrupt_that_cost_the_state(monkeypatch):
@@ -268,7 +268,7 @@ def test_an_interrupt_that_cost_the_state(monkeypatch):
         fit(NET, nll, optax.sgd(0.1), (X, Y), epochs=2, **QUIET)
     monkeypatch.setattr("funcnet.train.fit.outermost", losing(6))
     fitted = fit(NET, nll, optax.sgd(0.1), (X, Y), epochs=2, **QUIET)
-    assert (fitted.stopped, int(fitted.state.step)) == ("interrupted", 4)
+    assert (fitted.stopped, int(fitted.state.step)) == ("interrupted", 5)
 
 
 def run(data, validation=None, criterion=nll, net=NET, **settings):
@@ -352,20 +352,20 @@ REFUSED = {
     ),
     "one array": (
         X,
-        r"fit: expected data as a tuple of arrays, the inputs .*, got ndarray of 70\. Give",
+        r"fit: expected data as a tuple of arrays, the inputs .*, got float32 of shape \(16, 3\)\. "
+        r"Give \(x, y\), or examples that are such pairs\.$",
     ),
     "no target": (
         (X,),
-        r"fit: expected data as a tuple of arrays, .*, got tuple of 1\. Give \(x, y\)",
+        r"fit: expected data as a tuple of arrays, .*, got a tuple of 1\. Give \(x, y\)",
     ),
-    "batches": (
-        ((X, Y) for _ in range(3)),
-        r"fit: expected data as a tuple of arrays, the inputs and then the target, got a "
-        r"generator\. Give \(x, y\); batches that come one by one go to a loop over",
+    "batches that are over": (
+        ((X, Y) for _ in range(0)),
+        r"^fit: expected at least one batch in data, got none\. Bring data to learn from\.$",
     ),
     "batches by name": (
         {"x": X, "y": Y},
-        r"fit: expected data as a tuple of arrays, .*, got dict of 2\. Give \(x, y\); batches",
+        r"fit: expected data as a tuple of arrays, .*, got a dict of 2\. Give \(x, y\)",
     ),
 }
 

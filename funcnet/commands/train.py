@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     job = recipe.job(asked(options))
     examples = len(job.train[-1])
     _check_batch(batch, examples)
-    steps = epochs * (examples // batch)
+    steps = epochs * -(-examples // batch)
     place = f"runs/{options.net}-{_stem(job.data)}" if options.out is None else options.out
     with _writable(place) as out:
         start = time.perf_counter()

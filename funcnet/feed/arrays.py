@@ -67,8 +67,10 @@ def check_counts(where: str, counts: Mapping[str, Any]) -> None:
         )
 
 
-def finite_in(dtype: Any, where: str, name: str, part: np.ndarray) -> np.ndarray:
-    """The array in `dtype`.
+def finite_in(
+    dtype: Any, where: str, name: str, part: np.ndarray, rows: Sequence[int] | None = None
+) -> np.ndarray:
+    """The array in `dtype`; `rows` are the numbers of its examples, where it is a batch.
 
     Raises:
         ValueError: If there is a NaN, an infinity or an integer beyond `dtype` in it, with the
@@ -77,7 +79,7 @@ def finite_in(dtype: Any, where: str, name: str, part: np.ndarray) -> np.ndarray
     with np.errstate(over="ignore"):
         cast = part.astype(dtype, copy=False)
     if part.dtype.kind in "biu":
-        _check_whole(cast, where, name, part)
+        _check_whole(cast, where, name, part, rows)
         return cast
     if np.isfinite(cast).all():
         return cast
@@ -87,13 +89,19 @@ def finite_in(dtype: Any, where: str, name: str, part: np.ndarray) -> np.ndarray
         False,
         where,
         f"finite numbers in {name}",
-        f"{part[place]} at {list(place)}{beyond}",
+        f"{part[place]} at {_at(place, rows)}{beyond}",
         "Leave that example out, or fill the gap: np.nan_to_num(x).",
     )
     return cast
 
 
-def _check_whole(cast: np.ndarray, where: str, name: str, part: np.ndarray) -> None:
+def _at(place: tuple[int, ...], rows: Sequence[int] | None) -> list[int]:
+    return list(place) if rows is None else [int(rows[place[0]]), *place[1:]]
+
+
+def _check_whole(
+    cast: np.ndarray, where: str, name: str, part: np.ndarray, rows: Sequence[int] | None
+) -> None:
     if cast.dtype == part.dtype or cast.dtype.kind not in "iu" or not part.size:
         return
     range_ = np.iinfo(cast.dtype)
@@ -104,7 +112,7 @@ def _check_whole(cast: np.ndarray, where: str, name: str, part: np.ndarray) -> N
             False,
             where,
             f"integers from {range_.min} to {range_.max} in {name}",
-            f"{part[place]} at {list(place)}",
+            f"{part[place]} at {_at(place, rows)}",
             "Number what they name from 0, or make them floating: x.astype(np.float32).",
         )
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..feed.arrays import Data, check_lengths, finite_in
+from ..feed.feed import Feed
+from ..feed.sources import Passes
 from ..figures import Figure
 from ..nn.layer import Layer
 from ..types import Array, require, shown
@@ -15,79 +16,26 @@ from .history import COUNTERS, VALIDATION
 from .state import TrainState
 
 
-def arrays_of(name: str, data: Any, where: str = "fit") -> tuple[np.ndarray, ...]:
-    """The parts on the host, in the dtypes that JAX computes in, looked through for NaN."""
+def check_batch(batch: Any, where: str = "fit", name: str = "data") -> tuple:
+    """A batch as the inputs and then the target.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    kind = shown(batch) if hasattr(batch, "shape") else f"a {type(batch).__name__} of {len(batch)}"
     require(
-        not isinstance(data, Data),
-        where,
-        f"{name} as a tuple of arrays",
-        "a whole Data",
-        "Call fit(net, criterion, optimizer, data.train, validation=data.test, ...).",
-        TypeError,
-    )
-    in_batches = hasattr(data, "__iter__") and not isinstance(data, tuple | list)
-    require(
-        isinstance(data, tuple | list) and len(data) >= 2,
+        isinstance(batch, tuple) and len(batch) >= 2,
         where,
         f"{name} as a tuple of arrays, the inputs and then the target",
-        f"{type(data).__name__} of {len(data)}" if hasattr(data, "__len__") else shown(data),
-        "Give (x, y); batches that come one by one go to a loop over the step of make_step."
-        if in_batches and not hasattr(data, "shape")
-        else "Give (x, y).",
+        kind,
+        "Give (x, y), or examples that are such pairs.",
         TypeError,
     )
-    last = len(data) - 1
-    names = [
-        f"the target of {name}" if i == last else f"input {i} of {name}" for i in range(last + 1)
-    ]
-    parts = [_numbers(where, *named) for named in zip(names, data, strict=True)]
-    check_lengths(where, parts)
-    for which, part in zip(names, parts, strict=True):
-        expected = f"no axis of length 0 in {which}"
-        require(part.size, where, expected, f"shape {part.shape}", "Give each example a number.")
-    return tuple(parts)
+    return batch
 
 
-def _numbers(where: str, which: str, given: Any) -> np.ndarray:
-    """One part of the data on the host, in the dtype that JAX computes in."""
-    require(
-        not np.ma.is_masked(given),
-        where,
-        f"no hidden entries in {which}",
-        "a masked array",
-        "Fill them, x.filled(0), or leave those examples out.",
-    )
-    try:
-        part = np.asarray(given)
-    except ValueError:
-        remedy = (
-            "Give each example the same shape: cut the longer ones, or fill the shorter ones up."
-        )
-        require(False, where, f"examples of one shape in {which}", "lists of many lengths", remedy)
-        raise
-    require(
-        jnp.issubdtype(part.dtype, jnp.number) or part.dtype == np.bool_,
-        where,
-        f"numbers in {which}",
-        f"dtype {part.dtype}",
-        "Number the classes from 0."
-        if which.startswith("the target") or part.dtype.kind in "US"
-        else "Convert them: x.astype(np.float32).",
-        TypeError,
-    )
-    return finite_in(jax.dtypes.canonicalize_dtype(part.dtype), where, which, part)
-
-
-def check_settings(
-    epochs: int,
-    batch: int,
-    patience: int | None,
-    seed: int,
-    data: tuple[np.ndarray, ...],
-    held: tuple[np.ndarray, ...] | None,
-) -> None:
-    """Refuse numbers that make no training, and data that does not fill a batch."""
-    n = len(data[0])
+def check_settings(epochs: int, batch: int, patience: int | None, seed: int) -> None:
+    """Refuse numbers that make no training."""
     ranges = {
         "epochs": (epochs, 1, None),
         "batch": (batch, 1, None),
@@ -106,10 +54,15 @@ def check_settings(
             if name in ("seed", "patience")
             else f"Write {name}=16.",
         )
+
+
+def check_feeds(epochs: int, patience: int | None, feed: Feed, held: Feed | None) -> None:
+    """Refuse data that does not fill a batch, or cannot be gone through as often as is asked."""
+    n = feed.examples
     require(
-        batch <= n,
+        n is None or feed.size <= n,
         "fit",
-        f"at least one batch of {batch} examples",
+        f"at least one batch of {feed.size} examples",
         f"{n}",
         f"Give batch={n} or less, or bring more data.",
     )
@@ -120,13 +73,32 @@ def check_settings(
         "none",
         "Give validation=(x, y): patience looks at the loss on it.",
     )
+    for name, given in (("data", feed), ("validation", held)):
+        source = None if given is None else given.source
+        require(
+            epochs == 1 or not (isinstance(source, Passes) and source.once),
+            "fit",
+            f"{name} that can be gone through {epochs} times",
+            shown(getattr(source, "source", None)),
+            "Give the function that makes it, or a list: a generator is over after one pass.",
+        )
+
+
+def check_alike(data: Any, held: Any) -> None:
+    """Refuse validation that has other parts than the data."""
+    parts = (
+        (len(data), len(held)) if isinstance(data, tuple) and isinstance(held, tuple) else (0, 0)
+    )
     require(
-        held is None or len(held) == len(data),
+        parts[0] == parts[1],
         "fit",
-        f"as many arrays in validation as in data, {len(data)}",
-        len(held or ()),
+        f"as many arrays in validation as in data, {parts[0]}",
+        parts[1],
         "Give the same inputs and the target.",
     )
+    same = jax.tree.structure(data) == jax.tree.structure(held)
+    expected = "the same parts in validation as in data"
+    require(same, "fit", expected, "others", "Give the same keys, inputs and target.")
 
 
 def check_calls(metrics: Mapping[str, Any], on_epoch: Any) -> None:
@@ -154,8 +126,10 @@ def check_labels(
 ) -> None:
     """Refuse integer labels for which the network has no output."""
     *inputs, target = data
-    shapes = [jax.ShapeDtypeStruct((1, *part.shape[1:]), part.dtype) for part in inputs]
-    output, _ = jax.eval_shape(net.apply, state.params, state.state, *shapes)
+    output, _ = jax.eval_shape(net.apply, state.params, state.state, *_shapes(inputs, 1))
+    if not hasattr(target, "dtype"):
+        return
+    target = np.asarray(target)
     rank = getattr(output, "ndim", None)
     if not np.issubdtype(target.dtype, np.integer) or rank != target.ndim + 1:
         return
@@ -185,9 +159,11 @@ def dry_run(
     Compiled they cannot look at values; here they refuse targets that they cannot judge.
     """
     *inputs, target = data
-    shapes = [jax.ShapeDtypeStruct((2, *part.shape[1:]), part.dtype) for part in inputs]
-    output, _ = jax.eval_shape(net.apply, state.params, state.state, *shapes)
-    if not hasattr(output, "shape") or output.shape not in ((2,), (2, 1)) or target[:1].size != 1:
+    output, _ = jax.eval_shape(net.apply, state.params, state.state, *_shapes(inputs, 2))
+    if not (hasattr(target, "dtype") and hasattr(output, "shape")):
+        return
+    target = np.asarray(target)
+    if output.shape not in ((2,), (2, 1)) or target[:1].size != 1:
         return
     ends = np.stack([target[target.argmin()], target[target.argmax()]])
     if ends.min() >= 0 and ends.max() <= 1:
@@ -197,6 +173,11 @@ def dry_run(
         metric(zeros, ends)
     if not np.issubdtype(target.dtype, np.floating):
         criterion(zeros, ends)
+
+
+def _shapes(inputs: Any, n: int) -> Any:
+    """The inputs as the shapes of `n` examples."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype), inputs)
 
 
 def _ignored(criterion: Callable, output: Any, target: np.ndarray) -> bool:

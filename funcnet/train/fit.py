@@ -3,8 +3,8 @@
     fitted = fit(net, cross_entropy, optax.adam(1e-3), (x, y), epochs=15)
     logits = net(fitted.state.params, x_test)
 
-Every step is `Step.update` on a batch of `batches(data, batch, seed=seed, epoch=epoch)`, so the
-same arguments give the same parameters, bit for bit, on the same machine.
+Every step is `Step.update` on a batch of `Feed(data, batch, seed).batch(step)`, so the same
+arguments give the same parameters, bit for bit, on the same machine.
 """
 
 import contextlib
@@ -12,17 +12,28 @@ import functools
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ..feed.order import batches
+from ..feed.feed import Feed, in_order
+from ..feed.reader import Reader
 from ..nn.layer import Layer
-from ..types import require
+from ..types import Hint, require
 from ..verdicts.nonfinite.report import Nonfinite
-from .checks import arrays_of, check_calls, check_labels, check_settings, dry_run
+from .checks import (
+    check_alike,
+    check_batch,
+    check_calls,
+    check_feeds,
+    check_labels,
+    check_settings,
+    dry_run,
+)
+from .class_weight import weighted
 from .guard import Guard, check_choice
 from .health import Checkups, Look
 from .history import History
@@ -41,8 +52,8 @@ class Fitted(NamedTuple):
         state: The last state whose parameters are finite, or with `patience` the best one;
             `state.params` are the parameters.
         history: The figures of each epoch.
-        stopped: None after all epochs; "patience", "interrupted" or "not finite" where training
-            ended before.
+        stopped: None after all epochs; "patience", "interrupted", "not finite" or "data", which
+            could not be read on, where training ended before.
         nonfinite: With `on_nonfinite="explain"`, where the step that ended training went wrong.
     """
 
@@ -56,11 +67,11 @@ def fit(
     net: Layer,
     criterion: Callable[[Any, Any], Any],
     optimizer: Any,
-    data: Sequence[Any],
+    data: Any,
     *,
     epochs: int,
     batch: int = 64,
-    validation: Sequence[Any] | None = None,
+    validation: Any = None,
     seed: int = 0,
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
     patience: int | None = None,
@@ -69,13 +80,15 @@ def fit(
     on_nonfinite: str | None = None,
     health: int | None = None,
     precision: str | Precision | None = None,
+    workers: int = 0,
+    class_weight: Any = None,
 ) -> Fitted:
-    """Train a network on arrays.
+    """Train a network on data.
 
     Ctrl-C ends training after the step that runs and returns what was learned; before the first
     step it raises KeyboardInterrupt. A loss or parameters that are no longer finite end training
     after their epoch, and the state of the last epoch before comes back (the first one of all, if
-    there is no other).
+    there is no other). Data that cannot be read on ends it with what was learned, and a warning.
 
     The figures of an epoch are those of all its examples together. A scalar is taken as a mean over
     the batch's examples. Where that is not so, because some targets are left out or weigh more, a
@@ -87,9 +100,12 @@ def fit(
         criterion: `(output, target) -> scalar`, or a `Mean`, or `(loss, {name: figure})`, whose
             figures join the metrics.
         optimizer: Any optax optimiser.
-        data: The inputs, then the target: arrays of one length, as in `(x, y)`.
+        data: The inputs, then the target: arrays of one length, as in `(x, y)`; what has a length
+            and gives one such pair for each number, as the data sets of PyTorch do; batches of
+            such pairs, in a list, from a loader, or from a function that gives them for each epoch
+            anew; or a `fn.data.Feed` of any of these.
         epochs: How often to go through the data.
-        batch: Examples in a step. What is left over at the end of an epoch is left out of it.
+        batch: Examples in a step. The last step of an epoch takes what is left over.
         validation: The same as `data`, to be looked at after each epoch and not learned from.
         seed: Decides the parameters, the order of the examples and every draw.
         metrics: `(output, target) -> scalar`, or a `Mean`, by name.
@@ -108,6 +124,9 @@ def fit(
         precision: "f32", "bf16", "f16" or a `Precision`, as for `make_step`. With "f16" steps whose
             gradients overflow are not taken; the history has their number in `skipped` and the
             `loss_scale` of the epoch's last step.
+        workers: How many processes read single examples; arrays in memory need none.
+        class_weight: Weights of classes for the loss: "balanced" lets each class count alike, as
+            `fn.data.class_weights` says; or `{class: weight}`, where others weigh 1.
 
     Returns:
         The state, the history, and why training stopped early, if it did.
@@ -118,7 +137,7 @@ def fit(
             has no output for; if a metric has the name of another column of the history; or if
             `on_nonfinite` or `precision` is another word. After an epoch, if none of its targets
             counts.
-        TypeError: If `data` is no tuple of arrays, `metrics` no dict of functions, or `on_epoch` no
+        TypeError: If `data` is nothing of these, `metrics` no dict of functions, or `on_epoch` no
             function.
         KeyboardInterrupt: If Ctrl-C was pressed before the first step.
 
@@ -132,9 +151,12 @@ def fit(
     >>> round(float(fitted.state.params["b"][0]), 3), fitted.history.rows[-1]["loss"] < 1e-4
     (1.0, True)
     """
-    arrays = arrays_of("data", data)
-    held = None if validation is None else arrays_of("validation", validation)
-    check_settings(epochs, batch, patience, seed, arrays, held)
+    check_settings(epochs, batch, patience, seed)
+    feed = Feed.of("data", data, batch, seed, workers=workers)
+    size = max(feed.size, 256)
+    held = None if validation is None else in_order("validation", validation, size, workers)
+    check_feeds(epochs, patience, feed, held)
+    criterion = weighted(criterion, class_weight, feed)
     check_choice(on_nonfinite)
     objective = Objective.of(net, criterion, metrics).under("fit", precision)
     guard = Guard(on_nonfinite, objective.scales) if on_nonfinite or objective.scales else None
@@ -146,20 +168,26 @@ def fit(
     step = step._replace(update=guard.over(update) if guard else update)
     with _interrupts() as interrupted:
         check_calls(metrics or {}, on_epoch)
-        state = step.init(jax.random.key(seed), *(part[:batch] for part in arrays[:-1]))
-        for part in (arrays, held) if held else (arrays,):
+        *inputs, _ = check_batch(feed.first())
+        state = step.init(jax.random.key(seed), *inputs)
+        seen_parts = [part.seen() for part in (feed, held) if part is not None]
+        check_alike(seen_parts[0], seen_parts[-1])
+        for part in seen_parts:
             check_labels(net, criterion, state, part)
             dry_run(net, criterion, metrics, state, part)
         if interrupted():
             raise KeyboardInterrupt("before the first step")
-        with progress_line(epochs, progress) as show:
-            run = Run(step, state, batch, Best(patience), show, interrupted, guard)
+        with (
+            progress_line(epochs, progress) as show,
+            Reader(feed, epochs) as reader,
+            Reader(held, epochs) if held is not None else contextlib.nullcontext() as shown,
+        ):
+            run = Run(step, state, Best(patience), show, interrupted, guard)
             try:
                 for epoch in range(epochs):
-                    order = batches(arrays, batch, seed=seed, epoch=epoch)
-                    run.learn(epoch, order, len(arrays[0]) // batch)
+                    run.learn(epoch, reader)
                     if run.stopped is None:
-                        run.finish(held, epoch + 1, on_epoch)
+                        run.finish(shown, epoch + 1, on_epoch)
                     if run.stopped:
                         break
             except KeyboardInterrupt:
@@ -167,6 +195,8 @@ def fit(
                 if run.taken == 0:
                     raise
                 run.stopped = "interrupted"
+    if run.failed:
+        warnings.warn(f"{run.failed} What was learned until then is kept.", Hint, stacklevel=2)
     told = guard.explained(objective, whole.update, run.state) if guard else None
     if told is not None and progress:
         print(told, file=sys.stderr)
@@ -182,7 +212,7 @@ def evaluate(
     net: Layer,
     criterion: Callable[[Any, Any], Any],
     trained: TrainState,
-    data: Sequence[Any],
+    data: Any,
     *,
     batch: int = 256,
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
@@ -194,7 +224,7 @@ def evaluate(
         net: The network.
         criterion: As for `fit`.
         trained: A state of training; `fit(...).state` is one.
-        data: The inputs, then the target: arrays of one length, as in `(x, y)`.
+        data: As for `fit`.
         batch: Examples that are computed at a time, about.
         metrics: As for `fit`.
         precision: As for `fit`.
@@ -205,7 +235,7 @@ def evaluate(
     Raises:
         ValueError: If the data is empty, not finite, masked or beyond int32, nothing in it counts,
             or `batch` is below 1.
-        TypeError: If `data` is no tuple of arrays, or `metrics` no dict of functions.
+        TypeError: If `data` is nothing that `fit` takes, or `metrics` no dict of functions.
 
     >>> import jax.numpy as jnp
     >>> from funcnet.nn.layer import pure
@@ -230,9 +260,11 @@ def evaluate(
         repr(batch),
         "Leave it out: it says how much is computed at a time.",
     )
-    held = arrays_of("data", data, "evaluate")
+    feed = in_order("data", data, batch, where="evaluate")
+    check_batch(feed.first(), "evaluate")
     run = Objective.of(net, criterion, metrics).under("evaluate", precision).evaluation(dict)
-    return figures_of(run, trained, held, batch).read_all("evaluate", "data")
+    with Reader(feed, 1) as reader:
+        return figures_of(run, trained, reader.epoch(0)).read_all("evaluate", "data")
 
 
 @contextlib.contextmanager

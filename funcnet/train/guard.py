@@ -156,7 +156,7 @@ class Guard:
         """
         if self.choice != "explain" or self.failed is None:
             return None
-        batch = tuple(map(jnp.asarray, self.failed))
+        batch = jax.tree.map(jnp.asarray, self.failed)
         bare = state._replace(opt_state=())
 
         def loss(params: Params, state: TrainState, batch: tuple) -> Array:

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ..feed.numbers import DataError, examples_in
+from ..feed.reader import Reader
 from ..types import Array
 from .guard import Guard, Left
 from .history import VALIDATION
@@ -17,11 +18,11 @@ from .progress import LIVE_EVERY, Show
 from .state import Step, TrainState, own
 
 
-def figures_of(run: Callable, state: TrainState, held: tuple[np.ndarray, ...], batch: int) -> Means:
-    """The figures of a whole set, computed in parts of about `batch` examples."""
+def figures_of(run: Callable, state: TrainState, batches: Iterable[Any]) -> Means:
+    """The figures of all batches together."""
     means = Means()
-    for part in _slices(held, batch):
-        means.add(run(state, part), len(part[0]))
+    for batch in batches:
+        means.add(run(state, batch), examples_in(batch))
     return means
 
 
@@ -50,16 +51,16 @@ class Run:
         self,
         step: Step,
         state: TrainState,
-        batch: int,
         best: Best,
         show: Show,
         interrupted: Callable[[], bool],
         guard: Guard | None = None,
     ) -> None:
         self.step: Any = step
-        self.state, self.batch, self.best = state, batch, best
+        self.state, self.best = state, best
         self.show, self.interrupted, self.guard = show, interrupted, guard
         self.taken, self.rows, self.stopped = 0, [], None
+        self.failed: DataError | None = None
         self.started = 0.0
         self.last_finite = jax.tree.map(own, state)
 
@@ -71,25 +72,31 @@ class Run:
         bad = lost or self.stopped == "not finite" or not _finite(self.state.params)
         return self.last_finite if bad else self.state
 
-    def learn(self, epoch: int, order: Iterator[tuple], steps: int) -> None:
-        """Take the steps of one epoch, and add its row unless there were none."""
+    def learn(self, epoch: int, reader: Reader, first: int = 0) -> None:
+        """Take the steps of one epoch from the `first` on, and add its row unless there were none.
+
+        Data that fails ends the run with the steps until then.
+        """
         self.started = clock = shown = time.monotonic()
         means, uncounted, before = Means(), 0, self.taken
-        for i, part in enumerate(order, 1):
+        for i, part in enumerate(self._readable(reader.epoch(epoch, first)), first + 1):
             if self.interrupted() or (self.guard is not None and self.guard.halted):
                 break
+            examples = examples_in(part)
             self.state, figures = self.step.update(self.state, part)
             self.taken += 1
-            means.add(figures, self.batch)
+            means.add(figures, examples)
             if self.taken == 1:
                 # The first step compiles: it is no measure of the pace.
                 jax.block_until_ready(figures)
-                clock, uncounted = time.monotonic(), self.batch
+                clock, uncounted = time.monotonic(), examples
             if time.monotonic() - shown > LIVE_EVERY:
                 figures = means.read() | self._last_validation()
                 shown = time.monotonic()
                 pace = (means.examples - uncounted) / (shown - clock) if i > 1 else 0.0
-                self.show(epoch + i / steps, figures | {"examples_per_second": pace}, False)
+                # How long a first pass is, nobody knows where batches come one by one.
+                done = i / steps if (steps := reader.feed.steps) else 0.5
+                self.show(epoch + done, figures | {"examples_per_second": pace}, False)
         took = self.taken - before
         left = self._left_out()
         if took and left.untold == took:
@@ -102,6 +109,15 @@ class Run:
             counted = {"skipped": left.skipped} if self.guard and self.guard.counts else {}
             self.rows.append(counters | figures | counted | timing)
 
+    def _readable(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches until one cannot be had; before the first step that is an error."""
+        try:
+            yield from batches
+        except DataError as error:
+            if self.taken == 0:
+                raise
+            self.failed, self.stopped = error, "data"
+
     def _left_out(self) -> Left:
         """How many steps of the epoch were left out; the run ends if one was and none may be."""
         left = Left() if self.guard is None else self.guard.read_all()
@@ -112,14 +128,14 @@ class Run:
 
     def finish(
         self,
-        held: tuple[np.ndarray, ...] | None,
+        held: Reader | None,
         done: int,
         on_epoch: Callable[[dict[str, float], TrainState], Any] | None,
     ) -> None:
         """Validate, report, and decide whether to go on."""
         if not self.interrupted():
             row = self.rows[-1]
-            row |= self._validate(held) if held else {}
+            row |= self._validate(held, done - 1) if held else {}
             row |= {"seconds": time.monotonic() - self.started}
             self.show(done, row, True)
             if on_epoch is not None:
@@ -133,8 +149,9 @@ class Run:
         if self.interrupted():
             self.stopped = "interrupted"
 
-    def _validate(self, held: tuple[np.ndarray, ...]) -> dict[str, float]:
-        found = figures_of(self.step.evaluate, self.state, held, max(self.batch, 256))
+    def _validate(self, held: Reader, epoch: int) -> dict[str, float]:
+        batches = self._readable(held.epoch(epoch))
+        found = figures_of(self.step.evaluate, self.state, batches)
         return {
             VALIDATION + name: value for name, value in found.read_all("fit", "validation").items()
         }
@@ -142,15 +159,6 @@ class Run:
     def _last_validation(self) -> dict[str, float]:
         last = self.rows[-1] if self.rows else {}
         return {name: value for name, value in last.items() if name.startswith(VALIDATION)}
-
-
-def _slices(data: tuple[np.ndarray, ...], size: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """The data in order, in pieces of about `size`: of one length where that can be had."""
-    n = len(data[0])
-    least = -(-n // size)
-    even = next((count for count in range(least, 2 * least + 1) if n % count == 0), None)
-    size = n // even if even else size
-    return (tuple(part[i : i + size] for part in data) for i in range(0, n, size))
 
 
 @jax.jit
