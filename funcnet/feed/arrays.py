@@ -18,12 +18,14 @@ class Data(NamedTuple):
         test: Inputs and targets held out.
         classes: The name of each class, or None where the target is a number.
         name: What was loaded.
+        columns: How the columns of a table became numbers; None where there was no table.
     """
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     classes: tuple[str, ...] | None
     name: str
+    columns: Any = None
 
 
 def check_lengths(where: str, data: Sequence[Any]) -> int:
@@ -134,17 +136,7 @@ def split(
 ) -> Data:
     """Hold out a fifth: of each class its share, of a regression any fifth."""
     x, y = typed(x), target(y, classes)
-    rng = np.random.default_rng(seed)
-    groups = (
-        [np.arange(len(y))] if classes is None else [np.flatnonzero(y == c) for c in np.unique(y)]
-    )
-    kept, held = [], []
-    for group in groups:
-        cut = max(round(HELD_OUT * len(group)), 1) if len(group) > 1 else 0
-        order = rng.permutation(group)
-        held.append(order[:cut])
-        kept.append(order[cut:])
-    train, test = rng.permutation(np.concatenate(kept)), rng.permutation(np.concatenate(held))
+    train, test = held_out(y, classes is not None, seed)
     need(
         len(test),
         "two examples of a class or more",
@@ -152,6 +144,19 @@ def split(
         "Bring more, or give x_test and y_test.",
     )
     return Data((x[train], y[train]), (x[test], y[test]), classes, name)
+
+
+def held_out(y: np.ndarray, classes: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The places of the examples to learn from, and of those that are held out."""
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(y == c) for c in np.unique(y)] if classes else [np.arange(len(y))]
+    kept, held = [], []
+    for group in groups:
+        cut = max(round(HELD_OUT * len(group)), 1) if len(group) > 1 else 0
+        order = rng.permutation(group)
+        held.append(order[:cut])
+        kept.append(order[cut:])
+    return rng.permutation(np.concatenate(kept)), rng.permutation(np.concatenate(held))
 
 
 def typed(x: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ class Feed:
 
     >>> feed = Feed((np.arange(7), np.arange(7)), 3, seed=1)
     >>> len(feed), [feed.batch(step)[0].tolist() for step in range(3)]
-    (3, [[4, 2, 3], [6, 1, 5], [0]])
+    (3, [[5, 0, 1], [4, 2, 6], [3]])
     """
 
     def __init__(

@@ -49,7 +49,8 @@ def _find(folder: Path, stem: str, rank: int) -> Path:
         found,
         f"the file {names[0]} or {names[1]} in {folder}",
         ", ".join(here) or "an empty folder",
-        "A folder holds four IDX files: train and t10k, images and labels.",
+        "A folder holds four IDX files, train and t10k, images and labels; "
+        "or images, in a folder for each class.",
     )
     return found[0]
 

@@ -14,10 +14,12 @@ import numpy as np
 
 from .arrays import Data, check_counts, need, numbered, split
 from .files import FASHION, idx_folder, npz
+from .images import is_folder_of_images, loaded
+from .tables import ENDINGS, table
 
 TABLES = ("breast_cancer", "diabetes", "wine", "iris")
 NAMES = ("digits", *TABLES, "mnist5k", "fashion-mnist")
-"""The names `load_data` knows; beside them it takes a folder of IDX files or an .npz file."""
+"""The names `load_data` knows; beside them it takes folders and files."""
 
 
 def load_data(name: str | Path, *, seed: int = 0) -> Data:
@@ -30,14 +32,16 @@ def load_data(name: str | Path, *, seed: int = 0) -> Data:
     it is, but for images of integers from 0 to 255.
 
     Args:
-        name: One of the names, a folder of IDX files (`train-images-idx3-ubyte` or `.gz`, and so
-            on), or an .npz file with `x` and `y`, and `x_test` and `y_test` if it has them.
+        name: One of the names; a folder of IDX files (`train-images-idx3-ubyte` or `.gz`, and so
+            on); a folder of images, with a folder for each class, and with `train` and `test`
+            around these if it has both parts; an .npz file with `x` and `y`, and `x_test` and
+            `y_test` if it has them; or a table, .csv or .parquet, as `fn.data.table` reads it.
         seed: Chooses the examples that are held out.
 
     Returns:
         The two parts. Images of bytes, or of other integers from 0 to 255, become float32 in
         [0, 1]; integer targets become int32 labels of shape (n,), floating ones float32 of shape
-        (n, outputs).
+        (n, outputs). Images of a folder come in their median size, where they have several.
 
     Warns:
         Hint: If an .npz file has inputs far from 1, whole numbers as floating targets, or labels
@@ -73,11 +77,15 @@ def load_data(name: str | Path, *, seed: int = 0) -> Data:
         x, y = pixels[:, :-1].reshape(-1, 28, 28, 1) / 255, pixels[:, -1]
         return split(name, x, y, numbered(10), seed)
     if _is(path.is_dir):
-        return idx_folder(path)
+        return loaded(path, seed) if is_folder_of_images(path) else idx_folder(path)
+    if path.suffix.lower() in ENDINGS and _is(path.is_file):
+        return table(path, seed=seed)
     fashion = name == "fashion-mnist"
     need(
         path.suffix == ".npz" and _is(path.is_file),
-        f"a folder {path}" if fashion else f"{', '.join(NAMES)}, a folder of IDX files or an .npz",
+        f"a folder {path}"
+        if fashion
+        else f"{', '.join(NAMES)}, a folder of IDX files or of images, or an .npz, .csv or .parquet",
         "none" if fashion else repr(name),
         "Run `apt-get install dataset-fashion-mnist`, or give a folder of your own."
         if fashion

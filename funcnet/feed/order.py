@@ -29,7 +29,7 @@ def batches(
 
     >>> x = np.arange(7)
     >>> [part.tolist() for part, in batches((x,), 3, seed=1)]
-    [[4, 2, 3], [6, 1, 5], [0]]
+    [[5, 0, 1], [4, 2, 6], [3]]
     """
     n = check_lengths("batches", data)
     check_counts("batches", {"seed": seed, "epoch": epoch})
