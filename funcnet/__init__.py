@@ -173,10 +173,12 @@ from .traces.trace import trace as trace
 from .traces.watch.capture import capture as capture
 from .traces.watch.capture import edit_gradient as edit_gradient
 from .traces.watch.watch import watch as watch
+from .train.checkpoint import CheckpointError as CheckpointError
+from .train.checkpoint import Checkpoints as Checkpoints
 from .train.edits import character_error_rate as character_error_rate
 from .train.edits import edit_distance as edit_distance
+from .train.evaluate import evaluate as evaluate
 from .train.fit import Fitted as Fitted
-from .train.fit import evaluate as evaluate
 from .train.fit import fit as fit
 from .train.history import History as History
 from .train.history import confusion as confusion

@@ -1,16 +1,79 @@
-"""Files that appear whole or not at all: each is written beside its place and then moved there."""
+"""Files that appear whole or not at all: each is written beside its place and then moved there;
+and folders that one process writes to at a time.
+"""
 
+import contextlib
 import errno
 import glob
+import importlib
 import os
 import secrets
 import stat
+from collections.abc import Generator
 from pathlib import Path
+from typing import BinaryIO
 
 from .types import require
 
 PARTIAL = ".partial"
 """How the name of a file ends that is being written."""
+
+LOCK = ".lock"
+"""The file in a folder by which its one writer is known."""
+
+_held: dict[tuple[int, Path], int] = {}
+"""How often this process holds which folder."""
+
+
+@contextlib.contextmanager
+def locked(where: str, folder: str | Path) -> Generator[None]:
+    """Keep a folder, which is made if it is missing, from all other processes that ask for it.
+
+    The lock ends with the process that holds it, however it ends, and is not handed on to the
+    processes that it starts. The process itself may ask again. Where there are no locks on files,
+    as on Windows, nothing is kept from anybody.
+
+    Raises:
+        ValueError: If another process holds the folder, or it cannot be written to.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked("train", folder):
+    ...     os.listdir(folder)
+    ['.lock']
+    """
+    file, held = None, (os.getpid(), Path(os.path.realpath(folder)))
+    if not _held.get(held):
+        file = _lock(where, held[1])
+    _held[held] = _held.get(held, 0) + 1
+    try:
+        yield
+    finally:
+        _held[held] -= 1
+        if not _held[held]:
+            del _held[held]
+        if file is not None:
+            file.close()
+
+
+def _lock(where: str, folder: Path) -> BinaryIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("ab")
+    except OSError as error:
+        remedy = "Choose a folder that you may write to."
+        require(False, where, f"a folder to write to, {folder}", error.strerror, remedy)
+        raise
+    if os.name == "posix":
+        fcntl = importlib.import_module("fcntl")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            remedy = "Wait until it ends, or choose another folder."
+            other = "another process that writes to it"
+            require(False, where, f"{folder} for this process alone", other, remedy)
+            raise
+    return file
 
 
 def write_whole(where: str, path: str | Path, content: bytes) -> None:

@@ -18,7 +18,8 @@ from funcnet.layers.linear import Dense
 from funcnet.nn.combine import serial
 from funcnet.nn.layer import Layer
 from funcnet.train import progress
-from funcnet.train.fit import evaluate, fit
+from funcnet.train.evaluate import evaluate
+from funcnet.train.fit import fit
 from funcnet.train.metrics import accuracy
 from funcnet.train.step import make_step
 

@@ -105,6 +105,7 @@ CONFINED = {
     "grain": {"feed.reader"},
     "PIL": {"feed.images"},
     "pyarrow": {"feed.tables"},
+    "orbax": {"train.stored"},
     "jax.core": {"jaxpr.jaxprs"},
     "jax.extend": {"jaxpr.jaxprs"},
     "jax._src": set(),

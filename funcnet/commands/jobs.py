@@ -25,7 +25,7 @@ from ..nn.layer import Layer
 from ..ops.activations.smooth import sigmoid
 from ..ops.losses.cross_entropy import cross_entropy
 from ..ops.losses.distances import binary_cross_entropy, squared_error
-from ..train.fit import evaluate
+from ..train.evaluate import evaluate
 from ..train.history import confusion
 from ..train.metrics import accuracy, r_squared
 from ..train.state import TrainState

@@ -9,21 +9,20 @@ arguments give the same parameters, bit for bit, on the same machine.
 
 import contextlib
 import functools
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from ..feed.feed import Feed, in_order
 from ..feed.reader import Reader
 from ..nn.layer import Layer
-from ..types import Hint, require
+from ..types import Hint
 from ..verdicts.nonfinite.report import Nonfinite
+from .checkpoint import CheckpointError, Checkpoints
 from .checks import (
     check_alike,
     check_batch,
@@ -40,7 +39,9 @@ from .history import History
 from .loss import Objective
 from .precision import Precision
 from .progress import progress_line
-from .run import Best, Run, figures_of
+from .resume import Keeper, begun, checkpoints_of, settings_of
+from .run import Best, OnEpoch, Run
+from .signals import interrupts
 from .state import TrainState
 from .step import outermost, step_of
 
@@ -52,8 +53,8 @@ class Fitted(NamedTuple):
         state: The last state whose parameters are finite, or with `patience` the best one;
             `state.params` are the parameters.
         history: The figures of each epoch.
-        stopped: None after all epochs; "patience", "interrupted", "not finite" or "data", which
-            could not be read on, where training ended before.
+        stopped: None after all epochs; "patience", "on_epoch", "interrupted", "terminated", "not
+            finite" or "data", which could not be read on, where training ended before.
         nonfinite: With `on_nonfinite="explain"`, where the step that ended training went wrong.
     """
 
@@ -76,12 +77,15 @@ def fit(
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
     patience: int | None = None,
     progress: bool = True,
-    on_epoch: Callable[[dict[str, float], TrainState], Any] | None = None,
+    on_epoch: OnEpoch | None = None,
     on_nonfinite: str | None = None,
     health: int | None = None,
     precision: str | Precision | None = None,
     workers: int = 0,
     class_weight: Any = None,
+    start: TrainState | None = None,
+    checkpoint: str | Path | Checkpoints | None = None,
+    resume: bool = False,
 ) -> Fitted:
     """Train a network on data.
 
@@ -113,7 +117,7 @@ def fit(
             the best epoch comes back, however training ends.
         progress: Whether to show a line of progress on the standard error.
         on_epoch: Called with the figures of each epoch and the state, which is valid until the
-            function returns: copy what is to be kept.
+            function returns: copy what is to be kept. Where it returns True training ends.
         on_nonfinite: What to do about a step whose loss, gradient or new parameters are not
             finite: "stop" ends training with the state before it; "explain" does so too, and says
             where the NaN or the Inf is born, as `explain_nonfinite` does; "skip" leaves the step
@@ -127,6 +131,12 @@ def fit(
         workers: How many processes read single examples; arrays in memory need none.
         class_weight: Weights of classes for the loss: "balanced" lets each class count alike, as
             `fn.data.class_weights` says; or `{class: weight}`, where others weigh 1.
+        start: A state to go on from, such as another `fit(...).state`: its parameters, what the
+            optimiser knows and its count of steps. Epochs count from 1, in the order of `seed`.
+        checkpoint: A folder, or `Checkpoints`, to which the run is written: after each epoch, or
+            as often as those say, and at the end. Ctrl-C and SIGTERM write one more.
+        resume: Go on from the last checkpoint, as if the run had never ended: the result is the
+            same, bit for bit, but for the times. In a folder without one training begins anew.
 
     Returns:
         The state, the history, and why training stopped early, if it did.
@@ -166,7 +176,9 @@ def fit(
     if health is not None:
         update = seen = Checkups(health, update, _compiled(guard, made(Look()).update))
     step = step._replace(update=guard.over(update) if guard else update)
-    with _interrupts() as interrupted:
+    kept = checkpoints_of(checkpoint)
+    with contextlib.ExitStack() as closing:
+        interrupted = closing.enter_context(interrupts(kept is not None))
         check_calls(metrics or {}, on_epoch)
         *inputs, _ = check_batch(feed.first())
         state = step.init(jax.random.key(seed), *inputs)
@@ -175,120 +187,55 @@ def fit(
         for part in seen_parts:
             check_labels(net, criterion, state, part)
             dry_run(net, criterion, metrics, state, part)
+        settings = settings_of(seed, feed)
+        keeper = closing.enter_context(Keeper(kept, settings, seen)) if kept else None
         if interrupted():
             raise KeyboardInterrupt("before the first step")
-        with (
-            progress_line(epochs, progress) as show,
-            Reader(feed, epochs) as reader,
-            Reader(held, epochs) if held is not None else contextlib.nullcontext() as shown,
-        ):
-            run = Run(step, state, Best(patience), show, interrupted, guard)
-            try:
-                for epoch in range(epochs):
-                    run.learn(epoch, reader)
-                    if run.stopped is None:
-                        run.finish(shown, epoch + 1, on_epoch)
-                    if run.stopped:
-                        break
-            except KeyboardInterrupt:
-                # Raised inside a step it may have cost the state; with another there is no need.
-                if run.taken == 0:
-                    raise
-                run.stopped = "interrupted"
+        show = closing.enter_context(progress_line(epochs, progress))
+        reader = closing.enter_context(Reader(feed, epochs))
+        shown = None if held is None else closing.enter_context(Reader(held, epochs))
+        state = begun(state, start)
+        run = Run(step, state, Best(patience), show, interrupted, guard, keeper)
+        if keeper is not None:
+            keeper.resume(run, resume)
+        try:
+            _train(run, reader, shown, on_epoch)
+        except CheckpointError as error:
+            error.fitted = _fitted(run, seen)
+            raise
     if run.failed:
         warnings.warn(f"{run.failed} What was learned until then is kept.", Hint, stacklevel=2)
     told = guard.explained(objective, whole.update, run.state) if guard else None
     if told is not None and progress:
         print(told, file=sys.stderr)
+    return _fitted(run, seen)._replace(nonfinite=told)
+
+
+def _train(run: Run, data: Reader, held: Reader | None, on_epoch: OnEpoch | None) -> None:
+    """Take the epochs that are left of a run."""
+    begun_at = run.taken
+    try:
+        for epoch in range(run.finished, data.epochs):
+            if run.stopped:
+                break
+            run.learn(epoch, data)
+            if run.stopped is None:
+                run.finish(held, epoch + 1, on_epoch)
+                if run.keeper is not None:
+                    run.keeper.finished(run)
+        if run.keeper is not None:
+            run.keeper.close(run)
+    except KeyboardInterrupt:
+        # Raised inside a step it may have cost the state; with another there is no need.
+        if run.taken == begun_at:
+            raise
+        run.stopped = "interrupted"
+
+
+def _fitted(run: Run, seen: Checkups | None) -> Fitted:
     history = History(tuple(run.rows), seen.records() if seen else ())
-    return Fitted(run.result(), history, run.stopped, told)
+    return Fitted(run.result(), history, run.stopped)
 
 
 def _compiled(guard: Guard | None, update: Callable) -> Callable:
     return outermost(update if guard is None else guard.guarded(update))
-
-
-def evaluate(
-    net: Layer,
-    criterion: Callable[[Any, Any], Any],
-    trained: TrainState,
-    data: Any,
-    *,
-    batch: int = 256,
-    metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
-    precision: str | Precision | None = None,
-) -> dict[str, float]:
-    """The loss and metrics of a whole set, computed in parts: what `fit` does for validation.
-
-    Args:
-        net: The network.
-        criterion: As for `fit`.
-        trained: A state of training; `fit(...).state` is one.
-        data: As for `fit`.
-        batch: Examples that are computed at a time, about.
-        metrics: As for `fit`.
-        precision: As for `fit`.
-
-    Returns:
-        The figures by name, "loss" first.
-
-    Raises:
-        ValueError: If the data is empty, not finite, masked or beyond int32, nothing in it counts,
-            or `batch` is below 1.
-        TypeError: If `data` is nothing that `fit` takes, or `metrics` no dict of functions.
-
-    >>> import jax.numpy as jnp
-    >>> from funcnet.nn.layer import pure
-    >>> from funcnet.train.metrics import r_squared
-    >>> state = TrainState(jnp.zeros((), int), {}, {}, (), jax.random.key(0))
-    >>> x = np.arange(6.0)
-    >>> evaluate(pure(lambda x: x + 1), r_squared, state, (x, x), batch=2)["loss"]
-    0.6571428571428571
-    """
-    require(
-        isinstance(trained, TrainState),
-        "evaluate",
-        "a state of training",
-        type(trained).__name__,
-        "Pass fit(...).state, or what step.init and step.update return.",
-        TypeError,
-    )
-    require(
-        isinstance(batch, int | np.integer) and batch >= 1,
-        "evaluate",
-        "batch to be a whole number, 1 or above",
-        repr(batch),
-        "Leave it out: it says how much is computed at a time.",
-    )
-    feed = in_order("data", data, batch, where="evaluate")
-    check_batch(feed.first(), "evaluate")
-    run = Objective.of(net, criterion, metrics).under("evaluate", precision).evaluation(dict)
-    with Reader(feed, 1) as reader:
-        return figures_of(run, trained, reader.epoch(0)).read_all("evaluate", "data")
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed.
-
-    The first one only sets the answer: raised inside a step it would lose the state, whose old
-    buffers are given away before the new ones have a name. The second one is raised.
-    """
-    asked = threading.Event()
-
-    def ask(signum: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if ours:
-        signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked.is_set
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)

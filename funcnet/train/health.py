@@ -23,6 +23,8 @@ class Checkups:
 
     Attributes:
         taken: How many steps were taken.
+        known: What was seen and is read.
+        seen: What was seen since, by the number of the step.
     """
 
     def __init__(self, every: Any, update: Update, watched: Update) -> None:
@@ -34,25 +36,34 @@ class Checkups:
             "Write health=50 to look at every fiftieth step, or leave it out.",
         )
         self.every, self.update, self.watched = every, update, watched
-        self.taken = 0
-        self._seen: list[tuple[int, Seen]] = []
+        self.taken, self.compiled = 0, False
+        self.known: list[dict[str, Any]] = []
+        self.seen: list[tuple[int, Seen]] = []
 
     def __call__(self, state: Any, batch: tuple) -> tuple[Any, dict[str, Any]]:
         """Take a step."""
-        if self.taken == 0:
+        if not self.compiled:
             # Both are compiled in the first step, which is no measure of the pace.
+            self.compiled = True
             self.update(jax.tree.map(own, state), batch)
         if self.taken % self.every:
             state, figures = self.update(state, batch)
         else:
             state, figures = self.watched(state, batch)
-            self._seen.append((self.taken, figures.pop(SEEN)))
+            self.seen.append((self.taken, figures.pop(SEEN)))
         self.taken += 1
         return state, figures
 
     def records(self) -> tuple[dict[str, Any], ...]:
         """What was seen: the number of the step, from 0, and the figures."""
-        return tuple({"step": step, "figures": seen.read()} for step, seen in self._seen)
+        self.known += map(record_of, self.seen)
+        self.seen = []
+        return tuple(self.known)
+
+
+def record_of(seen: tuple[int, Seen]) -> dict[str, Any]:
+    """What was seen in one step."""
+    return {"step": seen[0], "figures": seen[1].read()}
 
 
 class Look:

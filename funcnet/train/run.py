@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ..feed.numbers import DataError, examples_in
 from ..feed.reader import Reader
-from ..types import Array
 from .guard import Guard, Left
 from .history import VALIDATION
 from .measure import Means
 from .progress import LIVE_EVERY, Show
-from .state import Step, TrainState, own
+from .state import Step, TrainState, finite, own
+
+OnEpoch = Callable[[dict[str, float], TrainState], Any]
 
 
 def figures_of(run: Callable, state: TrainState, batches: Iterable[Any]) -> Means:
@@ -53,14 +53,17 @@ class Run:
         state: TrainState,
         best: Best,
         show: Show,
-        interrupted: Callable[[], bool],
+        interrupted: Callable[[], str | None],
         guard: Guard | None = None,
+        keeper: Any = None,
     ) -> None:
         self.step: Any = step
         self.state, self.best = state, best
         self.show, self.interrupted, self.guard = show, interrupted, guard
         self.taken, self.rows, self.stopped = 0, [], None
         self.failed: DataError | None = None
+        self.keeper, self.means, self.warm = keeper, Means(), False
+        self.finished, self.left = 0, Left()
         self.started = 0.0
         self.last_finite = jax.tree.map(own, state)
 
@@ -69,44 +72,49 @@ class Run:
         if self.best.state is not None:
             return self.best.state
         lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
-        bad = lost or self.stopped == "not finite" or not _finite(self.state.params)
+        bad = lost or self.stopped == "not finite" or not finite(self.state.params)
         return self.last_finite if bad else self.state
 
-    def learn(self, epoch: int, reader: Reader, first: int = 0) -> None:
-        """Take the steps of one epoch from the `first` on, and add its row unless there were none.
+    def learn(self, epoch: int, data: Reader) -> None:
+        """Take the steps of one epoch that are left, and add its row unless there were none.
 
         Data that fails ends the run with the steps until then.
         """
         self.started = clock = shown = time.monotonic()
-        means, uncounted, before = Means(), 0, self.taken
-        for i, part in enumerate(self._readable(reader.epoch(epoch, first)), first + 1):
+        before = int(self.rows[-1]["step"]) if self.rows else 0
+        done, steps = self.taken - before, data.feed.steps
+        self.means = means = self.means if done else Means()
+        uncounted = means.examples
+        for i, part in enumerate(self._readable(data.epoch(epoch, done)), done + 1):
             if self.interrupted() or (self.guard is not None and self.guard.halted):
                 break
             examples = examples_in(part)
             self.state, figures = self.step.update(self.state, part)
             self.taken += 1
             means.add(figures, examples)
-            if self.taken == 1:
+            if not self.warm:
                 # The first step compiles: it is no measure of the pace.
                 jax.block_until_ready(figures)
-                clock, uncounted = time.monotonic(), examples
+                self.warm, clock, uncounted = True, time.monotonic(), uncounted + examples
+            if self.keeper is not None and steps is not None and i < steps:
+                self.keeper.stepped(self)
             if time.monotonic() - shown > LIVE_EVERY:
                 figures = means.read() | self._last_validation()
                 shown = time.monotonic()
-                pace = (means.examples - uncounted) / (shown - clock) if i > 1 else 0.0
+                pace = max(means.examples - uncounted, 0) / max(shown - clock, 1e-9)
                 # How long a first pass is, nobody knows where batches come one by one.
-                done = i / steps if (steps := reader.feed.steps) else 0.5
-                self.show(epoch + done, figures | {"examples_per_second": pace}, False)
+                share = i / steps if steps else 0.5
+                self.show(epoch + share, figures | {"examples_per_second": pace}, False)
         took = self.taken - before
-        left = self._left_out()
-        if took and left.untold == took:
+        self.left = self._left_out()
+        if took and self.left.untold == took:
             self.stopped = "not finite"
         elif figures := means.read_all("fit", "data"):
             examples = max(means.examples - uncounted, 0)
             pace = examples / max(time.monotonic() - clock, 1e-9)
             counters = {"epoch": epoch + 1, "step": self.taken}
             timing = {"examples_per_second": pace, "seconds": time.monotonic() - self.started}
-            counted = {"skipped": left.skipped} if self.guard and self.guard.counts else {}
+            counted = {"skipped": self.left.skipped} if self.guard and self.guard.counts else {}
             self.rows.append(counters | figures | counted | timing)
 
     def _readable(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -126,28 +134,23 @@ class Run:
             self.taken -= self.guard.halted_steps
         return left
 
-    def finish(
-        self,
-        held: Reader | None,
-        done: int,
-        on_epoch: Callable[[dict[str, float], TrainState], Any] | None,
-    ) -> None:
+    def finish(self, held: Reader | None, done: int, on_epoch: OnEpoch | None) -> None:
         """Validate, report, and decide whether to go on."""
         if not self.interrupted():
             row = self.rows[-1]
             row |= self._validate(held, done - 1) if held else {}
             row |= {"seconds": time.monotonic() - self.started}
             self.show(done, row, True)
-            if on_epoch is not None:
-                on_epoch(dict(row), self.state)
+            if on_epoch is not None and on_epoch(dict(row), self.state) is True:
+                self.stopped = "on_epoch"
             if self.best.see(row, self.state):
                 self.stopped = "patience"
-            if not (math.isfinite(row["loss"]) and _finite(self.state.params)):
+            if not (math.isfinite(row["loss"]) and finite(self.state.params)):
                 self.stopped = "not finite"
             elif self.best.state is None:
                 self.last_finite = jax.tree.map(own, self.state)
-        if self.interrupted():
-            self.stopped = "interrupted"
+            self.finished = done
+        self.stopped = self.interrupted() or self.stopped
 
     def _validate(self, held: Reader, epoch: int) -> dict[str, float]:
         batches = self._readable(held.epoch(epoch))
@@ -159,9 +162,3 @@ class Run:
     def _last_validation(self) -> dict[str, float]:
         last = self.rows[-1] if self.rows else {}
         return {name: value for name, value in last.items() if name.startswith(VALIDATION)}
-
-
-@jax.jit
-def _finite(tree: Any) -> Array:
-    parts = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
-    return jnp.stack(parts).all() if parts else jnp.array(True)

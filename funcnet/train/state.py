@@ -86,3 +86,10 @@ def own(leaf: Any) -> Array:
 def like(new: Array, old: Array) -> Array:
     """`new` in the dtype of `old`, so that a state has one type from the first step to the last."""
     return new if is_key(old) else new.astype(old.dtype)
+
+
+@jax.jit
+def finite(tree: Any) -> Array:
+    """Whether all of a tree is."""
+    parts = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(parts).all() if parts else jnp.array(True)

@@ -15,6 +15,7 @@ import numpy as np
 from .. import tree
 from ..disk import write_whole
 from ..types import Params, State, require
+from .stored import differences, shapes_of
 
 DTYPES, KEY = "dtypes", jax.dtypes.prng_key
 
@@ -109,18 +110,7 @@ def load_weights(path: str | Path, params: Params, state: State | None = None) -
             f"read as one ({error}). Save the parameters again."
         ) from None
     expected = {name: _typed(leaf) for name, leaf in tree.flatten(wanted).items()}
-    faults = [f"{name} is missing" for name in sorted(expected.keys() - arrays.keys())]
-    faults += [f"{name} is extra" for name in sorted(arrays.keys() - expected.keys())]
-    faults += [
-        f"{name} has shape {arrays[name].shape}, not {tuple(leaf.shape)}"
-        for name, leaf in expected.items()
-        if name in arrays and arrays[name].shape != tuple(leaf.shape)
-    ]
-    faults += [
-        f"{name} has dtype {arrays[name].dtype}, not {leaf.dtype}"
-        for name, leaf in expected.items()
-        if name in arrays and str(arrays[name].dtype) != str(leaf.dtype)
-    ]
+    faults = differences(shapes_of(arrays), shapes_of(expected))
     require(
         not faults,
         "load_weights",
