@@ -322,8 +322,12 @@ class Checkpoints:
             "The checkpoint belongs to another one.",
         )
         found = stored.read_arrays(self._place(step), body, wanted)
-        leaves = [found[name] for name in wanted]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        return {
+            under: jax.tree.unflatten(
+                jax.tree.structure(part), [found[name] for name in flat(under, part)]
+            )
+            for under, part in like.items()
+        }
 
     def improved(self, rows: Sequence[Row]) -> bool:
         """Whether the last epoch of these is better than all before it."""
