@@ -368,6 +368,85 @@ def test_a_child_called_in_training_alone_has_parameters(key):
     assert_same(trained, net(params, ROWS) + ROWS @ params["aside"]["w"] + params["aside"]["b"])
 
 
+def frozen(train=False):
+    """A body with running averages and draws that keeps to a mode, and a head that does not."""
+
+    @fn.network(body=fn.serial(fn.Dense(6), fn.BatchNorm(), fn.Dropout(0.5)), head=fn.BatchNorm())
+    def net(net, x):
+        return net.head(net.body(x, train=train))
+
+    return net
+
+
+def test_a_child_runs_in_a_mode_of_its_own(key):
+    x, net = jax.random.normal(key, (8, 6)), frozen()
+    params, state = net.init(key, x)
+    state = fn.tree.update(state, "*/mean", 1.0)
+    body = fn.serial(fn.Dense(6), fn.BatchNorm(), fn.Dropout(0.5))
+    inner, _ = body.apply(params["body"], state["body"], x)
+    outer, after = fn.BatchNorm().apply(params["head"], state["head"], inner, train=True)
+    y, new = net.apply(params, state, x, train=True, key=key)
+    np.testing.assert_allclose(y, outer, atol=1e-6)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, new["body"], state["body"]))
+    assert jax.tree.all(jax.tree.map(jnp.allclose, new["head"], after))
+    net.apply(params, state, x, train=True)  # nothing draws
+    grads = jax.grad(lambda p: (net.apply(p, state, x, train=True)[0] ** 3).sum())(params)
+    assert grads["body"]["dense"]["w"].any()
+
+
+def test_a_child_in_training_draws_while_the_rest_is_evaluated(key):
+    x, net = jax.random.normal(key, (8, 6)), frozen(train=True)
+    params, state = net.init(key, x)
+    draws = [net.apply(params, state, x, key=jax.random.fold_in(key, i))[0] for i in range(2)]
+    assert not jnp.allclose(*draws)
+    with pytest.raises(ValueError, match="a random key in training"):
+        net.apply(params, state, x)
+    same, _ = frozen(train=None).apply(params, state, x)
+    assert jnp.array_equal(same, frozen(train=False).apply(params, state, x)[0])
+
+
+WRAPPED = {
+    "repeat": lambda net: fn.repeat(net, 2),
+    "ensemble": lambda net: fn.ensemble(net, 2),
+    "remat": fn.remat,
+    "residual": fn.residual,
+    "serial": lambda net: fn.serial(net, inner=net),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n != "remat")) for n in WRAPPED]
+)
+def test_a_mode_of_its_own_inside_combinators(key, name):
+    x, net = jax.random.normal(key, (8, 6)), WRAPPED[name](frozen())
+    params, state = net.init(key, x)
+    _, new = jax.jit(lambda p, s: net.apply(p, s, x, train=True, key=key))(params, state)
+    before, after = fn.tree.flatten(state), fn.tree.flatten(new)
+    kept = [jnp.array_equal(leaf, after[path]) for path, leaf in before.items() if "body" in path]
+    moved = [jnp.array_equal(leaf, after[path]) for path, leaf in before.items() if "head" in path]
+    assert len(kept) == len(moved) > 0
+    assert all(kept)
+    assert not any(moved)
+
+
+def test_a_mode_is_a_plain_bool(key):
+    x = jnp.ones((8, 6))
+    for mode in (1, "no", jnp.array(True)):
+        with pytest.raises(TypeError, match="serial: expected train to be True or False, got"):
+            frozen(mode).apply({}, {}, x)
+
+    @fn.network(body=fn.Dense(2))
+    def other(net, x):
+        return net.body(x, training=False)
+
+    with pytest.raises(TypeError) as caught:
+        other.init(key, x)
+    assert str(caught.value) == (
+        "other: expected no option but train in the call of body, got training. Inputs go by "
+        "position: net.body(x), or net.body(x, train=False)."
+    )
+
+
 def test_siblings_and_repeated_calls_draw_differently(key):
     @fn.network(drop=fn.Dropout(0.5), other=fn.Dropout(0.5))
     def masks(net, x):

@@ -161,6 +161,7 @@ def test_who_computes_in_what(precision, compute, params):
     assert step.update._cache_size() == 1
 
 
+@pytest.mark.long
 def test_gradients_come_out_in_the_dtype_of_reduction():
     found = []
 
@@ -176,6 +177,7 @@ def test_gradients_come_out_in_the_dtype_of_reduction():
     assert found == ["float32", "bfloat16"]
 
 
+@pytest.mark.long
 def test_running_averages_keep_their_dtype_and_inputs_that_are_integers_theirs():
     step = fn.make_step(NET, fn.cross_entropy, optax.sgd(0.1), precision="bf16")
     state = jax.eval_shape(step.init, jax.random.key(0), X)
@@ -450,6 +452,7 @@ def test_a_figure_takes_no_name_of_the_scale():
         step.update(step.init(jax.random.key(0), X), (X, Y))
 
 
+@pytest.mark.long
 def test_the_scale_is_in_the_state_and_is_saved_with_it(tmp_path):
     step = scaled_step()
     state, _ = step.update(step.init(jax.random.key(0), X), WIDE)
