@@ -9,6 +9,7 @@ import pytest
 import funcnet as fn
 from funcnet.train.precision import PRESETS, LossScale
 
+from .benchmarks import precision as benchmark
 from .cases import LAYERS
 from .test_precision import sixteen, squares
 
@@ -461,3 +462,13 @@ def test_the_scale_is_in_the_state_and_is_saved_with_it(tmp_path):
     again, _ = fn.io.load_weights(tmp_path / "state.npz", like)
     assert isinstance(again.opt_state, LossScale)
     assert float(again.opt_state.scale) == 2.0**14
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+@pytest.mark.parametrize("name", benchmark.NETWORKS)
+def test_200_steps_in_16_bits_follow_those_in_32(name, precision):
+    end, whole = benchmark.apart(name, precision)
+    assert end < 0.02
+    assert whole < 0.02

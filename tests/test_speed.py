@@ -102,3 +102,61 @@ print(seconds(128) / seconds(8))
 @pytest.mark.alone
 def test_128_blocks_compile_as_fast_as_8():
     assert best_of(lambda: number_from(DEEP), 1.5) <= 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.alone
+def test_fit_costs_what_its_steps_cost():
+    program = "from tests.benchmarks import fit; print(fit.ratio())"
+    assert best_of(lambda: number_from(program), 1.03) <= 1.03
+
+
+STEADY = """
+import os
+import jax, numpy as np, optax
+import funcnet as fn
+
+x = np.random.default_rng(0).normal(size=(640, 8)).astype(np.float32)
+y = (x.sum(1) > 0).astype(np.int32)
+net = fn.serial(fn.Dense(16), fn.BatchNorm(), fn.relu, fn.Dropout(0.1), head=fn.Dense(2))
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: compiled.append(event) if event.endswith("compile_duration") else None
+)
+
+def resident():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+seen = []
+
+def look(*_):
+    seen.append((resident(), len(compiled)))
+
+kind, precision = KIND, PRECISION
+if kind == "fit":
+    fn.fit(net, fn.cross_entropy, optax.adam(1e-3), (x, y), epochs=1000, batch=64,
+           validation=(x, y), precision=precision, on_epoch=look, progress=False)
+else:
+    step = fn.make_step(net, fn.cross_entropy, optax.adam(1e-3), precision=precision)
+    state = step.init(jax.random.key(0), x[:64])
+    for i in range(1000):
+        for part in range(0, 640, 64):
+            state, values = step.update(state, (x[part : part + 64], y[part : part + 64]))
+        float(values["loss"])
+        look()
+(warm, programs), (end, more) = seen[100], seen[-1]
+assert more == programs, more - programs
+print(end / warm)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read as on Linux")
+@pytest.mark.parametrize("precision", [None, "f16"])
+@pytest.mark.parametrize("kind", ["make_step", "fit"])
+def test_10000_steps_take_no_more_memory_and_compile_once(kind, precision):
+    program = STEADY.replace("KIND", repr(kind)).replace("PRECISION", repr(precision))
+    assert number_from(program) < 1.01

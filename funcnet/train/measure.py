@@ -72,7 +72,7 @@ class Means:
     def _take(self) -> None:
         figures, examples = self.pending.popleft()
         self.examples += examples
-        known = jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(figures))
+        known = jax.tree.map(lambda x: np.asarray(x, np.float64), figures)
         with np.errstate(all="ignore"):  # a loss that is not finite is said in another place
             for name, figure in known.items():
                 before = self.figures.get(name)
@@ -82,6 +82,10 @@ class Means:
         """The figures of all batches so far, the loss first."""
         while self.pending:
             self._take()
+        return self.known()
+
+    def known(self) -> dict[str, float]:
+        """The same of those batches that need not be waited for."""
         names = sorted(self.figures, key=lambda name: name != "loss")
         with np.errstate(all="ignore"):
             return {name: float(self.figures[name].value) for name in names}

@@ -99,7 +99,7 @@ class Run:
             if self.keeper is not None and steps is not None and i < steps:
                 self.keeper.stepped(self)
             if time.monotonic() - shown > LIVE_EVERY:
-                figures = means.read() | self._last_validation()
+                figures = means.known() | self._last_validation()
                 shown = time.monotonic()
                 pace = max(means.examples - uncounted, 0) / max(shown - clock, 1e-9)
                 # How long a first pass is, nobody knows where batches come one by one.

@@ -1,9 +1,9 @@
-"""Run a benchmark by name: `python -m tests.benchmarks ops`, `lenet`, `step` or `traces`."""
+"""Run a benchmark by name: `python -m tests.benchmarks NAME`."""
 
 import importlib
 import sys
 
-NAMES = ("ops", "lenet", "step", "traces")
+NAMES = ("ops", "fit", "lenet", "precision", "step", "traces")
 
 
 def main() -> None:
