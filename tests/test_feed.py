@@ -4,6 +4,8 @@ import itertools
 import os
 import pickle
 import signal
+import sys
+import threading
 import time
 
 import datasets
@@ -17,7 +19,7 @@ import pytest
 import funcnet as fn
 from funcnet.feed.feed import Feed
 from funcnet.feed.order import batches, class_weights
-from funcnet.feed.reader import Reader
+from funcnet.feed.reader import Reader, fits, resident
 from funcnet.types import Hint
 
 RNG = np.random.default_rng(0)
@@ -422,3 +424,238 @@ def test_validation_that_fails_ends_the_run():
     with pytest.warns(Hint, match=r"expected some batches in each pass through validation, got n"):
         fitted = fit((X, Y), validation=lambda: next(given), epochs=3)
     assert (fitted.stopped, len(fitted.history.rows)) == ("data", 3)
+
+
+# Read ahead
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_no_number(workers, by_arrays):
+    data = {"data": Pairs(), "validation": Pairs(*HELD), "metrics": {"accuracy": fn.accuracy}}
+    fitted = fit(**data, workers=workers)
+    assert_same(fitted.state, by_arrays.state)
+    assert rows(fitted) == rows(by_arrays)
+    with Reader(Feed(Pairs(), 16, 3, workers=workers), 2) as late:
+        rest = [*late.epoch(1, 2)]
+    assert_same(rest, [Feed((X, Y), 16, 3).batch(step) for step in (6, 7)])
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("source", [Pairs, Dying])
+def test_a_worker_that_dies_ends_training_with_what_was_learned(source):
+    told = {
+        Pairs: rf"fit: expected example {THIRD} of data, which has 50, got OSError: the file is go",
+        Dying: r"fit: expected 2 workers that read the data, got one that is gone, exit code -9\.",
+    }
+    with pytest.warns(Hint, match=told[source]):
+        fitted = fit(source(fail=THIRD), workers=2)
+    assert fitted.stopped == "data"
+    assert 0 < int(fitted.state.step) < 8
+
+
+def test_workers_need_grain(monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    message = (
+        r"^fit: expected the package grain, which runs 2 workers, got none\. Run `pip install "
+        r"'funcnet\[data\]'`, or write workers=0\.$"
+    )
+    with pytest.raises(ImportError, match=message):
+        fit(Pairs(), workers=2)
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "funcnet feed"]
+
+
+def test_what_reads_ahead_ends_with_the_run():
+    with Reader(Feed(Pairs(), 16), 5) as reader:
+        next(reader.epoch(0))
+        assert len(threads()) == 1
+    assert not threads()
+    opened = []
+
+    def endless():
+        opened.append(True)
+        for i in itertools.count():
+            yield X[i % 2 :], Y[i % 2 :]
+
+    with Reader(Feed(endless, 16), 1) as reader:
+        given = reader.epoch(0)
+        assert len(next(given)[0]) == 50
+        given.close()
+    assert (opened, threads()) == ([True], [])
+
+
+def test_a_batch_stands_ready_before_it_is_asked_for():
+    taken = []
+
+    class Noted(Pairs):
+        def __getitem__(self, i):
+            taken.append(i)
+            return super().__getitem__(i)
+
+    with Reader(Feed(Noted(), 10, shuffle=False), 1) as reader:
+        given = reader.epoch(0)
+        first = next(given)
+        for _ in range(500):
+            if len(taken) == 40:
+                break
+            time.sleep(0.01)
+        # One given away, two ready, and one in the hand of the thread.
+        assert (len(taken), len(first[0])) == (40, 10)
+        assert isinstance(first[0], jax.Array)
+        assert len([*given]) == 4
+
+
+def test_arrays_on_the_device_give_the_same_batches():
+    """What an accelerator does: the arrays lie in its memory, and of a batch only places travel."""
+    for shuffle in (True, False):
+        feed = Feed((X, {"y": Y}), 16, seed=3, shuffle=shuffle)
+        batch = resident(feed)
+        assert_same([batch(step) for step in range(8)], [feed.batch(step) for step in range(8)])
+    assert not fits((X, Y))
+
+
+def test_batches_one_by_one_have_no_number():
+    feed = Feed(Loader(), 16)
+    with pytest.raises(TypeError, match=r"^Feed: expected data whose batches are counted, got bat"):
+        len(feed)
+    with pytest.raises(TypeError, match=r"^Feed: expected examples that are read by number, got b"):
+        feed.batch(3)
+    with Reader(feed, 1) as reader:
+        assert len([*reader.epoch(0)]) == len(feed) == 4
+
+
+SETTINGS = {
+    "remainder": (
+        {"remainder": "keep"},
+        r"^Feed: expected remainder to be 'use' or 'drop', got 'keep'\. Leave it out",
+    ),
+    "batch": ({"batch": 0}, r"^Feed: expected batch to be a whole number, 1 or above, got 0\."),
+    "workers": ({"workers": -1}, r"^Feed: expected workers to be a whole number, 0 or above, got"),
+    "labels": (
+        {"balance": Y[:7]},
+        r"^Feed: expected a label for each of 50 examples, which are shuffled, got 7 labels, shu",
+    ),
+    "an order": ({"balance": Y, "shuffle": False}, r"got 50 labels, shuffle=False\. Balance what"),
+    "no labels": (
+        {"source": {"x": X, "y": Y}, "balance": True},
+        r"^Feed: expected a class for each example, integers of shape \(n,\), got none\. Give the",
+    ),
+    "numbers": (
+        {"balance": X},
+        r"^Feed: expected a class for each example, integers of shape \(n,\), got float32 of sh",
+    ),
+    "a dropped batch": (
+        {"batch": 60, "remainder": "drop"},
+        r"^Feed: expected at least one batch of 60 examples, got 50\. Give batch=50 or less",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings_that_make_no_batches(case):
+    settings, message = SETTINGS[case]
+    with pytest.raises(ValueError, match=message):
+        Feed(**{"source": (X, Y), "batch": 16} | settings)
+
+
+WEIGHTS = {
+    "another word": ("even", r"^fit: expected class_weight to be 'balanced' or weights, got 'even"),
+    "classes by name": (
+        {"cat": 1.0},
+        r"^fit: expected classes as whole numbers, 0 or above, in cl",
+    ),
+    "below 0": ({0: -1.0}, r"^fit: expected class_weight to be finite weights, 0 or above, one"),
+    "nan": ([1.0, np.nan], r"^fit: expected class_weight to be finite weights"),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_weights_that_are_none(case):
+    choice, message = WEIGHTS[case]
+    with pytest.raises(ValueError, match=message):
+        fit((X, Y), class_weight=choice)
+
+
+def test_weights_need_classes():
+    with pytest.raises(ValueError, match=r"^fit: expected a class for each example, integers of"):
+        fit((X, X), class_weight="balanced")
+    with pytest.raises(ValueError, match=r"^fit: expected a class for each example beside class_w"):
+        fn.fit(NET, fn.squared_error, optax.sgd(0.1), (X, X[:, :2]), class_weight={0: 1}, **OPTIONS)
+    with pytest.raises(
+        ValueError, match=r"^class_weights: expected labels of 0 or above, got -1\."
+    ):
+        class_weights([0, -1])
+
+
+class Files:
+    """Examples that take a while to come."""
+
+    def __init__(self, x, y, seconds):
+        self.x, self.y, self.seconds = x, y, seconds
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitems__(self, rows):
+        time.sleep(self.seconds)
+        return [*zip(self.x[rows], self.y[rows], strict=True)]
+
+    def __getitem__(self, i):
+        return self.__getitems__([i])[0]
+
+
+def waiting(net, x, y, make, steps=80, size=64):
+    """The share of the time that steps wait for their batch, of steps that are waited for."""
+    step = fn.make_step(net, fn.cross_entropy, optax.adam(1e-3))
+    state = step.init(jax.random.key(0), x[:size])
+    state, _ = jax.block_until_ready(step.update(state, (x[:size], y[:size])))
+    start = time.perf_counter()
+    for _ in range(10):
+        state, _ = jax.block_until_ready(step.update(state, (x[:size], y[:size])))
+    pace = (time.perf_counter() - start) / 10
+    waited = took = 0.0
+    before = start
+    with Reader(Feed(make(x, y, pace), size), 1) as reader:
+        for i, batch in enumerate(reader.epoch(0)):
+            ready = time.perf_counter()
+            state, _ = jax.block_until_ready(step.update(state, batch))
+            done = time.perf_counter()
+            if i == steps:
+                break
+            if i > 2:
+                waited, took = waited + ready - before, took + done - before
+            before = time.perf_counter()
+    return waited / took
+
+
+FED = {
+    "arrays": lambda x, y, pace: (x, y),
+    "examples": lambda x, y, pace: Files(x, y, 0.0),
+    "slow examples": lambda x, y, pace: Files(x, y, pace / 2),
+    "slow batches": lambda x, y, pace: lambda: slowly(x, y, pace / 2),
+}
+
+
+def slowly(x, y, seconds):
+    for batch in batches((x, y), 64):
+        time.sleep(seconds)
+        yield batch
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.alone
+@pytest.mark.parametrize("kind", FED)
+def test_the_feed_keeps_no_step_waiting(kind):
+    """LeNet, of which a step takes some milliseconds; the source takes half as long."""
+    x = RNG.normal(size=(64 * 90, 28, 28, 1)).astype(np.float32)
+    y = RNG.integers(0, 10, len(x)).astype(np.int32)
+    shares = []
+    while len(shares) < 5 and min(shares, default=1) >= 0.02:
+        shares.append(waiting(fn.nets.LeNet(10), x, y, FED[kind]))
+    assert min(shares) < 0.02, shares

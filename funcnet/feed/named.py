@@ -85,7 +85,7 @@ def load_data(name: str | Path, *, seed: int = 0) -> Data:
         path.suffix == ".npz" and _is(path.is_file),
         f"a folder {path}"
         if fashion
-        else f"{', '.join(NAMES)}, a folder of IDX files or of images, or an .npz, .csv or .parquet",
+        else f"{', '.join(NAMES)}, a folder of IDX files or of images, an .npz or a table",
         "none" if fashion else repr(name),
         "Run `apt-get install dataset-fashion-mnist`, or give a folder of your own."
         if fashion

@@ -134,18 +134,19 @@ def collate(where: str, name: str, examples: Sequence[Any], rows: Sequence[int])
     """
     taken = [plain(x) for x in examples]
     names, first, structure = named_leaves(name, taken[0])
-    columns = [first]
+    columns, (_, shape) = [first], _flat(taken[0])
     for row, example in zip(rows[1:], taken[1:], strict=True):
-        leaves, other = named_parts(example)
-        require(
-            other == structure,
-            where,
-            f"the same parts in each example of {name}, {_parts(taken[0])}",
-            f"{_parts(example)} in example {row}",
-            "Give each example the same keys or the same number of arrays.",
-            DataError,
-        )
-        columns.append([leaf for _, leaf in leaves])
+        leaves, other = _flat(example)
+        if other != shape:
+            require(
+                False,
+                where,
+                f"the same parts in each example of {name}, {_parts(taken[0])}",
+                f"{_parts(example)} in example {row}",
+                "Give each example the same keys or the same number of arrays.",
+                DataError,
+            )
+        columns.append(leaves)
     parts = zip(*columns, strict=True)
     try:
         batch = [
@@ -157,31 +158,51 @@ def collate(where: str, name: str, examples: Sequence[Any], rows: Sequence[int])
     return jax.tree.unflatten(structure, batch)
 
 
+def _flat(example: Any) -> tuple[list[Any], Any]:
+    """The arrays of an example, and what tells its structure from another."""
+    kind = type(example)
+    inner = example if kind is tuple else example.values() if kind is dict else (example,)
+    if any(isinstance(part, tuple | dict) for part in inner):
+        pairs, structure = named_parts(example)
+        return [leaf for _, leaf in pairs], structure
+    if kind is dict:
+        keys = sorted(example)
+        return [example[key] for key in keys], keys
+    return [*inner], (kind is tuple, len(inner))
+
+
 def _stacked(where: str, which: str, part: Sequence[Any], rows: Sequence[int]) -> np.ndarray:
-    arrays = []
-    for row, given in zip(rows, part, strict=True):
-        try:
-            array = np.asarray(given)
-        except ValueError:
-            array = np.empty((), object)
+    arrays = [_array(given) for given in part]
+    shape, kinds = arrays[0].shape, {array.dtype for array in arrays}
+    if all(jnp.issubdtype(kind, jnp.number) or kind == np.bool_ for kind in kinds):
+        odd = next((i for i, array in enumerate(arrays) if array.shape != shape), None)
+        if odd is None:
+            return np.stack(arrays)
         require(
-            array.dtype.kind in "biufc" or jnp.issubdtype(array.dtype, jnp.number),
-            where,
-            f"numbers of one shape in {which}",
-            f"{_said(given)} in example {row}",
-            "Convert it to numbers, or leave that part out.",
-            DataError,
-        )
-        arrays.append(array)
-        require(
-            array.shape == arrays[0].shape,
+            False,
             where,
             f"examples of one shape in {which}",
-            f"shape {arrays[0].shape} in example {rows[0]} and {array.shape} in example {row}",
+            f"shape {shape} in example {rows[0]} and {arrays[odd].shape} in example {rows[odd]}",
             "Give each the same shape: cut the longer ones, or fill the shorter ones up.",
             DataError,
         )
-    return np.stack(arrays)
+    odd = next(i for i, array in enumerate(arrays) if array.dtype.kind in "OUSMmV")
+    require(
+        False,
+        where,
+        f"numbers of one shape in {which}",
+        f"{_said(part[odd])} in example {rows[odd]}",
+        "Convert it to numbers, or leave that part out.",
+        DataError,
+    )
+    raise AssertionError
+
+
+def _array(given: Any) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except ValueError:
+        return np.empty((), object)
 
 
 def _said(given: Any) -> str:

@@ -1,6 +1,7 @@
 """The batches of a run, made while the step before them runs: by a thread, or by processes."""
 
 import contextlib
+import importlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -175,6 +176,9 @@ def _workers(feed: Feed, steps: range) -> Iterator[Iterator[Any]]:
         remedy = "Run `pip install 'funcnet[data]'`, or write workers=0."
         require(False, "fit", expected, "none", remedy, ImportError)
         raise
+    flags = importlib.import_module("absl.flags").FLAGS
+    if not flags.is_parsed():
+        flags.mark_as_parsed()  # grain reads its options there, which a program may not have
     one = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
     many = grain.MultiprocessingOptions(feed.workers, per_worker_buffer_size=AHEAD)
     source = grain.MapDataset.source(_Steps(feed, steps))  # pyright: ignore[reportArgumentType]
