@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import os
+import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -415,10 +417,7 @@ def _least(scores: Mapping[int, float | None]) -> int | None:
 
 def _reason(error: BaseException) -> str:
     """What the system said, out of all that the libraries put around it."""
-    while error.__cause__ is not None and getattr(error, "strerror", None) is None:
-        error = error.__cause__
-    text = getattr(error, "strerror", None) or str(error)
-    for known in ("No space left on device", "Read-only file system", "Disk quota exceeded"):
-        if known in str(error):
-            return known
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    text = str(error)
+    code = re.search(r"os_error_code='(\d+)'", text)
+    number = int(code[1]) if code else getattr(error, "errno", None)
+    return os.strerror(number) if number else text.partition("\n")[0] or type(error).__name__

@@ -5,11 +5,13 @@ and one whose files are not those of its record is not read. A record written ag
 arrays, takes the place of the first at once.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +101,13 @@ class Writing:
         filled = {name: _plain(leaf) for name, leaf in arrays.items() if np.size(leaf)}
         library = orbax()
         place.mkdir(parents=True, exist_ok=True)
-        writer.save(place / self.name, args=library.args.PyTreeSave(tree.unflatten(filled)))
+        with _quiet():
+            writer.save(place / self.name, args=library.args.PyTreeSave(tree.unflatten(filled)))
 
     def finish(self, more: Mapping[str, Any] | None) -> None:
         """Wait until the arrays are there, and write the record with `more` in it, unless None."""
-        self.writer.wait_until_finished()
+        with _quiet():
+            self.writer.wait_until_finished()
         if jax.process_index() != 0 or more is None:
             return
         folder = self.place / self.name
@@ -114,6 +118,21 @@ class Writing:
         whole = f'{{"sum":"{_digest(content.encode())}",\n"body":{content}}}\n'
         write_whole("Checkpoints.save", self.place / RECORD, whole.encode())
         sweep(self.place, self.name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Keep orbax from writing tracebacks of what it raises as well."""
+
+    def others(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)
 
 
 def _common() -> str:
