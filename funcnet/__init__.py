@@ -10,6 +10,8 @@ from . import io as io
 from . import nets as nets
 from . import plot as plot
 from . import tree as tree
+from .commands.saved import SavedRun as SavedRun
+from .commands.saved import load_run as load_run
 from .figures import Mean as Mean
 from .layers import initializers as initializers
 from .layers.attention import Attention as Attention
@@ -175,6 +177,8 @@ from .traces.watch.capture import edit_gradient as edit_gradient
 from .traces.watch.watch import watch as watch
 from .train.checkpoint import CheckpointError as CheckpointError
 from .train.checkpoint import Checkpoints as Checkpoints
+from .train.classes import ClassReport as ClassReport
+from .train.classes import classification_report as classification_report
 from .train.edits import character_error_rate as character_error_rate
 from .train.edits import edit_distance as edit_distance
 from .train.evaluate import evaluate as evaluate
@@ -182,6 +186,8 @@ from .train.fit import Fitted as Fitted
 from .train.fit import fit as fit
 from .train.history import History as History
 from .train.history import confusion as confusion
+from .train.lr_find import LearningRates as LearningRates
+from .train.lr_find import lr_find as lr_find
 from .train.metrics import accuracy as accuracy
 from .train.metrics import r_squared as r_squared
 from .train.optimizers import average_of as average_of

@@ -1,4 +1,4 @@
-"""The command line: `funcnet train`, `check`, `summary`, `trace` and the verdicts."""
+"""The command line: training, what was trained, proofs, traces and the verdicts."""
 
 import argparse
 import functools
@@ -13,7 +13,10 @@ from typing import Any
 import jax
 
 from . import __version__
+from .commands.evaluate import add_evaluate
 from .commands.inspect import add_check, add_summary
+from .commands.lr_find import add_lr_find
+from .commands.predict import add_predict
 from .commands.trace import add_trace
 from .commands.train import add_train
 from .commands.verdicts import VERDICTS, add_verdict
@@ -28,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit code is 0; 1 if a proof, the input or the training failed; 130 after Ctrl-C; 141 if
     what reads the output is gone.
     """
+    if sys.stderr is None:  # closed, as under 2>&-: what is opened next would get its number
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that lacks a letter of a name gets its number; the work is not lost.
@@ -95,6 +100,16 @@ def _parser() -> argparse.ArgumentParser:
         "  funcnet train linear --data diabetes --optimizer sgd --lr 0.05\n"
         "  funcnet train lenet --data fashion-mnist --out runs/fashion\n"
         "  funcnet train gpt --data letters.txt")  # fmt: skip
+    _add(commands, "evaluate", add_evaluate, "judge a trained network, class by class",
+        "  funcnet evaluate runs/lenet-mnist5k\n"
+        "  funcnet evaluate runs/linear-wine --data other.npz --out runs/other")  # fmt: skip
+    _add(commands, "predict", add_predict, "say what a trained network makes of a file",
+        "  funcnet predict runs/lenet-mnist5k seven.png\n"
+        "  funcnet predict runs/linear-wine wines.csv --json\n"
+        "  funcnet predict runs/gpt-python-help opening.txt --length 200")  # fmt: skip
+    _add(commands, "lr-find", add_lr_find, "find a learning rate to train with",
+        "  funcnet lr-find lenet\n"
+        "  funcnet lr-find mlp --data wine --batch 16 --out wine.png")  # fmt: skip
     _add(commands, "check", add_check,
         "prove every hand-written rule against jax.vjp of its primal, or those of a function",
         "  funcnet check\n  funcnet check conv max_pool --dtype bfloat16\n"

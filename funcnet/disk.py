@@ -26,7 +26,9 @@ _held: dict[tuple[int, Path], int] = {}
 
 
 @contextlib.contextmanager
-def locked(where: str, folder: str | Path) -> Generator[None]:
+def locked(
+    where: str, folder: str | Path, remedy: str = "Wait until it ends, or choose another folder."
+) -> Generator[None]:
     """Keep a folder, which is made if it is missing, from all other processes that ask for it.
 
     The lock ends with the process that holds it, however it ends, and is not handed on to the
@@ -43,7 +45,7 @@ def locked(where: str, folder: str | Path) -> Generator[None]:
     """
     file, held = None, (os.getpid(), Path(os.path.realpath(folder)))
     if not _held.get(held):
-        file = _lock(where, held[1])
+        file = _lock(where, held[1], remedy)
     _held[held] = _held.get(held, 0) + 1
     try:
         yield
@@ -55,13 +57,13 @@ def locked(where: str, folder: str | Path) -> Generator[None]:
             file.close()
 
 
-def _lock(where: str, folder: Path) -> BinaryIO:
+def _lock(where: str, folder: Path, remedy: str) -> BinaryIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("ab")
     except OSError as error:
-        remedy = "Choose a folder that you may write to."
-        require(False, where, f"a folder to write to, {folder}", error.strerror, remedy)
+        expected = f"a folder to write to, {folder}"
+        require(False, where, expected, error.strerror, "Choose a folder that you may write to.")
         raise
     if os.name == "posix":
         fcntl = importlib.import_module("fcntl")
@@ -69,7 +71,6 @@ def _lock(where: str, folder: Path) -> BinaryIO:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
-            remedy = "Wait until it ends, or choose another folder."
             other = "another process that writes to it"
             require(False, where, f"{folder} for this process alone", other, remedy)
             raise

@@ -131,3 +131,85 @@ def _real(pictures: np.ndarray) -> np.ndarray:
         TypeError,
     )
     return pictures.astype(np.float32) if foreign else pictures
+
+
+def reliability(bins: Sequence[Any], path: str | Path, *, error: float | None = None) -> None:
+    """Draw how often a network is right against how sure it is.
+
+    Args:
+        bins: What `classification_report` has as `bins`: confidence, accuracy and count of each.
+        path: Where to write.
+        error: The expected calibration error, to be said above.
+
+    Raises:
+        ValueError: If there is no bin, or `path` cannot be written.
+        ImportError: If matplotlib is missing.
+
+    >>> import tempfile
+    >>> reliability([(0.6, 0.5, 10), (0.9, 0.95, 40)], tempfile.gettempdir() + "/sure.png")
+    """
+    remedy = "Make them with classification_report(labels, logits)."
+    require(len(bins), "plot.reliability", "one bin or more", "none", remedy)
+    confidence, right, counts = (np.asarray(column, float) for column in zip(*bins, strict=True))
+    figure = picture.figure("plot.reliability", 4.6, 5.4)
+    panel, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    panel.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--", label="calibrated")
+    panel.vlines(confidence, right, confidence, color="#d9601a", alpha=0.5, linewidth=2)
+    panel.plot(confidence, right, color="#1f6fb4", marker="o", markersize=4, label="this network")
+    panel.set_ylabel("share that is right")
+    panel.set_ylim(0, 1.02)
+    panel.set_title(
+        "Reliability" if error is None else f"Expected calibration error {error:.3f}", fontsize=12
+    )
+    panel.legend(frameon=False, loc="upper left")
+    below.bar(confidence, counts, width=0.04, color="#1f6fb4", alpha=0.6)
+    below.set_ylabel("examples")
+    below.set_xlabel("confidence")
+    below.set_xlim(0, 1.02)
+    for part in (panel, below):
+        part.grid(alpha=0.25)
+        part.spines[["top", "right"]].set_visible(False)
+    picture.save("plot.reliability", figure, path)
+
+
+def residuals(targets: Any, outputs: Any, path: str | Path, *, title: str = "") -> None:
+    """Draw what a network of numbers misses: predictions against targets, and the errors.
+
+    Args:
+        targets: The true numbers, of any shape.
+        outputs: The predictions, of the same.
+        path: Where to write.
+        title: What stands above.
+
+    Raises:
+        ValueError: If the shapes differ or are empty, or `path` cannot be written.
+        ImportError: If matplotlib is missing.
+
+    >>> import tempfile
+    >>> residuals([1.0, 2.0], [1.5, 2.0], tempfile.gettempdir() + "/missed.png")
+    """
+    targets, outputs = np.asarray(targets), np.asarray(outputs)
+    require(
+        targets.shape == outputs.shape and targets.size,
+        "plot.residuals",
+        "targets and predictions of one shape",
+        f"{targets.shape} and {outputs.shape}",
+        "Take the column of a one-column output: output[:, 0].",
+    )
+    x, y = (_real(part).reshape(-1) for part in (targets, outputs))
+    figure = picture.figure("plot.residuals", 9.6, 4.2)
+    panel, errors = figure.subplots(1, 2)
+    ends = [min(x.min(), y.min()), max(x.max(), y.max())]
+    panel.plot(ends, ends, color="#999999", linewidth=1, linestyle="--")
+    panel.scatter(x, y, s=12, alpha=0.5, color="#1f6fb4", linewidths=0)
+    panel.set_xlabel("true")
+    panel.set_ylabel("predicted")
+    panel.set_title(title, fontsize=12)
+    errors.axvline(0, color="#999999", linewidth=1, linestyle="--")
+    errors.hist(y - x, bins=min(30, max(5, len(x) // 5)), color="#1f6fb4", alpha=0.7)
+    errors.set_xlabel("predicted less true")
+    errors.set_ylabel("examples")
+    for part in (panel, errors):
+        part.grid(alpha=0.25)
+        part.spines[["top", "right"]].set_visible(False)
+    picture.save("plot.residuals", figure, path)

@@ -436,12 +436,12 @@ def test_a_full_disk_and_a_read_only_one(options, tmp_path):
             checkpoints.save(state, 1)
         if read_only:
             subprocess.run([*mount, "remount,ro", "tmpfs", tmp_path], check=True)
-            with pytest.raises(ValueError, match="to write to, .*, got Read-only file system."):
+            with pytest.raises(ValueError, match=r"to write to, .*, got Read-only file system."):
                 train(tmp_path, resume=True)
         else:
             noise = jnp.asarray(np.random.default_rng(0).normal(size=500_000), jnp.float32)
             checkpoints.save(state._replace(state={"noise": noise}), 2)
-            with pytest.raises(CheckpointError, match="got No space left on device. That of st"):
+            with pytest.raises(CheckpointError, match=r"got No space left on device. That of st"):
                 checkpoints.close()
         assert_same(checkpoints.restore(like=state), state)
     finally:

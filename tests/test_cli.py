@@ -14,8 +14,8 @@ import pytest
 
 import funcnet as fn
 from funcnet.__main__ import _parser, main
+from funcnet.commands.options import asked
 from funcnet.commands.recipes import NETS
-from funcnet.commands.train import asked
 
 from .conftest import USERS_XLA_FLAGS
 
@@ -49,7 +49,7 @@ def test_train_saves_everything_and_ends_with_one_line(tmp_path, capsys):
         == 0
     )
     assert {path.name for path in out.iterdir()} == {
-        "params.npz", "history.jsonl", "curves.png", "confusion.png", "result.json",
+        "params.npz", "run.json", "history.jsonl", "curves.png", "confusion.png", "result.json",
     }  # fmt: skip
     result = json.loads((out / "result.json").read_text())
     assert result["accuracy"] > 0.8
@@ -91,9 +91,9 @@ def test_a_second_run_leaves_no_file_of_the_first(tmp_path, capsys):
                      "--out", str(out)]) == 0  # fmt: skip
         (out / "notes.txt").write_text("mine")
     assert {path.name for path in out.iterdir()} == {
-        "params.npz", "history.jsonl", "curves.png", "result.json", "notes.txt",
+        "params.npz", "run.json", "history.jsonl", "curves.png", "result.json", "notes.txt",
     }  # fmt: skip
-    saved = f"saved in {out}: curves.png, history.jsonl, params.npz, result.json\n"
+    saved = f"saved in {out}: curves.png, history.jsonl, params.npz, result.json, run.json\n"
     assert saved in capsys.readouterr().out
 
 
@@ -332,7 +332,7 @@ def test_every_kind_of_job_leaves_something_to_look_at(net, tmp_path, capsys):
     widths = [str(width)] if net not in ("unet", "ddpm") else [str(width), "16"]
     arguments = ["train", net, "--data", str(data), "--epochs", "1", "--out", str(out)]
     assert main([*arguments, "--width", *widths]) == 0
-    assert {"params.npz", "history.jsonl", "curves.png", "result.json"} | files == {
+    assert {"params.npz", "run.json", "history.jsonl", "curves.png", "result.json"} | files == {
         path.name for path in out.iterdir()
     }
     last = capsys.readouterr().out.strip().splitlines()[-1]
@@ -548,9 +548,9 @@ def test_a_second_run_that_is_cut_short_leaves_no_file_of_the_first(tmp_path, ca
     monkeypatch.setattr("funcnet.train.history.History.plot", press)
     capsys.readouterr()
     assert main([*arguments, "--seed", "1", "--out", str(out)]) == 130
-    assert {path.name for path in out.iterdir()} == {"params.npz", "history.jsonl"}
+    assert {path.name for path in out.iterdir()} == {"params.npz", "run.json", "history.jsonl"}
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"funcnet train: interrupted while saving: {out} holds params.npz, history.jsonl"
+        f"funcnet train: interrupted while saving: {out} holds params.npz, run.json, history.jsonl"
     )
 
 
@@ -685,7 +685,10 @@ def test_misuse_is_one_sentence(misuse, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["check"], ["summary"], ["trace"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["train"], ["evaluate"], ["predict"], ["lr-find"], ["check"], ["summary"], ["trace"]],
+)
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

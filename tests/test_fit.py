@@ -471,7 +471,7 @@ def test_settings_may_be_integers_of_numpy():
 def test_a_metric_takes_no_column_of_the_history(name):
     message = (
         r"^fit: expected metrics of other names than epoch, step, seconds, examples_per_second, "
-        rf"skipped and val_\.\.\., got '{name}'\. The history has columns of "
+        rf"skipped, learning_rate and val_\.\.\., got '{name}'\. The history has columns of "
         r"those names; choose another\.$"
     )
     with pytest.raises(ValueError, match=message):

@@ -14,6 +14,7 @@ import pytest
 
 from funcnet import plot
 from funcnet.disk import write_whole
+from funcnet.train.curves import figure_panel
 from funcnet.train.history import History, confusion
 
 ROWS = tuple(
@@ -71,7 +72,7 @@ def curves(history):
     panels = {}
     for name in ("loss", "accuracy"):
         panel = Figure().subplots()
-        history._draw(panel, name)
+        figure_panel(panel, history.rows, name)
         lines = {line.get_label().split(",")[0]: line.get_ydata() for line in panel.lines}
         panels[panel.get_title()] = lines, panel.get_yscale(), panel.get_xlim()
     return panels
@@ -85,6 +86,34 @@ def test_the_curves_are_those_of_the_rows():
     np.testing.assert_array_equal(accuracy["validation"], [row["val_accuracy"] for row in ROWS])
     assert (scale, plain, limits) == ("log", "linear", (0.5, 8.5))
     assert list(curves(History(({"epoch": 1, "loss": 2.0},)))["loss"][0]) == ["train"]
+
+
+def test_a_panel_for_each_thing_that_is_known(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "funcnet.train.curves.picture.save", lambda where, figure, path: drawn.append(figure)
+    )
+    health = tuple(
+        {"step": step, "figures": {"adjoint": {"a": 1.0, "b": 2.0}, "update": {"a": 0.1}}}
+        for step in (0, 50)
+    )
+    more = {"learning_rate": 0.1, "examples_per_second": 1000.0}
+    History(tuple(row | more for row in ROWS), health).plot(tmp_path / "curves.png")
+    panels = {panel.get_title(): panel for panel in drawn[0].axes if panel.get_title()}
+    assert list(panels) == [
+        "loss", "accuracy", "learning rate", "examples per second", "norm of the adjoint",
+        "update over weights",
+    ]  # fmt: skip
+    rate, pace = panels["learning rate"].lines[0], panels["examples per second"].lines[0]
+    assert set(rate.get_ydata()) == {0.1}
+    assert set(pace.get_ydata()) == {1000.0}
+    (gap,) = panels["loss"].collections
+    corners = {(x, round(y, 6)) for x, y in gap.get_paths()[0].vertices}
+    last = ROWS[-1]
+    assert {(8.0, round(last[name], 6)) for name in ("loss", "val_loss")} <= corners
+    assert gap.get_label() == f"gap, last {last['val_loss'] - last['loss']:.2g}"
+    History(ROWS[:1]).plot(tmp_path / "curves.png")
+    assert [panel.get_title() for panel in drawn[1].axes] == ["loss", "accuracy"]
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ({"epoch": 1, "loss": math.nan},)])

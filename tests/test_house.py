@@ -106,6 +106,7 @@ CONFINED = {
     "PIL": {"feed.images"},
     "pyarrow": {"feed.tables"},
     "orbax": {"train.stored"},
+    "tensorboardX": {"train.log"},
     "jax.core": {"jaxpr.jaxprs"},
     "jax.extend": {"jaxpr.jaxprs"},
     "jax._src": set(),

@@ -32,7 +32,7 @@ TITLES = {
     "plot": "Pictures: fn.plot",
 }
 """The chapters in the order they are read; one that is missing here comes last."""
-TOGETHER = {"figures": "train", "ops.backprop": "ops"}
+TOGETHER = {"figures": "train", "commands": "train", "ops.backprop": "ops"}
 """Modules whose names stand in the chapter of another package."""
 
 

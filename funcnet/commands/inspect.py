@@ -14,9 +14,9 @@ from ..types import require
 from ..verdicts.check.audit import audit
 from ..verdicts.check.report import AuditReport, RuleReport
 from ..verdicts.check.rule import check_rule
+from .options import add_net, asked
 from .recipes import NETS
 from .target import add_arguments
-from .train import add_net, asked
 from .verdicts import Verdict, add_page, run
 
 

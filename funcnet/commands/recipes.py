@@ -18,17 +18,18 @@ from ..nn.combine import serial
 from ..nn.layer import Layer
 from ..ops.losses.cross_entropy import cross_entropy
 from ..types import Array, Key, Params
-from .jobs import Asked, Job, Writer, classify, denoise, diffuse, encode, write_text
-
-LENGTH = 64
-"""Characters that a language model sees at a time."""
+from .classes import CLASSIFYING, classify
+from .drawing import DENOISING, DIFFUSION, ENCODING
+from .jobs import Asked, Job, Kind
+from .writing import WRITING, Writer
 
 
 class Recipe(NamedTuple):
     """A network of the command line.
 
     Attributes:
-        job: From what is asked for to the job.
+        kind: What networks like it do.
+        build: From what the network takes of its data, and its widths, to the network.
         about: What it is, in a line of help.
         data: The data it learns by default.
         epochs: How often it goes through them.
@@ -38,7 +39,8 @@ class Recipe(NamedTuple):
         clip: The largest norm of a gradient, or None.
     """
 
-    job: Callable[[Asked], Job]
+    kind: Kind
+    build: Any
     about: str
     data: str
     epochs: int
@@ -46,6 +48,14 @@ class Recipe(NamedTuple):
     width: tuple[int, ...] = ()
     batch: int = 64
     clip: float | None = None
+
+    def job(self, asked: Asked) -> Job:
+        """What the network is to do."""
+        return self.kind.job(self.build, asked)
+
+    def net(self, size: Any, widths: Sequence[int]) -> Layer:
+        """The network of a run, as it was trained."""
+        return self.kind.net(self.build, size, widths)
 
 
 def _mlp(outputs: int, widths: Sequence[int]) -> Layer:
@@ -77,8 +87,7 @@ def _char_rnn(cell: str, size: int, widths: Sequence[int]) -> Writer:
 
 
 def _writing(build: Callable, about: str, lr: float, width: int) -> Recipe:
-    job = partial(write_text, build, LENGTH)
-    return Recipe(job, about, "python-help", 1, lr, (width,), batch=32, clip=1.0)
+    return Recipe(WRITING, build, about, "python-help", 1, lr, (width,), batch=32, clip=1.0)
 
 
 def _unet(channels: int, widths: Sequence[int]) -> Layer:
@@ -91,32 +100,32 @@ def _timed_unet(channels: int, widths: Sequence[int]) -> Layer:
 
 NETS = {
     "lenet": Recipe(
-        partial(classify, lambda outputs, widths: LeNet(outputs)),
+        CLASSIFYING, lambda outputs, widths: LeNet(outputs),
         "two convolutions and three dense layers, for images", "mnist5k", 15, 2e-3),
     "mlp": Recipe(
-        partial(classify, _mlp, smoothing=0.1),
+        CLASSIFYING._replace(job=partial(classify, smoothing=0.1)), _mlp,
         "dense layers with rectifiers, of any width and depth", "digits", 40, 1e-2, (256,)),
     "linear": Recipe(
-        partial(classify, lambda outputs, widths: serial(Flatten(), Dense(outputs))),
+        CLASSIFYING, lambda outputs, widths: serial(Flatten(), Dense(outputs)),
         "one dense layer: logistic, softmax or linear regression", "breast_cancer", 40, 1e-2),
     "resnet": Recipe(
-        partial(classify, lambda outputs, widths: ResNet(20, outputs)),
+        CLASSIFYING, lambda outputs, widths: ResNet(20, outputs),
         "a residual network of 20 layers, for images", "mnist5k", 4, 4e-3),
     "vit": Recipe(
-        partial(classify, _vit),
+        CLASSIFYING, _vit,
         "a transformer over patches of 4x4 pixels", "mnist5k", 15, 2e-3, (64,), clip=1.0),
     "unet": Recipe(
-        partial(denoise, _unet),
+        DENOISING, _unet,
         "a U-shaped network that takes noise away from images", "digits", 20, 2e-3, (16, 32)),
     "gpt": _writing(_gpt, "a transformer that writes text, character by character", 3e-3, 128),
     "lstm": _writing(partial(_char_rnn, "lstm"), "the same with long short-term memory", 6e-3, 256),
     "gru": _writing(partial(_char_rnn, "gru"), "the same with gated recurrent units", 6e-3, 256),
     "rnn": _writing(partial(_char_rnn, "rnn"), "the same with a simple recurrence", 2e-3, 256),
     "vae": Recipe(
-        partial(encode, 16),
+        ENCODING, None,
         "a variational auto-encoder that draws images", "mnist5k", 30, 1e-3, (400, 200)),
     "ddpm": Recipe(
-        partial(diffuse, _timed_unet, 200),
+        DIFFUSION, _timed_unet,
         "diffusion: draws images out of noise", "digits", 60, 2e-3, (32, 64)),
 }  # fmt: skip
 """Each network's recipe by name."""

@@ -10,6 +10,35 @@ from ..types import require
 HELD_OUT = 0.2
 
 
+class Standard(NamedTuple):
+    """How columns of numbers were brought near 1: less their mean, over their deviation.
+
+    Attributes:
+        mean: `(columns,)`, float64.
+        deviation: The same; 1 where a column does not vary.
+
+    >>> Standard.of(np.array([[1.0], [3.0]])).forth(np.array([[5.0]])).tolist()
+    [[3.0]]
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    @staticmethod
+    def of(x: np.ndarray) -> "Standard":
+        """The mean and deviation of each column of `(n, columns)`."""
+        deviation = x.std(0, dtype=np.float64)
+        return Standard(x.mean(0, dtype=np.float64), np.where(deviation > 0, deviation, 1))
+
+    def forth(self, x: np.ndarray) -> np.ndarray:
+        """Standardised, in float32."""
+        return ((x - self.mean) / self.deviation).astype(np.float32)
+
+    def back(self, x: np.ndarray) -> np.ndarray:
+        """In their own units again, in float64."""
+        return x.astype(np.float64) * self.deviation + self.mean
+
+
 class Data(NamedTuple):
     """A data set in two parts.
 
@@ -19,6 +48,9 @@ class Data(NamedTuple):
         classes: The name of each class, or None where the target is a number.
         name: What was loaded.
         columns: How the columns of a table became numbers; None where there was no table.
+        inputs: How the columns of a table were standardised, by the training part; None if not.
+        targets: The same of targets that are numbers.
+        features: The names of the columns of the inputs, where they have names.
     """
 
     train: tuple[np.ndarray, np.ndarray]
@@ -26,6 +58,9 @@ class Data(NamedTuple):
     classes: tuple[str, ...] | None
     name: str
     columns: Any = None
+    inputs: Standard | None = None
+    targets: Standard | None = None
+    features: tuple[str, ...] = ()
 
 
 def check_lengths(where: str, data: Sequence[Any]) -> int:

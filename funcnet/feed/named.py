@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import Data, check_counts, need, numbered, split
+from .arrays import Data, Standard, check_counts, need, numbered, split
 from .files import FASHION, idx_folder, npz
 from .images import is_folder_of_images, loaded
 from .tables import ENDINGS, table
@@ -67,11 +67,11 @@ def load_data(name: str | Path, *, seed: int = 0) -> Data:
     check_counts("load_data", {"seed": seed})
     name, path = str(name), FASHION if name == "fashion-mnist" else Path(name)
     if name == "digits":
-        x, y, classes = _sklearn(name)
+        x, y, classes, _ = _sklearn(name)
         return split(name, x[..., None] / 16, y, classes, seed)
     if name in TABLES:
-        x, y, classes = _sklearn(name)
-        return _standardised(split(name, x, y, classes, seed))
+        x, y, classes, features = _sklearn(name)
+        return _standardised(split(name, x, y, classes, seed), features)
     if name == "mnist5k":
         pixels = _mnist5k()
         x, y = pixels[:, :-1].reshape(-1, 28, 28, 1) / 255, pixels[:, -1]
@@ -102,17 +102,20 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _sklearn(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
+def _sklearn(
+    name: str,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None, tuple[str, ...]]:
     try:
         datasets = importlib.import_module("sklearn.datasets")
     except ImportError:
         _missing("scikit-learn", name)
         raise
     bunch = getattr(datasets, f"load_{name}")()
+    features = tuple(map(str, bunch.feature_names))
     if name == "diabetes":
-        return bunch.data, bunch.target, None
+        return bunch.data, bunch.target, None, features
     x = bunch.images if name == "digits" else bunch.data
-    return x, bunch.target, tuple(map(str, bunch.target_names))
+    return x, bunch.target, tuple(map(str, bunch.target_names)), features
 
 
 def _mnist5k() -> np.ndarray:
@@ -130,16 +133,11 @@ def _missing(package: str, name: str) -> None:
     need(False, expected, "none", "Run `pip install 'funcnet[data]'`.", ImportError)
 
 
-def _standardised(data: Data) -> Data:
+def _standardised(data: Data, features: tuple[str, ...]) -> Data:
     (x, y), (x_test, y_test) = data.train, data.test
-    x, x_test = _by_training(x, x_test)
+    inputs, targets = Standard.of(x), None
     if data.classes is None:
-        y, y_test = _by_training(y, y_test)
-    return data._replace(train=(x, y), test=(x_test, y_test))
-
-
-def _by_training(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mean, deviation = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
-    scale = np.where(deviation > 0, deviation, 1)
-    first, second = (((part - mean) / scale).astype(np.float32) for part in (train, test))
-    return first, second
+        targets = Standard.of(y)
+        y, y_test = targets.forth(y), targets.forth(y_test)
+    train, test = (inputs.forth(x), y), (inputs.forth(x_test), y_test)
+    return data._replace(train=train, test=test, inputs=inputs, targets=targets, features=features)

@@ -36,8 +36,10 @@ from .class_weight import weighted
 from .guard import Guard, check_choice
 from .health import Checkups, Look
 from .history import History
+from .log import RunLog, logged
 from .loss import Objective
 from .precision import Precision
+from .profile import profiled
 from .progress import progress_line
 from .resume import Keeper, begun, checkpoints_of, settings_of
 from .run import Best, OnEpoch, Run
@@ -86,6 +88,8 @@ def fit(
     start: TrainState | None = None,
     checkpoint: str | Path | Checkpoints | None = None,
     resume: bool = False,
+    log: str | Path | RunLog | None = None,
+    profile: str | Path | None = None,
 ) -> Fitted:
     """Train a network on data.
 
@@ -137,6 +141,10 @@ def fit(
             as often as those say, and at the end. Ctrl-C and SIGTERM write one more.
         resume: Go on from the last checkpoint, as if the run had never ended: the result is the
             same, bit for bit, but for the times. In a folder without one training begins anew.
+        log: A folder for the figures of each epoch as they come: `history.jsonl`, and where the
+            package tensorboardX is installed, `tensorboard/` for TensorBoard.
+        profile: A folder for a trace of some steps, which xprof and TensorBoard show, with the
+            names of the layers. What is traced runs slower.
 
     Returns:
         The state, the history, and why training stopped early, if it did.
@@ -175,10 +183,12 @@ def fit(
     update, seen = _compiled(guard, step.update), None
     if health is not None:
         update = seen = Checkups(health, update, _compiled(guard, made(Look()).update))
-    step = step._replace(update=guard.over(update) if guard else update)
+    update = guard.over(update) if guard else update
     kept = checkpoints_of(checkpoint)
     with contextlib.ExitStack() as closing:
         interrupted = closing.enter_context(interrupts(kept is not None))
+        write = closing.enter_context(logged(log))
+        step = step._replace(update=closing.enter_context(profiled(profile, update)))
         check_calls(metrics or {}, on_epoch)
         *inputs, _ = check_batch(feed.first())
         state = step.init(jax.random.key(seed), *inputs)
@@ -199,7 +209,7 @@ def fit(
         if keeper is not None:
             keeper.resume(run, resume)
         try:
-            _train(run, reader, shown, on_epoch)
+            _train(run, reader, shown, on_epoch, write)
         except CheckpointError as error:
             error.fitted = _fitted(run, seen)
             raise
@@ -211,7 +221,9 @@ def fit(
     return _fitted(run, seen)._replace(nonfinite=told)
 
 
-def _train(run: Run, data: Reader, held: Reader | None, on_epoch: OnEpoch | None) -> None:
+def _train(
+    run: Run, data: Reader, held: Reader | None, on_epoch: OnEpoch | None, write: Callable
+) -> None:
     """Take the epochs that are left of a run."""
     begun_at = run.taken
     try:
@@ -221,6 +233,7 @@ def _train(run: Run, data: Reader, held: Reader | None, on_epoch: OnEpoch | None
             run.learn(epoch, data)
             if run.stopped is None:
                 run.finish(held, epoch + 1, on_epoch)
+                write(run.rows)
                 if run.keeper is not None:
                     run.keeper.finished(run)
         if run.keeper is not None:
@@ -230,6 +243,8 @@ def _train(run: Run, data: Reader, held: Reader | None, on_epoch: OnEpoch | None
         if run.taken == begun_at:
             raise
         run.stopped = "interrupted"
+    finally:
+        write(run.rows)
 
 
 def _fitted(run: Run, seen: Checkups | None) -> Fitted:

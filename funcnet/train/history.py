@@ -12,16 +12,11 @@ from typing import Any, cast
 import numpy as np
 
 from ..disk import write_whole
-from ..render import picture
 from ..types import require
 from ..verdicts.health.course import Course, course
-from ..verdicts.health.table import outermost
-
-COUNTERS = ("epoch", "step", "seconds", "examples_per_second", "skipped")
-SEEN = {"adjoint": "norm of the adjoint", "update": "update over weights"}
-"""The figures of a network that are drawn, and what stands above them."""
-VALIDATION = "val_"
-TRAIN_COLOR, VALIDATION_COLOR = "#1f6fb4", "#d9601a"
+from .curves import COUNTERS as COUNTERS
+from .curves import VALIDATION as VALIDATION
+from .curves import column, draw, figures_in
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,8 @@ class History:
     Attributes:
         rows: One dict for each epoch: `epoch` from 1, `step`, `loss` and the metrics over the
             training examples, the same with `val_` in front over the validation examples,
-            `seconds` and `examples_per_second`.
+            `seconds`, `examples_per_second`, and `learning_rate`, that of the epoch's last step,
+            where the optimiser tells it, as those of `optax.inject_hyperparams` do.
         health: What `fit` saw of the network with `health=n`, one dict for each time: `step`, from
             0, and `figures`, by what they are of and by layer, as `Health.figures` has them.
 
@@ -55,7 +51,7 @@ class History:
 
     def column(self, name: str) -> list[float]:
         """One figure over the epochs, NaN where an epoch has none."""
-        return [row.get(name, math.nan) for row in self.rows]
+        return column(self.rows, name)
 
     def save(self, path: str | Path) -> None:
         """Write the rows as JSON lines; what is not finite becomes null.
@@ -87,7 +83,9 @@ class History:
     def plot(self, path: str | Path) -> None:
         """Draw loss and metrics over the epochs, training and validation together, as a picture.
 
-        With `fit(..., health=n)` also the adjoints and the updates of the layers over the steps.
+        What lies between the two is shaded: the gap of over-fitting. Beside them stand the learning
+        rate, if it is known, and the pace, and with `fit(..., health=n)` the adjoints and the
+        updates of the layers over the steps.
 
         Args:
             path: Where to write; the ending chooses the format, `.png` for one.
@@ -96,7 +94,7 @@ class History:
             ValueError: If there is no epoch to draw, or `path` cannot be written.
             ImportError: If matplotlib is missing.
         """
-        names = _curves(self.rows)
+        names = figures_in(self.rows)
         require(
             names,
             "History.plot",
@@ -113,56 +111,7 @@ class History:
             else "none",
             "Number the rows: {'epoch': 1, 'loss': 0.5}.",
         )
-        kinds = [kind for kind in SEEN if any(kind in seen["figures"] for seen in self.health)]
-        count = len(names) + len(kinds)
-        figure = picture.figure("History.plot", 5.2 * count, 3.9)
-        panels = figure.subplots(1, count, squeeze=False)[0]
-        for panel, name in zip(panels, names, strict=False):
-            self._draw(panel, name)
-        for panel, kind in zip(panels[len(names) :], kinds, strict=True):
-            self._draw_layers(panel, kind)
-        picture.save("History.plot", figure, path)
-
-    def _draw_layers(self, panel: Any, kind: str) -> None:
-        """A figure of the network over the steps, a line a layer from the first to the last."""
-        figures = [seen["figures"].get(kind, {}) for seen in self.health]
-        layers = outermost(dict.fromkeys(layer for found in figures for layer in found))
-        shades = picture.shades(len(layers))
-        steps = [seen["step"] for seen in self.health]
-        for layer, shade in zip(layers, shades, strict=True):
-            ends = layer in (layers[0], layers[-1])
-            values = [found.get(layer) or math.nan for found in figures]
-            panel.plot(steps, values, color=shade, label=layer if ends else None, linewidth=1.2)
-        panel.set_yscale("log")
-        panel.set_title(SEEN[kind], fontsize=12)
-        panel.set_xlabel("step")
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-        if layers:
-            panel.legend(frameon=False)
-
-    def _draw(self, panel: Any, name: str) -> None:
-        epochs = self.column("epoch")
-        marker = "o" if len(epochs) <= 30 else None
-        curves = (("train", name, TRAIN_COLOR), ("validation", VALIDATION + name, VALIDATION_COLOR))
-        drawn: list[float] = []
-        for label, column, color in curves:
-            values = self.column(column)
-            if finite := [v for v in values if math.isfinite(v)]:
-                text = f"{label}, last {finite[-1]:.3g}"
-                panel.plot(epochs, values, color=color, label=text, marker=marker, markersize=3.5)
-                drawn += finite
-        if name == "loss" and drawn and min(drawn) > 0 and max(drawn) > 20 * min(drawn):
-            panel.set_yscale("log")
-            panel.yaxis.set_major_formatter("{x:g}")
-        panel.set_title(name.replace("_", " "), fontsize=12)
-        panel.set_xlabel("epoch")
-        panel.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-        if drawn:
-            panel.legend(frameon=False)
+        draw(self.rows, self.health, path)
 
 
 def confusion(labels: Any, predictions: Any, classes: int | Sequence[str]) -> np.ndarray:
@@ -259,8 +208,3 @@ def _with_nan(row: dict[str, Any]) -> dict[str, Any]:
         else value
         for name, value in row.items()
     }
-
-
-def _curves(rows: Sequence[dict[str, float]]) -> list[str]:
-    names = (name.removeprefix(VALIDATION) for row in rows for name in row)
-    return list(dict.fromkeys(name for name in names if name not in COUNTERS))

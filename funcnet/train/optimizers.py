@@ -2,6 +2,7 @@
 average of the parameters, which travels in the optimiser's state.
 """
 
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ def named_optimizer(
 ) -> optax.GradientTransformation:
     """An optimiser whose learning rate falls from `peak` to 0 as a half cosine over `steps`.
 
+    Its state tells the rate, so that the history of a run has it.
+
     Args:
         name: One of `OPTIMIZERS`.
         peak: The learning rate of the first step.
@@ -52,8 +55,49 @@ def named_optimizer(
     )
     fits = 0 < peak < float("inf")
     require(fits, "named_optimizer", "a finite learning rate above 0", peak, "Try 1e-3 with adam.")
-    optimizer = OPTIMIZERS[name](optax.cosine_decay_schedule(peak, max(1, steps)))
-    return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
+    optimizer = at_rate(OPTIMIZERS[name], optax.cosine_decay_schedule(peak, max(1, steps)))
+    return clipped(optimizer, clip)
+
+
+def clipped(
+    optimizer: optax.GradientTransformation, norm: float | None
+) -> optax.GradientTransformation:
+    """The optimiser of gradients that are cut down to a norm, where they are longer.
+
+    >>> clipped(optax.sgd(0.1), None).init({}) is not None
+    True
+    """
+    return optimizer if norm is None else optax.chain(optax.clip_by_global_norm(norm), optimizer)
+
+
+def at_rate(
+    make: Callable[[Any], optax.GradientTransformation], rate: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+    """`make(rate)`, where the state tells the rate of the step before.
+
+    >>> state = at_rate(optax.sgd, lambda step: 0.5).init({})
+    >>> rate_of(state)
+    0.5
+    """
+
+    def at(learning_rate: Any) -> optax.GradientTransformation:
+        return make(learning_rate)
+
+    return optax.inject_hyperparams(at)(learning_rate=rate)
+
+
+def rate_of(opt_state: Any) -> float | None:
+    """The learning rate of the last step, where the optimiser's state tells it: the first one.
+
+    >>> rate_of(optax.sgd(0.1).init({})) is None
+    True
+    """
+
+    def tells(node: Any) -> bool:
+        return "learning_rate" in (getattr(node, "hyperparams", None) or ())
+
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=tells) if tells(node)]
+    return float(found[0].hyperparams["learning_rate"]) if found else None
 
 
 def extended(where: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:

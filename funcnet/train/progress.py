@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .history import COUNTERS, VALIDATION
+from .curves import COUNTERS, VALIDATION
 
 LIVE_EVERY, LINE_EVERY = 0.1, 2.0
 """Seconds between two pictures of the live line, and between two plain lines."""
+
+GONE = (OSError, ValueError)
+"""What is raised where the terminal is gone, or the standard error is closed: training goes on."""
 
 Show = Callable[[float, Mapping[str, float], bool], None]
 """`(epochs done, figures, whether an epoch has just ended)`."""
@@ -36,7 +39,7 @@ def progress_line(epochs: int, wanted: bool) -> Iterator[Show]:
             done, epochs, figures, elapsed * (epochs - done) / covered if covered else None
         )
 
-    if not wanted:
+    if not wanted or sys.stderr is None:  # as under 2>&-
         yield lambda done, figures, ended: None
     elif (bar := _rich_bar()) is None:
         yield _lines(epochs, text)
@@ -44,7 +47,8 @@ def progress_line(epochs: int, wanted: bool) -> Iterator[Show]:
         task = bar.add_task("compiling", total=epochs)
 
         def show(done: float, figures: Mapping[str, float], ended: bool) -> None:
-            bar.update(task, completed=done, description=text(done, figures))
+            with contextlib.suppress(*GONE):
+                bar.update(task, completed=done, description=text(done, figures))
 
         with bar:
             yield show
@@ -86,14 +90,15 @@ def _lines(epochs: int, text: Callable[[float, Mapping[str, float]], str]) -> Sh
         now = time.monotonic()
         if ended and (now - last >= LINE_EVERY or done >= epochs):
             last = now
-            print(text(done, figures), file=sys.stderr, flush=True)
+            with contextlib.suppress(*GONE):
+                print(text(done, figures), file=sys.stderr, flush=True)
 
     return show
 
 
 def _rich_bar() -> Any:
-    """A bar of the package rich, or None where it is missing or nobody is at a terminal."""
-    if not sys.stderr.isatty():
+    """A bar of the package rich, or None where it is missing, or no terminal can move a line."""
+    if not _is_terminal():
         return None
     try:
         from rich.console import Console
@@ -102,7 +107,17 @@ def _rich_bar() -> Any:
     except ImportError:
         return None
     console = Console(stderr=True)
+    if console.is_dumb_terminal:
+        return None
     # On a narrow terminal the figures take a second line rather than be cut off.
     figures = TextColumn("{task.description}", table_column=Column(no_wrap=False))
     columns = (BarColumn(bar_width=12), figures) if console.width >= 110 else (figures,)
     return Progress(*columns, console=console, refresh_per_second=1 / LIVE_EVERY)
+
+
+def _is_terminal() -> bool:
+    """Whether the standard error is a terminal; closed it is none."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False

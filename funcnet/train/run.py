@@ -12,6 +12,7 @@ from ..feed.reader import Reader
 from .guard import Guard, Left
 from .history import VALIDATION
 from .measure import Means
+from .optimizers import rate_of
 from .progress import LIVE_EVERY, Show
 from .state import Step, TrainState, finite, own
 
@@ -115,7 +116,9 @@ class Run:
             counters = {"epoch": epoch + 1, "step": self.taken}
             timing = {"examples_per_second": pace, "seconds": time.monotonic() - self.started}
             counted = {"skipped": self.left.skipped} if self.guard and self.guard.counts else {}
-            self.rows.append(counters | figures | counted | timing)
+            rate = rate_of(self.state.opt_state)
+            told = {} if rate is None else {"learning_rate": rate}
+            self.rows.append(counters | figures | told | counted | timing)
 
     def _readable(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The batches until one cannot be had; before the first step that is an error."""
