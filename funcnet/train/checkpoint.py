@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import os
-import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +16,7 @@ from ..disk import locked
 from ..types import Hint, is_whole, require, shown
 from . import stored
 from .state import TrainState, finite, own
+from .stored import flat
 
 Row = Mapping[str, float]
 
@@ -237,7 +236,7 @@ class Checkpoints:
         still = "There is none before it" if last is None else f"That of step {last} is whole"
         raise CheckpointError(
             f"Checkpoints: expected room to write a checkpoint in {self.folder}, got "
-            f"{_reason(error)}. {still}: make room, and go on from there with resume=True."
+            f"{stored.reason(error)}. {still}: make room, and go on from there with resume=True."
         ) from error
 
     def restore(self, like: Any, step: int | None = None) -> Any:
@@ -368,20 +367,8 @@ class Checkpoints:
                     stacklevel=3,
                 )
             else:
-                return self._agreed(found)
-        return self._agreed(None)
-
-    def _agreed(self, found: tuple[int, dict] | None) -> tuple[int, dict[str, Any]] | None:
-        """What the first process found, in all of them."""
-        if jax.process_count() == 1:
-            return found
-        from jax.experimental import multihost_utils
-
-        step = np.asarray(-1 if found is None else found[0])
-        step = int(multihost_utils.broadcast_one_to_all(step))
-        if step < 0:
-            return None
-        return found or (step, stored.read_record(self._place(step)))
+                return stored.agreed(self.folder, found)
+        return stored.agreed(self.folder, None)
 
     def _score(self, record: Mapping[str, Any]) -> float | None:
         row = record.get("row")
@@ -405,19 +392,6 @@ class Checkpoints:
                 self._scores.pop(step, None)
 
 
-def flat(under: str, part: Any) -> dict[str, Any]:
-    """The leaves by path, below a first name."""
-    return {f"{under}/{name}".rstrip("/"): leaf for name, leaf in tree.flatten(part).items()}
-
-
 def _least(scores: Mapping[int, float | None]) -> int | None:
     known = {step: score for step, score in scores.items() if score is not None}
     return min(sorted(known), key=lambda step: known[step], default=None)
-
-
-def _reason(error: BaseException) -> str:
-    """What the system said, out of all that the libraries put around it."""
-    text = str(error)
-    code = re.search(r"os_error_code='(\d+)'", text)
-    number = int(code[1]) if code else getattr(error, "errno", None)
-    return os.strerror(number) if number else text.partition("\n")[0] or type(error).__name__

@@ -18,13 +18,13 @@ import numpy as np
 from ..feed.feed import Feed
 from ..figures import Mean
 from ..types import require, shown
-from .checkpoint import Checkpoints, flat
+from .checkpoint import Checkpoints
 from .guard import Guard, Left
 from .health import Checkups, record_of
 from .measure import Means
 from .run import Run
 from .state import TrainState, own
-from .stored import differences, shapes_of
+from .stored import differences, flat, shapes_of
 
 PATIENCE = "patience"
 

@@ -9,6 +9,8 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
+import re
 import secrets
 import shutil
 from collections.abc import Generator, Mapping
@@ -59,6 +61,11 @@ def steps_in(folder: Path, half_written: bool = False) -> list[int]:
         if half_written or (place / RECORD).is_file()
     )
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def flat(under: str, part: Any) -> dict[str, Any]:
+    """The leaves by path, below a first name."""
+    return {f"{under}/{name}".rstrip("/"): leaf for name, leaf in tree.flatten(part).items()}
 
 
 def shapes_of(arrays: Mapping[str, Any]) -> Shapes:
@@ -259,3 +266,23 @@ def _sum(path: Path) -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def agreed(folder: Path, found: tuple[int, dict] | None) -> tuple[int, dict[str, Any]] | None:
+    """The step and the record that the first process found, in all of them."""
+    if jax.process_count() == 1:
+        return found
+    from jax.experimental import multihost_utils
+
+    step = int(multihost_utils.broadcast_one_to_all(np.asarray(-1 if found is None else found[0])))
+    if step < 0:
+        return None
+    return found or (step, read_record(folder_of(folder, step)))
+
+
+def reason(error: BaseException) -> str:
+    """What the system said, out of all that the libraries put around it."""
+    text = str(error)
+    code = re.search(r"os_error_code='(\d+)'", text)
+    number = int(code[1]) if code else getattr(error, "errno", None)
+    return os.strerror(number) if number else text.partition("\n")[0] or type(error).__name__
