@@ -497,3 +497,12 @@ def test_a_folder_has_one_writer_and_the_lock_dies_with_it(tmp_path):
         checkpoints.save(a_state())
         with locked("fit", tmp_path), locked("fit", tmp_path):
             assert checkpoints.wait() is None
+
+
+@pytest.mark.long
+def test_a_state_comes_back_on_other_devices(tmp_path):
+    flags = f"{os.environ['USERS_XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    command = [sys.executable, str(ROOT / "tests/kill/other_mesh.py"), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "1\n"), ran.stderr
