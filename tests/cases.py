@@ -31,14 +31,14 @@ RULES = [rule for rule in fn.RULES.values() if rule.primal.__module__.startswith
 """The ops of the package; a test may have added its own to the registry."""
 
 
-def _op_cases(usual: int) -> list:
-    """A row for every case of every op; those after so many are left out of the usual form."""
+def _op_cases(usual: int, names=frozenset(rule.name for rule in RULES)) -> list:
+    """A row for every case of every op; the usual form has so many, of the ops of these names."""
     slow, long = pytest.mark.slow, pytest.mark.long
     return [
         pytest.param(
             OpCase(rule, name, case),
             id=f"{rule.name}-{name}",
-            marks=[slow] * (i > 0) + [long] * (i >= usual),
+            marks=[slow] * (i > 0) + [long] * (i >= usual or rule.name not in names),
         )
         for rule in RULES
         for i, (name, case) in enumerate(rule.cases.items())
@@ -46,7 +46,11 @@ def _op_cases(usual: int) -> list:
 
 
 OPS = _op_cases(usual=1)
-"""To be transformed, and proved in coarser dtypes; in float64 the usual form proves five."""
+"""To be compiled, lowered, and proved in coarser dtypes; in float64 the usual form proves two."""
+FEW = {"attention", "batch_norm", "conv", "cross_entropy", "dense", "dropout", "einsum", "gelu"}
+FEW |= {"huber", "layer_norm", "max_pool", "rotary", "softmax", "swiglu"}
+TRANSFORMED = _op_cases(usual=1, names=FEW)
+"""To be transformed, which takes long to compile: of each chapter, some in the usual form."""
 
 ROWS, IMAGES, IDS = image(5, 6), image(2, 8, 8, 3), jnp.array([[1, 4, 0], [2, 2, 3]])
 

@@ -110,6 +110,16 @@ def rules():
 
 
 @pytest.fixture
+def ops_compile_whole(monkeypatch):
+    """Where tests call `fn.OP` without `jax.jit`, it is one program, and not one a primitive."""
+    from .forms import compiled
+
+    for name, rule in fn.RULES.items():
+        if getattr(fn, name, None) is rule.op:
+            monkeypatch.setattr(fn, name, compiled(rule.op))
+
+
+@pytest.fixture
 def networks_compile_whole(monkeypatch):
     """Examples call networks without `jax.jit`, where JAX would compile each op by itself."""
     call = fn.Layer.__call__

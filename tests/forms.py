@@ -21,34 +21,39 @@ def image(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(9).standard_normal(shape, np.float32))
 
 
+@functools.cache
 def compiled(f):
-    """`f` with each call one program; only floating arrays are traced, all else is as given.
+    """`f` with each call one program; floating arrays and keys are traced, all else is as given.
 
-    JAX compiles every op of an eager call by itself, which takes many times as long.
+    JAX compiles every op of an eager call by itself, which takes many times as long. Under an
+    eager `jax.grad` or `jax.vjp` it is two programs, one for each pass.
     """
     programs = {}
 
     @functools.wraps(f)
     def call(*args, **options):
         leaves, tree = jax.tree.flatten((args, options))
-        if any(isinstance(x, jax.core.Tracer) and not _floating(x) for x in leaves):
+        if any(isinstance(x, jax.core.Tracer) and not _traced(x) for x in leaves):
             return f(*args, **options)
-        floats = {i: x for i, x in enumerate(leaves) if _floating(x)}
-        held = tuple(None if i in floats else x for i, x in enumerate(leaves))
-        key = tree, *floats, *((type(x), np.shape(x), np.asarray(x).tobytes()) for x in held)
+        moving = {i: x for i, x in enumerate(leaves) if _traced(x)}
+        held = tuple(None if i in moving else x for i, x in enumerate(leaves))
+        key = tree, *moving, *((type(x), np.shape(x), np.asarray(x).tobytes()) for x in held)
 
         @jax.jit
-        def program(floats):
-            args, options = tree.unflatten(floats.get(i, x) for i, x in enumerate(held))
+        def program(moving):
+            args, options = tree.unflatten(moving.get(i, x) for i, x in enumerate(held))
             return f(*args, **options)
 
-        return programs.setdefault(key, program)(floats)
+        return programs.setdefault(key, program)(moving)
 
     return call
 
 
-def _floating(x):
-    return isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.inexact)
+def _traced(x):
+    """Whether it is an array whose numbers no check of an argument reads."""
+    if not isinstance(x, jax.Array | np.ndarray):
+        return False
+    return jnp.issubdtype(x.dtype, jnp.inexact) or jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def rows(error, *calls_and_messages):
@@ -58,3 +63,16 @@ def rows(error, *calls_and_messages):
         pytest.param(call, error, message, id=message.partition(", got ")[0])
         for call, message in pairs
     ]
+
+
+def some(values, usual=1):
+    """Rows for `parametrize`: the first so many, or those in `usual`; the rest are long."""
+
+    def row(i, value):
+        if i < usual if isinstance(usual, int) else value in usual:
+            return value
+        old = isinstance(value, type(pytest.param()))
+        given, marks, id = value if old else ((value,), (), None)
+        return pytest.param(*given, marks=[*marks, pytest.mark.slow, pytest.mark.long], id=id)
+
+    return [row(i, value) for i, value in enumerate(values)]

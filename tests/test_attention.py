@@ -12,6 +12,7 @@ import funcnet as fn
 from funcnet.nets.gpt import lm_loss
 from funcnet.nets.sampling import sample
 
+from .forms import some
 from .values import assert_agrees, draw, values_of
 
 GPT = partial(fn.nets.GPT, 11, width=8, depth=2, heads=2, length=12)
@@ -383,6 +384,7 @@ def test_the_base_of_rotary_reaches_the_op():
     close(run(net, params, x), by_hand(params, x, turn=partial(rotary, base=50.0)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("layer", "op"),
     [
@@ -551,6 +553,7 @@ def test_a_translation_sees_the_whole_source_and_no_target_ahead(key):
     assert (written == so_far[:, 1:]).all()
 
 
+@pytest.mark.long
 def test_a_decoder_block_is_three_branches():
     x, context = draw(2, 3, 4).astype("float32"), draw(2, 5, 6, seed=1).astype("float32")
     seen = np.arange(5)[None, None, None] < np.array([5, 2])[:, None, None, None]
@@ -564,6 +567,7 @@ def test_a_decoder_block_is_three_branches():
     close(run(block, params, x, context, seen), z)
 
 
+@pytest.mark.long
 def test_gpt_sees_no_token_ahead_and_ties_its_head(ids):
     net = GPT()
     params = moved(net, ids)
@@ -579,6 +583,7 @@ def test_gpt_sees_no_token_ahead_and_ties_its_head(ids):
     close(spread, [0.02, 0.02 / 2], 0.2)  # the branches of two blocks: four
 
 
+@pytest.mark.long
 def test_gpt_with_a_head_of_its_own(ids):
     net = GPT(tied=False)
     params = moved(net, ids)
@@ -589,6 +594,7 @@ def test_gpt_with_a_head_of_its_own(ids):
     close(features, jax.jit(GPT(logits=False))(rest, ids)[0])
 
 
+@pytest.mark.long
 def test_gpt_with_stacked_blocks_is_the_same(ids):
     net, stacked = GPT(), GPT(stacked=True)
     params = moved(net, ids)
@@ -597,6 +603,7 @@ def test_gpt_with_stacked_blocks_is_the_same(ids):
     close(run(stacked, same, ids), run(net, params, ids))
 
 
+@pytest.mark.long
 def test_the_loss_without_logits_is_that_of_the_logits(ids):
     labels = jnp.roll(ids, -1, axis=1)
     params = moved(GPT(), ids)
@@ -611,7 +618,7 @@ def test_the_loss_without_logits_is_that_of_the_logits(ids):
     jax.tree.map(close, got, expected)
 
 
-@pytest.mark.parametrize("options", [{"rotary": True, "norm": fn.RMSNorm}, {"stacked": True}])
+@pytest.mark.parametrize("options", some([{"stacked": True}, {"rotary": True, "norm": fn.RMSNorm}]))
 def test_sampling_with_a_cache_gives_the_tokens_of_the_whole_sequence(ids, key, options):
     net, cached = GPT(**options), GPT(cache=True, **options)
     params = moved(net, ids)
@@ -628,6 +635,7 @@ def test_sampling_with_a_cache_gives_the_tokens_of_the_whole_sequence(ids, key, 
         assert len(set(got.ravel().tolist())) > 1
 
 
+@pytest.mark.long
 def test_sampling_from_the_likeliest(ids, key):
     net = fn.nets.GPT(11, width=8, depth=1, heads=2, length=5, cache=True, logits=False)
     params = moved(net, ids)
@@ -638,6 +646,7 @@ def test_sampling_from_the_likeliest(ids, key):
     assert set(many.ravel().tolist()) == set(order[:3].tolist())
 
 
+@pytest.mark.long
 def test_more_than_the_vocabulary_to_draw_from_is_all_of_it(ids, key):
     net = fn.nets.GPT(11, width=8, depth=1, heads=2, length=8, cache=True)
     params = moved(net, ids)
@@ -647,6 +656,7 @@ def test_more_than_the_vocabulary_to_draw_from_is_all_of_it(ids, key):
     assert set(every.ravel().tolist()) <= set(range(11))
 
 
+@pytest.mark.long
 def test_a_prompt_that_is_traced_or_empty_is_not_looked_at(ids, key):
     net = fn.nets.GPT(11, width=8, depth=1, heads=2, length=8, cache=True)
     params = moved(net, ids)
@@ -655,7 +665,7 @@ def test_a_prompt_that_is_traced_or_empty_is_not_looked_at(ids, key):
     assert sample(net, params, ids[:0, :4], 2, key).shape == (0, 2)
 
 
-@pytest.mark.parametrize("pool", ["token", "mean"])
+@pytest.mark.parametrize("pool", some(["token", "mean"], 1))
 def test_vit_is_a_transformer_over_patches(pool):
     options = {"patch": 4, "width": 8, "depth": 2, "heads": 2}
     net, images = fn.nets.ViT(3, pool=pool, **options), draw(2, 8, 12, 2).astype("float32")
@@ -672,6 +682,7 @@ def test_vit_is_a_transformer_over_patches(pool):
     close(run(net, p, images), pooled @ p["head"]["w"] + p["head"]["b"], 1e-4)
 
 
+@pytest.mark.long
 def test_a_pool_looks_at_tokens_alone(x64):
     x, net = draw(2, 5, 6), fn.AttentionPool(2)
     mask = np.arange(5) < np.array([[5], [3]])

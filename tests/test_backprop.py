@@ -8,6 +8,8 @@ import pytest
 
 from funcnet.ops.backprop import activations, backprop_loss, deltas
 
+from .forms import some
+
 pytestmark = pytest.mark.usefixtures("x64")
 
 
@@ -74,7 +76,7 @@ def loss_by_hand(thetas, x, y, hidden, output, decay):
 
 
 @pytest.mark.parametrize("hidden", ["sigmoid", "relu", "linear"])
-@pytest.mark.parametrize("output", ["sigmoid", "softmax", "linear"])
+@pytest.mark.parametrize("output", some(["sigmoid", "softmax", "linear"], ("linear",)))
 def test_it_is_jax_grad_of_the_regularised_loss(hidden, output):
     args, options = network(3, 5, 4, 2), {"hidden": hidden, "output": output, "decay": 0.1}
     by_rule = jax.value_and_grad(lambda *a: backprop_loss(*a, **options), argnums=(0, 1))(*args)

@@ -41,26 +41,21 @@ def built(name, key):
 @functools.cache
 def initial(name):
     layer, inputs, _ = LAYERS[name]
-    return layer.init(KEY, *inputs)
+    return jax.jit(layer.init)(KEY, *inputs)
 
 
 class Computed(NamedTuple):
     """What a layer gives in one compiled program, with the same parameters, inputs and key.
 
     Attributes:
-        init: Parameters and state.
         trained: Output and state of training; `keyless` too, of a layer that needs no key.
         by_hand: The gradient of the sum of the output's squares; `derived` is JAX's own.
-        mapped: Outputs under vmap of the first input twice; `scanned` in a scan, under remat.
     """
 
-    init: Any
     trained: Any
     keyless: Any
     by_hand: Any
     derived: Any
-    mapped: Any
-    scanned: Any
 
 
 @functools.cache
@@ -75,18 +70,11 @@ def computed(name):
         def loss(params):
             return sum((leaf**2).sum() for leaf in jax.tree.leaves(train(params, x)[0]))
 
-        def run(x):
-            return train(params, x)[0]
-
-        twice = jnp.stack([x, x])
         return Computed(
-            init=layer.init(key, x, *rest),
             trained=train(params, x),
             keyless=None if needs_key else train(params, x, None),
             by_hand=jax.grad(loss)(params),
             derived=jax.grad(fn.autodiff(loss))(params),
-            mapped=jax.vmap(run)(twice),
-            scanned=jax.lax.scan(lambda c, x: (c, jax.checkpoint(run)(x)), None, twice)[1],
         )
 
     return jax.device_get(program(KEY, *initial(name), *inputs))
@@ -121,10 +109,20 @@ def test_init_under_eval_shape_and_jit(name, key):
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
     abstract = jax.eval_shape(layer.init, key, *shapes)
     assert jax.tree.map(lambda x: x.shape, abstract) == jax.tree.map(jnp.shape, (params, state))
-    assert_same(computed(name).init, (params, state))
-    assert_same(layer.init(key, *shapes), (params, state))
 
 
+@pytest.mark.slow
+@pytest.mark.long
+@every_layer
+def test_init_without_jit_and_from_shapes_is_the_same(name, key):
+    layer, inputs, params, state = built(name, key)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+    for given in (inputs, shapes):
+        assert_same(layer.init(key, *given), (params, state))
+
+
+@pytest.mark.slow
+@pytest.mark.long
 @every_layer
 def test_apply_is_pure_and_keeps_the_state_structure(name, key):
     layer, inputs, params, state = built(name, key)
@@ -138,8 +136,9 @@ def test_apply_is_pure_and_keeps_the_state_structure(name, key):
 @every_layer
 def test_evaluation_needs_no_key_and_is_deterministic(name, key):
     layer, inputs, params, state = built(name, key)
-    output, after = layer.apply(params, state, *inputs)
-    assert_same(layer.apply(params, state, *inputs), (output, after), rtol=0, atol=0)
+    apply = jax.jit(layer.apply)
+    output, after = apply(params, state, *inputs)
+    assert_same(apply(params, state, *inputs), (output, after), rtol=0, atol=0)
     assert_same(after, state, rtol=0, atol=0)
 
 
@@ -171,10 +170,23 @@ def test_gradient_equals_that_of_the_primals(name):
     assert_same(computed(name).by_hand, computed(name).derived, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @every_layer
-def test_under_vmap_scan_and_remat(name):
+def test_under_vmap_scan_and_remat(name, key):
+    layer, (x, *rest), params, state = built(name, key)
+
+    @jax.jit
+    def program(key, params, state, x, *rest):
+        def run(x):
+            return layer.apply(params, state, x, *rest, train=True, key=key)[0]
+
+        twice = jnp.stack([x, x])
+        scanned = jax.lax.scan(lambda c, x: (c, jax.checkpoint(run)(x)), None, twice)[1]
+        return jax.vmap(run)(twice), scanned
+
     expected, _ = computed(name).trained
-    for stacked in (computed(name).mapped, computed(name).scanned):
+    for stacked in program(KEY, params, state, x, *rest):
         assert_same(jax.tree.map(lambda y: y[1], stacked), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -210,6 +222,8 @@ CHANGES_KIND = {
 """What cannot be repeated, since its output is of another shape or dtype than its input."""
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_what_cannot_be_repeated_changes_its_input(key):
     def changes(layer, inputs):
         output = jax.eval_shape(lambda *xs: layer.apply(*layer.init(key, *xs), *xs)[0], *inputs)
@@ -334,15 +348,18 @@ def test_a_tied_head_reads_the_parameters(key):
 
 
 def test_adding_a_child_does_not_change_the_others(key):
-    small, _ = fn.serial(fn.Dense(4), fn.Dense(2)).init(key, ROWS)
+    def initial(net):
+        return jax.jit(net.init)(key, ROWS)
+
+    small, _ = initial(fn.serial(fn.Dense(4), fn.Dense(2)))
     for larger in (
         fn.serial(fn.Dense(4), fn.relu, fn.Dense(2)),
         fn.serial(fn.Dense(4), fn.BatchNorm(), fn.Dropout(0.5), fn.Dense(2), extra=fn.Dense(2)),
     ):
-        params, _ = larger.init(key, ROWS)
+        params, _ = initial(larger)
         assert_same({name: params[name] for name in small}, small, rtol=0, atol=0)
-    deeper, _ = fn.repeat(fn.Dense(6), 5).init(key, ROWS)
-    shallow, _ = fn.repeat(fn.Dense(6), 3).init(key, ROWS)
+    deeper, _ = initial(fn.repeat(fn.Dense(6), 5))
+    shallow, _ = initial(fn.repeat(fn.Dense(6), 3))
     assert_same(jax.tree.map(lambda leaf: leaf[:3], deeper), shallow, rtol=0, atol=0)
 
 

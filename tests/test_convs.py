@@ -244,8 +244,8 @@ def test_the_kernel_of_a_conv_transpose_has_the_variance_one_over_fan_in(key):
     ("depth", "parameters"),
     [
         (18, 11_689_512),
-        (34, 21_797_672),
-        (50, 25_557_032),
+        pytest.param(34, 21_797_672, marks=pytest.mark.long),
+        pytest.param(50, 25_557_032, marks=pytest.mark.long),
         pytest.param(101, 44_549_160, marks=pytest.mark.long),
         pytest.param(152, 60_192_808, marks=pytest.mark.long),
     ],
@@ -254,7 +254,9 @@ def test_resnet_has_the_parameters_of_torchvisions(depth, parameters):
     assert count(fn.nets.ResNet(depth), 1, 224, 224, 3) == parameters
 
 
-@pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (32, 464_154)])
+@pytest.mark.parametrize(
+    ("depth", "parameters"), [(20, 269_722), pytest.param(32, 464_154, marks=pytest.mark.long)]
+)
 def test_resnet_for_small_images_has_the_parameters_of_the_paper(depth, parameters):
     """0.27 and 0.46 million; its shortcuts have none."""
     assert count(fn.nets.ResNet(depth, 10), 1, 32, 32, 3) == parameters
@@ -324,6 +326,7 @@ def test_unet_keeps_the_size_whatever_the_axes(key):
     assert "skip" not in params["up1_1"]
 
 
+@pytest.mark.long
 def test_unet_sends_what_it_had_on_the_way_down(key):
     """Where nothing comes back up, the output still tells two images apart by way of the skip."""
     x, other = (draw(1, 4, 4, 1, seed=seed).astype(np.float32) for seed in (0, 1))
@@ -348,6 +351,7 @@ def test_unet_adds_its_time_in_each_block(key):
         np.testing.assert_allclose(early[2], late[2], 1e-5, 1e-5)
 
 
+@pytest.mark.long
 def test_unet_takes_the_dtype_of_its_images(key):
     x, t = jax.ShapeDtypeStruct((2, 4, 4, 1), "bfloat16"), jax.ShapeDtypeStruct((2,), "int32")
     params, _ = jax.eval_shape(TIMED.init, key, x, t)
@@ -365,6 +369,7 @@ def test_a_large_depthwise_kernel_gradient_is_summed_in_parts():
     np.testing.assert_allclose(gradient(fn.conv), gradient(plain), rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.long
 def test_a_depthwise_kernel_gradient_inside_shard_map():
     mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     x, w = draw(2, 6, 6, 4).astype(np.float32), draw(3, 3, 1, 4, seed=1).astype(np.float32)

@@ -12,7 +12,7 @@ import funcnet as fn
 
 from .values import assert_agrees, draw, values_of
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "ops_compile_whole")
 
 
 def read(alignment, blank):

@@ -14,11 +14,7 @@ from .conftest import USERS_XLA_FLAGS
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 QUICK = frozenset({"02_network_331"})
-"""The stem of the one that takes a few seconds at most and so stays in the quick form."""
-USUAL = QUICK
-"""What the usual form runs: the others train longer."""
-
-
+"""The stem of the one that takes some ten seconds; the others train longer."""
 DATA = re.compile(r'(?<=<script id="data" type="application/json">).*?(?=</script>)', re.S)
 """The numbers of a page of a trace: a newer JAX may have others."""
 PICTURES = Path(__file__).parent.parent / "docs/pictures"
@@ -33,8 +29,7 @@ def size(png: Path) -> tuple[int, ...]:
 
 def row(path: Path):
     marks = [] if path.stem in QUICK else [pytest.mark.slow]
-    marks += [] if path.stem in USUAL else [pytest.mark.long]
-    return pytest.param(path, id=path.stem, marks=marks)
+    return pytest.param(path, id=path.stem, marks=[pytest.mark.long, *marks])
 
 
 @pytest.mark.parametrize("path", [row(path) for path in EXAMPLES])
@@ -66,4 +61,4 @@ def test_example_is_short_and_asserts_its_result(path):
 
 
 def test_the_examples_named_here_exist():
-    assert {path.stem for path in EXAMPLES} >= USUAL
+    assert {path.stem for path in EXAMPLES} >= QUICK

@@ -36,7 +36,7 @@ RESNETS = {
     for depth in (18, 34, 50)
 }
 
-USUAL = ("gpt2", "llama")
+USUAL = ("llama",)
 """What the usual form reads."""
 
 
@@ -105,6 +105,7 @@ def test_a_file_goes_there_and_back(stored, name):
     jax.tree.map(np.testing.assert_array_equal, model.read(bare), model.read(theirs))
 
 
+@pytest.mark.long
 def test_a_part_of_each_head_may_be_turned(stored):
     """Models of Llama's kind may say so in either place; the tokens' vectors are the inputs."""
     config = json.loads(str(stored["llama/config"]))

@@ -44,6 +44,7 @@ def test_vmapped_product_then_sum_is_right():
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_reduction_of_rank_seven_does_not_crash():
     run = subprocess.run(
         [sys.executable, "-c", REDUCTION],

@@ -153,13 +153,14 @@ def compiling(name):
 
 
 @pytest.mark.parametrize("name", [compiling(name) for name in MODULES])
-def test_docstrings_and_their_examples(name, networks_compile_whole):
+def test_docstrings_and_their_examples(name, networks_compile_whole, ops_compile_whole):
     module = importlib.import_module(name)
     assert module.__doc__
     for member_name, member in public(module):
         assert member.__doc__, f"{name}.{member_name}"
     rules = dict(fn.RULES)
-    results = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    ops = {n: getattr(fn, n) for n in rules if n in vars(module) and hasattr(fn, n)}
+    results = doctest.testmod(module, extraglobs=ops, optionflags=doctest.NORMALIZE_WHITESPACE)
     fn.RULES.clear()  # an example may define an op of its own
     fn.RULES.update(rules)
     assert results.failed == 0

@@ -16,6 +16,7 @@ from funcnet.interop.safetensors import load_safetensors, save_safetensors
 from funcnet.interop.torch import from_state_dict, to_state_dict
 
 from .cases import LAYERS
+from .forms import some
 from .values import draw
 
 IMAGES = jax.ShapeDtypeStruct((1, 5, 4, 3), "float32")
@@ -197,7 +198,7 @@ def test_a_gru_that_pytorch_lacks_is_refused(key):
         to_state_dict(net, *net.init(key, x), x)
 
 
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bias", some([True, False], 1))
 def test_a_projection_is_pytorchs_weight_hr(bias, key):
     net, x = fn.serial(rnn=fn.LSTM(4, proj=2, bias=bias)), jnp.ones((1, 5, 3))
     params, state = net.init(key, x)

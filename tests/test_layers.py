@@ -328,9 +328,10 @@ def test_reinit_touches_the_matching_paths_alone(key):
 # Dtypes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "dtype",
-    ["bfloat16", *(pytest.param(d, marks=pytest.mark.long) for d in ("float16", "float32"))],
+    ["bfloat16", "float16", "float32"],
 )
 def test_parameters_take_the_dtype_of_the_input(dtype, key):
     for name, row in LAYERS.items():

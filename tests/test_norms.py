@@ -13,6 +13,7 @@ from funcnet.ops.products.cases import EINSUM_OF_TWO
 
 from .values import assert_agrees, draw, ripple, values_of
 
+pytestmark = pytest.mark.usefixtures("ops_compile_whole")
 wide = pytest.mark.usefixtures("x64")
 
 

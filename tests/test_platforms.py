@@ -25,6 +25,7 @@ def test_a_lenet_step_lowers(platform):
     assert "stablehlo.convolution" in lowered(platform)
 
 
+@pytest.mark.long
 def test_forms_for_the_cpu_stay_there():
     """Elsewhere max-pooling goes backward by select_and_scatter, and both kernels convolve."""
     cpu, others = lowered("cpu"), [lowered(platform) for platform in PLATFORMS[1:]]

@@ -12,6 +12,7 @@ import pytest
 import funcnet as fn
 from funcnet.layers import initializers
 
+from .forms import some
 from .values import assert_agrees, draw, values_of
 
 
@@ -171,7 +172,7 @@ FORMS = {
 }
 OPS = {name: (form(op), sizes) for name, (op, form, sizes) in FORMS.items()}
 """Each form of each op, as a function of arrays that all have gradients, lengths and mask."""
-every_op = pytest.mark.parametrize("name", OPS)
+every_op = pytest.mark.parametrize("name", some(OPS, ("elman", "gru", "lstm")))
 either_way = pytest.mark.parametrize(
     "reverse", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.long])]
 )
@@ -216,7 +217,7 @@ def test_pieces_with_the_state_carried_on_are_the_whole(name, x64):
 
 
 @every_op
-@pytest.mark.parametrize("lengths", [None, (11, 7)])
+@pytest.mark.parametrize("lengths", some([(11, 7), None]))
 def test_many_steps_go_in_blocks(name, lengths, x64):
     op, form, sizes = FORMS[name]
     given = (*weights(*sizes, time=11), None if lengths is None else jnp.array(lengths))
@@ -349,7 +350,7 @@ def test_recurrence_inside_shard_map():
 X = jnp.asarray(draw(2, 4, 3), jnp.float32)
 
 
-@pytest.mark.parametrize("make", [fn.LSTM, fn.GRU, fn.RNN])
+@pytest.mark.parametrize("make", some([fn.LSTM, fn.GRU, fn.RNN], 1))
 def test_recurrent_layers_draw_each_gate_by_itself(make, key):
     params, _ = make(5).init(key, X)
     gates = params["w_in"].shape[1] // 5
@@ -384,7 +385,7 @@ LAYERS = {
 STEPS = jnp.array([[True, False, True, True], [False, True, True, False]])
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", some(LAYERS, ("lstm",)))
 def test_recurrent_layers_take_lengths_and_a_mask_and_carry_their_state(name, key):
     make, op, others = LAYERS[name]
     net = make(3, return_final=True)
@@ -419,6 +420,7 @@ def test_bidirectional_takes_lengths_out_of_range_as_the_nearest(key):
     np.testing.assert_allclose(beyond, net(params, X, jnp.array([4, 0])), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [fn.LSTM, functools.partial(fn.GRU, reset_after=False), fn.RNN])
 def test_both_directions_of_a_masked_sequence_are_those_without_its_holes(make, x64, key):
     net, x = fn.Bidirectional(make(3, return_final=True)), jnp.asarray(draw(3, 5, 2))
@@ -640,6 +642,7 @@ def test_a_perfect_denoiser_samples_the_data(key):
     np.testing.assert_allclose(drawn, 0.5, atol=1e-3)
 
 
+@pytest.mark.long
 def test_a_recurrent_network_learns_what_came_first(key):
     """The answer is the first of 12 signs, so that the gradient has to go through all steps."""
     x = jnp.sign(jax.random.normal(key, (64, 12, 1)))
@@ -689,6 +692,7 @@ def test_windows_are_followed_by_their_next_token():
     np.testing.assert_array_equal(again, x)
 
 
+@pytest.mark.long
 @every_op
 @pytest.mark.parametrize("steps", [(LENGTHS, None), (None, MASK)], ids=["lengths", "mask"])
 def test_second_derivatives_do_not_see_steps_that_do_not_count(name, steps, x64):

@@ -443,6 +443,7 @@ def test_an_undifferentiated_call_runs_the_faster_way(fast, x64):
     np.testing.assert_allclose(jax.hessian(plain)(x), np.diag(np.sinh(x) * n), atol=1e-12)
 
 
+@pytest.mark.long
 def test_autodiff_of_an_ensemble_of_convolutions(key):
     net = fn.ensemble(fn.Conv(4, 3, bias=False), 2)
     x = jax.random.normal(key, (2, 6, 5, 1))

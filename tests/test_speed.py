@@ -15,12 +15,13 @@ ROOT = Path(__file__).parent.parent
 
 IMPORT = """
 import time
-import jax, optax
 start = time.process_time()
+import jax, optax
+theirs = time.process_time() - start
 import funcnet
-print(time.process_time() - start)
+print((time.process_time() - start) / theirs - 1)
 """
-"""Processor time: an import waits for nothing but other programs, which are not ours to count."""
+"""Processor time, as a part of what funcnet stands on: both take longer on a machine in use."""
 
 
 def best_of(measure: Callable[[], float], limit: float, tries: int = 5) -> float:
@@ -37,6 +38,7 @@ def best_of(measure: Callable[[], float], limit: float, tries: int = 5) -> float
     return best
 
 
+@pytest.mark.long
 def test_both_steps_of_the_benchmark_compute_the_same():
     ours, plain = step.runners(step.OPTIMIZERS["adam"]())
     for _ in range(3):
@@ -56,6 +58,7 @@ def number_from(program: str) -> float:
     return float(run.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.parametrize("optimizer", step.OPTIMIZERS)
@@ -67,7 +70,7 @@ def test_a_step_costs_what_a_plain_one_costs(optimizer):
 @pytest.mark.slow
 @pytest.mark.alone
 def test_import_is_short():
-    assert best_of(lambda: number_from(IMPORT), 0.3) <= 0.3
+    assert best_of(lambda: number_from(IMPORT), 0.4) <= 0.4
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def losses(shape):
 @pytest.mark.parametrize(
     "shape",
     [
-        pytest.param((3, 6, 6, 5, 3, 4), id="many short axes"),
+        pytest.param((3, 6, 6, 5, 3, 4), id="many short axes", marks=pytest.mark.long),
         pytest.param((1_000_003,), id="one long axis", marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param((10_000_000,), id="a longer one", marks=[pytest.mark.slow, pytest.mark.long]),
     ],

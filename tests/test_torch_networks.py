@@ -82,7 +82,7 @@ def close(ours, theirs, note):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.long] if name == "resnet18" else [])
+        pytest.param(name, marks=[pytest.mark.long] * (name not in ("block", "gru")))
         for name in networks()
     ],
 )
@@ -109,6 +109,7 @@ def test_outputs_gradients_and_statistics_are_pytorchs(torch, name):
             close(gradient, torch[f"{name}/entry/{key}"], key)
 
 
+@pytest.mark.long
 def test_every_gradient_of_pytorch_is_compared(torch):
     """The two biases of a recurrent gate have one gradient, and it is compared as `bias_ih`."""
     for name, (net, x, names) in networks().items():

@@ -85,6 +85,7 @@ def test_loss_and_gradients_equal_those_of_pytorch(torch):
     assert_close(grads, from_torch(torch, "grad"))
 
 
+@pytest.mark.long
 def test_a_step_of_sgd_equals_that_of_pytorch(torch, key):
     x, y = batch(torch)
     step = fn.make_step(NET, fn.cross_entropy, optax.sgd(0.01))

@@ -334,6 +334,7 @@ def test_pictures(network):
     assert network._repr_html_().startswith("<iframe srcdoc=")
 
 
+@pytest.mark.long
 def test_large_pages_are_packed():
     def deep(x):
         for _ in range(300):

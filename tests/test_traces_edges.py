@@ -37,6 +37,7 @@ def test_a_random_key_is_shown_by_its_type():
     assert any("key" in e.text for pair in closed.pairs for e in pair.forward)
 
 
+@pytest.mark.long
 def test_keys_go_through_loops():
     keys = jax.random.split(jax.random.key(0), 20)
 

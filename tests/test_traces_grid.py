@@ -583,9 +583,13 @@ def reference(f, args):
 
 LONG = frozenset(
     {
-        "conjugate_gradients", "curvature", "factored", "gradient_of_scan", "key_closed_over",
-        "keys_one_by_one", "mapped_control_flow", "mapped_gradient", "narrow_numbers", "ode",
-        "own_ops", "random_numbers", "repeated_layers", "sharded", "solved", "statistics",
+        "associative", "attention", "complex_numbers", "conjugate_gradients", "cumulative",
+        "curvature", "custom_jvp", "custom_rule_in_scan_in_jit", "euler", "factored", "fourier",
+        "gathered", "gradient_of_scan", "key_closed_over", "key_made_inside", "keys_one_by_one",
+        "largest", "loops_that_never_run", "mapped", "mapped_control_flow", "mapped_gradient",
+        "narrow_arguments", "narrow_numbers", "nested_arguments", "nested_scans", "ode", "ordered",
+        "own_ops", "pooled", "random_numbers", "refs_in_scan", "repeated_layers", "scan_in_cond",
+        "scattered", "several_results", "sharded", "solved", "statistics",
     }
 )  # fmt: skip
 """What takes longest: left to the long form, which CI runs on the newest JAX too."""

@@ -132,11 +132,12 @@ def total(f):
     return lambda x: jnp.sum(f(x) * 1.5)
 
 
-SLOW = {"keys", "raw keys", "while in scan", "in a branch", "fori twice", "twice"}
+LONG = {"keys", "raw keys", "while in scan", "in a branch", "fori twice", "twice", "grow"}
+LONG |= {"no value where done", "in a loop", "fori, what is shared", "other axis", "scan in while"}
 
 
 def marked(name):
-    return pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    return pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name in LONG))
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in LOOPS])
