@@ -18,7 +18,7 @@ class LayerCase(NamedTuple):
 
 
 def image(*shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(9).standard_normal(shape, np.float32))
+    return jax.device_put(np.random.default_rng(9).standard_normal(shape, np.float32))
 
 
 @functools.cache

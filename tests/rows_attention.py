@@ -17,7 +17,7 @@ ROWS, Q, IDS = jnp.zeros((2, 3)), jnp.zeros((2, 3, 4, 6)), jnp.zeros((1, 2), jnp
 SEQUENCE, CONTEXT = image(2, 5, 8), image(2, 3, 6)
 TOKENS = jnp.array([[1, 4, 0], [2, 2, 3]])
 CAUSAL = fn.Attention(2, causal=True, cache=4)
-CROSS, _ = fn.Attention(2).init(KEY, SEQUENCE, CONTEXT)
+CROSS, _ = jax.jit(fn.Attention(2).init)(KEY, SEQUENCE, CONTEXT)
 SMALL = {"width": 8, "depth": 2, "heads": 2}
 
 

@@ -117,6 +117,7 @@ def test_a_huge_window_and_a_small_unsigned_offset_count_right():
         assert fn.attention(k, k, v, window=window).ravel().tolist() == [31.5] * 64
 
 
+@pytest.mark.long
 def test_memory_of_attention_grows_as_the_sequence_does_and_time_as_the_window():
     def compiled(time, **options):
         x = jax.ShapeDtypeStruct((1, time, 2, 16), "float32")
@@ -291,6 +292,7 @@ def test_linear_cross_entropy():
     assert_agrees(fn.linear_cross_entropy, linear_cross_entropy, rows)
 
 
+@pytest.mark.long
 def test_linear_cross_entropy_is_that_of_the_logits():
     x, w = draw(7, 4).astype("float32"), 50 * draw(4, 9, seed=1).astype("float32")
     labels = jnp.array([0, 8, 3, 3, 1, 7, 2])

@@ -126,7 +126,7 @@ def test_a_relu_at_zero_passes_nothing_back():
     assert not deltas(thetas, x, y, hidden="relu", output="linear")[0].any()
 
 
-@pytest.mark.parametrize("output", ["sigmoid", "softmax", "linear"])
+@pytest.mark.parametrize("output", some(["sigmoid", "softmax", "linear"], 1))
 def test_huge_activations_stay_finite(output):
     thetas = (jnp.full((2, 3), 1e4), jnp.array([[0.0, 1e4, 0.0], [0.0, 0.0, -1e4]]))
     x, y = jnp.array([[1.0, 1.0], [-1.0, -1.0]]), jnp.eye(2)[::-1]

@@ -95,6 +95,7 @@ def test_labels_without_an_alignment_have_no_gradient(zero_infinity):
     assert gradient[2].all()
 
 
+@pytest.mark.long
 def test_frames_beyond_the_lengths_may_hold_anything():
     logits, labels = draw(1, 5, 3), np.array([[1, 2]])
     short = jax.value_and_grad(fn.ctc_loss)(logits[:, :3], None, labels)
@@ -122,6 +123,7 @@ def test_what_only_a_compiled_program_sees_out_of_range_gives_nan():
     assert np.isfinite(gradient[5]).all()
 
 
+@pytest.mark.long
 def test_long_sequences_keep_float32s_digits():
     logits = draw(2, 600, 5).astype(np.float32)
     labels = np.random.default_rng(1).integers(1, 5, (2, 40))

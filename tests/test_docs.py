@@ -13,7 +13,7 @@ import funcnet as fn
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-USUAL = ("README.md", "docs/index.md", "docs/traces.md")
+USUAL = ("README.md", "docs/index.md")
 """What the usual form runs: the others train and compile longer."""
 FENCED = re.compile(r"^(`{3,})(\w*)[^\n]*\n(.*?)^\1[ ]*$", re.M | re.S)
 LINK = re.compile(r"\]\(([^()\s]+)[^()]*\)|\b(?:src|href)=\"([^\"]+)\"")

@@ -111,6 +111,7 @@ def test_metrics_over_what_counts():
         assert row[f"val_{name}"] == pytest.approx(truth, rel=1e-6)
 
 
+@pytest.mark.long
 def test_r_squared_of_a_sorted_set():
     row, output = still(fn.squared_error, NUMBERS, metrics={"r2": fn.r_squared})
     d, spread = NUMBERS - output, NUMBERS - NUMBERS.mean(0)

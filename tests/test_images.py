@@ -175,6 +175,7 @@ def test_the_curvature_of_a_length_where_one_number_is_zero():
         np.testing.assert_allclose(curvature.ravel(), [1 / 3, 0, 0, 0], 1e-12)
 
 
+@pytest.mark.long
 def test_norms_of_numbers_whose_powers_are_out_of_range():
     for p, size in itertools.product((2, 8), (1e-30, 1e30)):
         x = jnp.full((1, 4, 1), size, jnp.float32)

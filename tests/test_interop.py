@@ -101,6 +101,7 @@ def test_every_network_goes_there_and_back(key):
         jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.long
 def test_modules_of_other_names_are_paired_in_order_or_by_hand():
     theirs = drawn(SHAPES)
     other = {
@@ -184,6 +185,7 @@ def test_what_cannot_be_written_is_one_sentence(key):
         to_state_dict(stacked, *stacked.init(key, x), x)
 
 
+@pytest.mark.long
 def test_a_gru_that_pytorch_lacks_is_refused(key):
     x, theirs = jnp.ones((1, 5, 3)), fn.serial(rnn=fn.GRU(4))
     net = fn.serial(rnn=fn.GRU(4, reset_after=False))
@@ -262,6 +264,7 @@ STACKED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STACKED)
 def test_stacked_layers_are_known_by_what_is_done_to_them(name, key):
     net, x = STACKED[name]
@@ -318,6 +321,7 @@ JOINED = {
 }
 
 
+@pytest.mark.long
 def test_arrays_by_themselves_projections_one_by_one_and_transposed_weights():
     theirs, names = drawn(JOINED), {**APART, **ALONE}
     params, state = from_state_dict(TOKENS, theirs, SEQUENCE, names=names, transposed=["qkv"])

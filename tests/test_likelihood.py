@@ -174,6 +174,7 @@ def z_loss_by_hand(logits, labels, z_loss):
     return (-np.log(of_label) + z_loss * np.log(total) ** 2).mean()
 
 
+@pytest.mark.long
 def test_z_loss_adds_the_square_of_logsumexp():
     logits, labels = 3 * draw(4, 3), np.array([0, 2, 1, 2])
     assert_agrees(

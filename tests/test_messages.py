@@ -442,6 +442,7 @@ def places(call):
     return set()
 
 
+@pytest.mark.long
 def test_no_message_is_missing_here():
     reached = set().union(*(places(row.values[0]) for row in OPS + OTHERS))
     missing = [

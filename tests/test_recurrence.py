@@ -413,6 +413,7 @@ def test_recurrent_layers_take_lengths_and_a_mask_and_carry_their_state(name, ke
         np.testing.assert_allclose(same, whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_bidirectional_takes_lengths_out_of_range_as_the_nearest(key):
     net = fn.Bidirectional(fn.RNN(3))
     params, _ = net.init(key, X)
@@ -544,6 +545,7 @@ def test_sampling_draws_from_the_logits_of_what_was_drawn(key):
     np.testing.assert_allclose(np.bincount(many[:, 0], minlength=5) / 4000, chances, atol=0.03)
 
 
+@pytest.mark.long
 def test_vae_draws_codes_in_training_and_takes_the_mean_in_use(key):
     x = jax.random.uniform(key, (4, 3, 2, 1))
     net, decoder = (fn.nets.VAE(2, (3, 2, 1), widths=(5,), decode=d) for d in (False, True))

@@ -398,6 +398,7 @@ def test_autodiff_takes_pytrees_and_static_leaves():
     np.testing.assert_allclose(hessian(2.0), 2 * X.sum())
 
 
+@pytest.mark.long
 def test_hessian_of_a_network(x64, key):
     net = fn.serial(fn.Dense(2), fn.sigmoid)
     x = jax.random.normal(key, (6, 3))

@@ -35,6 +35,7 @@ def linear_attention(
     """The recurrence, head by head and token by token, as the paper's equations 18 to 20."""
     (batch, time, heads, width), (keys, groups) = q.shape, k.shape[1:3]
     phi, columns = FEATURES[feature], v.shape[3] + normalize
+    decay = None if decay is None else np.asarray(decay)
     y = np.zeros((*q.shape[:3], v.shape[3]))
     last = np.zeros((batch, groups, width, columns)) if state is None else state.copy()
 
@@ -64,14 +65,15 @@ def test_linear_attention_is_the_recurrence():
     mask = np.array([[True, True, False, True, True], [True, False, False, True, False]])
     decay, state = jnp.array([0.9, 0.5]), abs(draw(2, 2, 2, 3, seed=4))
     few, values = k[:, :, :2], v[:, :, :2]
+    one = q[:1, :, :2], k[:1, :, :2], v[:1, :, :2]
     rows = [
-        ((q, k, v), {}),
-        ((q, k, v), {"causal": True, "chunk": 2}),
+        (one, {}),
+        (one, {"causal": True, "chunk": 2}),
         ((q, few, values, mask, decay, state), {"causal": True, "chunk": 3}),
         ((q[:, :2], few, values, mask, None, state), {}),
         ((q, few, values, None, decay), {
             "causal": True, "feature": "identity", "normalize": False}),
-        ((q, k, v), {"causal": True, "feature": "relu", "normalize": False, "chunk": 1}),
+        (one, {"causal": True, "feature": "relu", "normalize": False, "chunk": 1}),
     ]  # fmt: skip
     assert_agrees(fn.linear_attention, linear_attention, rows)
 
@@ -217,6 +219,7 @@ def temporary_bytes(f, *shapes):
     return gradient.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.long
 def test_memory_of_linear_attention_grows_as_the_sequence_does():
     f = partial(fn.linear_attention, causal=True)
     short, long = (temporary_bytes(f, *[(1, n, 2, 16)] * 3) for n in (1024, 4096))
@@ -306,6 +309,7 @@ def test_a_state_space_model_is_the_block_of_the_paper():
     close(jax.jit(net)(params, x), (y * silu(z)) @ p["out_proj"]["w"])
 
 
+@pytest.mark.long
 def test_a_state_space_model_starts_as_the_paper_says(key):
     params, _ = fn.SelectiveSSM().init(key, jnp.zeros((1, 2, 64)))
     assert params["in_proj"]["w"].shape == (64, 256)

@@ -207,6 +207,7 @@ def test_loops_name_their_iterations():
     assert "contributions are not shown" in shown
 
 
+@pytest.mark.long
 def test_sampled_loops_are_as_right():
     def f(w, xs):
         h, ys = jax.lax.scan(lambda h, x: (jnp.tanh(w * h + x), h), 0.1, xs)
@@ -289,6 +290,7 @@ def test_a_new_primitive_and_one_without_a_derivative_fail_nothing():
     np.testing.assert_allclose(trace.gradients[0], 2 * jnp.ones(3))
 
 
+@pytest.mark.long
 def test_low_precision_and_large_values():
     def f(x):
         return jnp.sum(jnp.tanh(x) * 2).astype(jnp.float32)

@@ -284,6 +284,7 @@ def _solved_backward(kept, dy):
 solved.defvjp(_solved_forward, _solved_backward, symbolic_zeros=True)
 
 
+@pytest.mark.long
 def test_a_solver_that_is_integrated_backwards(x64):
     proven(lambda y, rate: jnp.sum(solved(y, rate) ** 2), (V, 0.3))
     proven(lambda y: jnp.sum(solved(y, 0.3) ** 2), (V,))

@@ -34,6 +34,7 @@ def figures(x):
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_layers_by_default_and_equal_to_the_trace():
     loss, params, x = problem()
     watched = jax.jit(fn.watch(loss))(params, x)
@@ -282,6 +283,7 @@ def test_figures_where_devices_hold_parts(kind):
     jax.tree.map(close, spread, see(x).seen)
 
 
+@pytest.mark.long
 def test_figures_in_each_part_of_a_shard_map():
     loss, params, x = problem()
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))

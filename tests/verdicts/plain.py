@@ -1,5 +1,7 @@
 """Ordinary losses in plain JAX, with what guards people write: there is nothing wrong with any."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -106,8 +108,13 @@ def clipped_step(params, x):
     return loss(jax.tree.map(lambda p, g: p - 0.1 * g, params, grads))
 
 
-def draw(*shape, seed=0):
+@functools.partial(jax.jit, static_argnames="shape")
+def drawn(shape, seed):
     return jax.random.normal(jax.random.key(seed), shape) * 0.3
+
+
+def draw(*shape, seed=0):
+    return drawn(shape, seed)
 
 
 def block(seed):
