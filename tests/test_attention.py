@@ -12,7 +12,6 @@ import funcnet as fn
 from funcnet.nets.gpt import lm_loss
 from funcnet.nets.sampling import sample
 
-from .forms import some
 from .values import assert_agrees, draw, values_of
 
 GPT = partial(fn.nets.GPT, 11, width=8, depth=2, heads=2, length=12)
@@ -108,6 +107,7 @@ def test_the_weights_of_attention_times_the_values_are_attention(x64):
         close(y, expected, 1e-12)
 
 
+@pytest.mark.long
 def test_a_huge_window_and_a_small_unsigned_offset_count_right():
     q, v = jnp.zeros((1, 1, 1, 2)), jnp.arange(64.0).reshape(1, 64, 1, 1)
     k = jnp.zeros((1, 64, 1, 2))
@@ -620,7 +620,8 @@ def test_the_loss_without_logits_is_that_of_the_logits(ids):
     jax.tree.map(close, got, expected)
 
 
-@pytest.mark.parametrize("options", some([{"stacked": True}, {"rotary": True, "norm": fn.RMSNorm}]))
+@pytest.mark.long
+@pytest.mark.parametrize("options", [{"rotary": True, "norm": fn.RMSNorm}, {"stacked": True}])
 def test_sampling_with_a_cache_gives_the_tokens_of_the_whole_sequence(ids, key, options):
     net, cached = GPT(**options), GPT(cache=True, **options)
     params = moved(net, ids)
@@ -667,7 +668,8 @@ def test_a_prompt_that_is_traced_or_empty_is_not_looked_at(ids, key):
     assert sample(net, params, ids[:0, :4], 2, key).shape == (0, 2)
 
 
-@pytest.mark.parametrize("pool", some(["token", "mean"], 1))
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["token", "mean"])
 def test_vit_is_a_transformer_over_patches(pool):
     options = {"patch": 4, "width": 8, "depth": 2, "heads": 2}
     net, images = fn.nets.ViT(3, pool=pool, **options), draw(2, 8, 12, 2).astype("float32")

@@ -142,7 +142,7 @@ def test_evaluation_needs_no_key_and_is_deterministic(name, key):
     assert_same(after, state, rtol=0, atol=0)
 
 
-@every_layer_and_net
+@every_layer
 def test_training_without_a_key_is_one_sentence(name, key):
     layer, inputs, needs_key = LAYERS[name]
     params, state = jax.eval_shape(layer.init, key, *inputs)

@@ -291,6 +291,7 @@ def normed(x):
     return (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
 
 
+@pytest.mark.long
 def test_a_block_of_resnet_by_hand(key):
     """With kernels that copy the middle pixel to each channel, only the norms and shortcuts act."""
     x = draw(2, 4, 4, 1).astype(np.float32)

@@ -94,6 +94,7 @@ def test_outputs_and_gradients_are_theirs(stored, name):
             close(np.ravel(ours)[at][counted], theirs[counted], key)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [row(name) for name in ("gpt2", "bert_tokens", "vit", "llama")])
 def test_a_file_goes_there_and_back(stored, name):
     model, theirs = model_of(stored, name), tensors_of(stored, name)

@@ -146,9 +146,15 @@ def public(module) -> list[tuple[str, object]]:
     ]
 
 
+LONG = {"funcnet.layers.recurrent", "funcnet.layers.state_space", "funcnet.layers.transformer"}
+LONG |= {"funcnet.ops.backprop", "funcnet.ops.losses.ctc", "funcnet.verdicts.health.health"}
+
+
 def compiling(name):
-    """Whole networks take long to compile."""
-    marks = [pytest.mark.slow, pytest.mark.long] * name.startswith("funcnet.nets.")
+    """Whole networks and what is like them take long to compile."""
+    marks = [pytest.mark.slow, pytest.mark.long] * (
+        name.startswith("funcnet.nets.") or name in LONG
+    )
     return pytest.param(name, marks=marks, id=name)
 
 

@@ -53,7 +53,10 @@ INDEXED: list = [
 
 @values_of(fn.max_pool_with_indices)
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("shape", "options"), INDEXED)
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [pytest.param(*row, marks=LONG * (i not in (2, 6))) for i, row in enumerate(INDEXED)],
+)
 def test_indices_are_the_places_of_the_first_maxima(shape, options):
     x = np.random.default_rng(1).integers(0, 3, shape) * 1.0
     (y, indices), pull = jax.vjp(lambda x: fn.max_pool_with_indices(x, **options), jnp.asarray(x))
@@ -165,6 +168,7 @@ def test_where_a_window_is_zero_so_is_its_gradient(p):
         np.testing.assert_allclose(slope.ravel(), [0, 0, 1, 0], 1e-14)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("x64")
 def test_the_curvature_of_a_length_where_one_number_is_zero():
     """Of √(x² + 9) at 0 it is a third; of a window that is 0 it is taken for 0."""

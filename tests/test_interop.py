@@ -169,6 +169,7 @@ def test_what_does_not_fit_is_listed(theirs, message):
         from_state_dict(NET, drawn(theirs), IMAGES)
 
 
+@pytest.mark.long
 def test_what_cannot_be_written_is_one_sentence(key):
     x, net = jnp.ones((1, 3)), fn.serial(fn.Dense(3), fn.Dense(3))
     params, state = net.init(key, x)

@@ -302,6 +302,7 @@ def test_layers_draw_with_the_initialisers_they_are_given(key):
         )
 
 
+@pytest.mark.long
 def test_reinit_touches_the_matching_paths_alone(key):
     net, x = fn.serial(fn.Dense(4), fn.nets.MLP((4, 4)), head=fn.Dense(4)), jnp.ones((1, 4))
     old_key, new_key = jax.random.split(key)

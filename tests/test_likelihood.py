@@ -58,6 +58,7 @@ def test_nll_is_the_number_at_the_label():
     np.testing.assert_allclose(fn.nll(fn.log_softmax(logits), labels, weights), direct, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_a_label_of_weight_0_adds_nothing():
     log_probs, weights = jnp.log(jnp.array([[0.0, 1.0], [0.5, 0.5]])), jnp.array([0.0, 2.0])
     loss, slope = jax.value_and_grad(fn.nll)(log_probs, jnp.array([0, 1]), weights)

@@ -225,6 +225,7 @@ CONTRASTS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("op", CONTRASTS)
 @pytest.mark.parametrize("reduction", some(["mean", "sum", "none"], 1))
 def test_a_pair_that_does_not_count_is_no_example_and_no_negative(op, reduction):

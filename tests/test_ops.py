@@ -214,7 +214,7 @@ def test_adjoint_identity(row, x64):
     assert_equal(jnp.asarray(forward), jnp.asarray(backward, forward.dtype))
 
 
-@every_op
+@transformed
 def test_jit_compiles_once(row, x64):
     built = programs(row)
     for draw in built.draws[:2]:

@@ -308,6 +308,7 @@ def test_a_masked_sequence_is_that_with_its_holes_cut_out(name, reverse, x64):
         np.testing.assert_array_equal(state[2], first[2])
 
 
+@pytest.mark.long
 @every_op
 @either_way
 def test_lengths_are_the_same_as_their_mask(name, reverse, x64):

@@ -81,10 +81,7 @@ def close(ours, theirs, note):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.long] * (name not in ("block", "gru")))
-        for name in networks()
-    ],
+    [pytest.param(name, marks=[pytest.mark.long] * (name != "gru")) for name in networks()],
 )
 def test_outputs_gradients_and_statistics_are_pytorchs(torch, name):
     net, x, names = networks()[name]

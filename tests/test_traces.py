@@ -230,6 +230,7 @@ def grown(x):
     return jax.lax.while_loop(lambda pair: pair[0] < 10, body, (x, 1.0))[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sample", [None, 2])
 def test_reverse_through_a_dynamic_while_loop(sample):
     trace = fn.trace(grown, sample=sample)(2.0)

@@ -143,6 +143,7 @@ def test_a_layer_called_again_has_a_number():
     assert watched.places == ("same", "other", "same#2")
 
 
+@pytest.mark.long
 def test_the_state_of_a_layer_is_not_its_output():
     net = fn.serial(fn.Dense(3), fn.BatchNorm())
     x = jax.random.normal(jax.random.key(1), (4, 2))
