@@ -142,7 +142,13 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("kind", SAME)
+def long_but(names, *usual):
+    """Each fit compiles its step: the usual form runs a few."""
+    marks = [pytest.mark.slow, pytest.mark.long]
+    return [pytest.param(name, marks=[] if name in usual else marks) for name in names]
+
+
+@pytest.mark.parametrize("kind", long_but(SAME, "a datasets.Dataset", "a function of batches"))
 def test_the_same_data_gives_the_same_numbers_whichever_way_it_comes(kind, by_arrays):
     data, held = SAME[kind]()
     fitted = fit(data, validation=held, metrics={"accuracy": fn.accuracy})
@@ -151,6 +157,8 @@ def test_the_same_data_gives_the_same_numbers_whichever_way_it_comes(kind, by_ar
     assert rows(fitted)[-1]["step"] == 8
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_grain_dataset_of_batches(by_arrays):
     order = np.concatenate([np.random.default_rng((3, 0)).permutation(50) for _ in range(1)])
     ready = grain.MapDataset.source(order).map(lambda i: (X[i], Y[i])).batch(16)
@@ -253,6 +261,8 @@ def test_a_batch_has_the_structure_of_the_data():
     assert_same(Feed(table, 16, seed=3).batch(1)["image"], picked[0])
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_several_targets():
     @fn.network(a=fn.Dense(2), b=fn.Dense(1))
     def net(net, x):
@@ -278,8 +288,10 @@ def weighted_loss(params, x, y, weights):
     return float((weights[y] * each).sum() / weights[y].sum())
 
 
-@pytest.mark.parametrize("choice", ["balanced", {0: 1.0, 1: 5.0}, {1: 5.0}, np.array([1.0, 5.0])])
+@pytest.mark.parametrize("choice", long_but(["balanced", "by class", "of one", "all"], "balanced"))
 def test_classes_weigh_in_the_loss_and_its_figures(choice):
+    named = {"by class": {0: 1.0, 1: 5.0}, "of one": {1: 5.0}, "all": np.array([1.0, 5.0])}
+    choice = named.get(choice, choice)
     y = (np.arange(50) % 5 == 0).astype(np.int32)
     weights = class_weights(y) if isinstance(choice, str) else np.array([1.0, 5.0])
     arguments = (NET, fn.cross_entropy, optax.sgd(0.0), (X, y))
@@ -291,6 +303,8 @@ def test_classes_weigh_in_the_loss_and_its_figures(choice):
     assert row["val_loss"] == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_weights_of_classes_are_those_of_the_loss_itself():
     """One step against `cross_entropy` with its own weights, and one that leaves labels out."""
     y = np.where(np.arange(50) % 7 == 0, -1, Y)
@@ -315,6 +329,8 @@ def test_weights_of_classes_are_those_of_the_loss_itself():
         assert "double" in two.history.rows[0]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_balanced_weights_are_scikit_learns():
     utils = pytest.importorskip("sklearn.utils.class_weight")
     labels = RNG.integers(0, 4, 200) ** 2
@@ -406,7 +422,7 @@ LATE = {
 }
 
 
-@pytest.mark.parametrize("case", LATE)
+@pytest.mark.parametrize("case", long_but(LATE, "an example", "a pass that is over"))
 def test_what_was_learned_is_kept_where_data_ends_early(case):
     make, message = LATE[case]
     with pytest.warns(Hint, match=message + r".* What was learned until then is kept\.$"):

@@ -52,6 +52,8 @@ def test_a_folder_of_images_is_read_one_by_one(tmp_path):
     assert np.bincount(test.labels).tolist() == [1, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_training_on_images_as_they_are_read_is_training_on_arrays(tmp_path):
     for name in ("a", "b", "c"):
         draw(tmp_path, name, 9)
