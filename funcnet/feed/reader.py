@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from ..types import require
 from .feed import Feed, passes
@@ -186,7 +187,9 @@ def _workers(feed: Feed, steps: range) -> Iterator[Iterator[Any]]:
 
     def taken() -> Iterator[Any]:
         try:
-            yield from batches
+            for batch in batches:
+                # Out of the memory that is shared, which is given back with the batch.
+                yield jax.tree.map(np.array, batch)
         except DataError:
             raise
         except RuntimeError as error:
