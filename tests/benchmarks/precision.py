@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks precision
 
-The ResNet learns the digits, 32 images of 8x8 a step, of whose labels 3 in 10 are drawn at random, so
-that the loss has a floor near 1.2 and a share of it means something. The GPT (width 64, two blocks)
-learns the characters of Python's own help, 16 windows of 32 a step. All begin with the same parameters.
+The ResNet learns the digits, 32 images of 8x8 a step. Of their labels 3 in 10 are drawn at random,
+so that the loss has a floor near 1.2, and a share of it means something. The GPT (width 64, two
+blocks) learns the characters of Python's own help, 16 windows of 32 a step. All begin with the same
+parameters.
 """
 
 import time
