@@ -55,6 +55,7 @@ from .layers.resize import Resize as Resize
 from .layers.state_space import SelectiveSSM as SelectiveSSM
 from .layers.transformer import FeedForward as FeedForward
 from .layers.transformer import TransformerBlock as TransformerBlock
+from .mesh.mesh import Mesh as Mesh
 from .nn.combine import network as network
 from .nn.combine import parallel as parallel
 from .nn.combine import serial as serial

@@ -23,6 +23,7 @@ TITLES = {
     "nets": "Networks: fn.nets",
     "initializers": "Initialisers: fn.initializers",
     "train": "Training",
+    "mesh": "Many devices",
     "data": "Data: fn.data",
     "traces": "Traces",
     "verdicts": "Verdicts",

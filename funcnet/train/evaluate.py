@@ -7,6 +7,8 @@ import numpy as np
 
 from ..feed.feed import in_order
 from ..feed.reader import Reader
+from ..mesh.hosts import together
+from ..mesh.mesh import Mesh
 from ..nn.layer import Layer
 from ..types import require
 from .checks import check_batch
@@ -14,8 +16,10 @@ from .loss import Objective
 from .precision import Precision
 from .run import figures_of
 from .state import TrainState
+from .step import evaluation_on
 
 
+@together("evaluate")
 def evaluate(
     net: Layer,
     criterion: Callable[[Any, Any], Any],
@@ -25,6 +29,7 @@ def evaluate(
     batch: int = 256,
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
     precision: str | Precision | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """The loss and metrics of a whole set, computed in parts: what `fit` does for validation.
 
@@ -36,6 +41,7 @@ def evaluate(
         batch: Examples that are computed at a time, about.
         metrics: As for `fit`.
         precision: As for `fit`.
+        mesh: As for `fit`.
 
     Returns:
         The figures by name, "loss" first.
@@ -71,5 +77,6 @@ def evaluate(
     feed = in_order("data", data, batch, where="evaluate")
     check_batch(feed.first(), "evaluate")
     run = Objective.of(net, criterion, metrics).under("evaluate", precision).evaluation(dict)
-    with Reader(feed, 1) as reader:
+    run, place = evaluation_on(mesh, run), None if mesh is None else mesh.place
+    with Reader(feed, 1, place) as reader:
         return figures_of(run, trained, reader.epoch(0)).read_all("evaluate", "data")

@@ -19,6 +19,8 @@ import jax
 
 from ..feed.feed import Feed, in_order
 from ..feed.reader import Reader
+from ..mesh.hosts import is_first, together
+from ..mesh.mesh import Mesh
 from ..nn.layer import Layer
 from ..types import Hint
 from ..verdicts.nonfinite.report import Nonfinite
@@ -66,6 +68,7 @@ class Fitted(NamedTuple):
     nonfinite: Nonfinite | None = None
 
 
+@together("fit")
 def fit(
     net: Layer,
     criterion: Callable[[Any, Any], Any],
@@ -90,6 +93,7 @@ def fit(
     resume: bool = False,
     log: str | Path | RunLog | None = None,
     profile: str | Path | None = None,
+    mesh: Mesh | None = None,
 ) -> Fitted:
     """Train a network on data.
 
@@ -145,6 +149,8 @@ def fit(
             package tensorboardX is installed, `tensorboard/` for TensorBoard.
         profile: A folder for a trace of some steps, which xprof and TensorBoard show, with the
             names of the layers. What is traced runs slower.
+        mesh: The devices to train on, and what is split along them. With several processes each
+            calls `fit` with the same arguments; the first one shows the progress.
 
     Returns:
         The state, the history, and why training stopped early, if it did.
@@ -152,11 +158,12 @@ def fit(
     Raises:
         ValueError: Before the first step, if the data cannot be learned from: empty, smaller than
             a batch, of different lengths, not finite, beyond int32, masked, or labels the network
-            has no output for; if a metric has the name of another column of the history; or if
-            `on_nonfinite` or `precision` is another word. After an epoch, if none of its targets
-            counts.
+            has no output for; if a batch does not come out even on the mesh; if a metric has the
+            name of another column of the history; or if `on_nonfinite` or `precision` is another
+            word. After an epoch, if none of its targets counts.
         TypeError: If `data` is nothing of these, `metrics` no dict of functions, or `on_epoch` no
             function.
+        ConnectionError: If another process of the run is gone.
         KeyboardInterrupt: If Ctrl-C was pressed before the first step.
 
     >>> from funcnet.layers.linear import Dense
@@ -178,8 +185,11 @@ def fit(
     check_choice(on_nonfinite)
     objective = Objective.of(net, criterion, metrics).under("fit", precision)
     guard = Guard(on_nonfinite, objective.scales) if on_nonfinite or objective.scales else None
-    made = functools.partial(step_of, objective, optimizer, dict, guard and guard.look)
+    made = functools.partial(step_of, objective, optimizer, dict, guard and guard.look, mesh=mesh)
     step = whole = made()
+    if mesh is not None:
+        mesh.check_batch("fit", feed.size)
+    place = None if mesh is None else mesh.place
     update, seen = _compiled(guard, step.update), None
     if health is not None:
         update = seen = Checkups(health, update, _compiled(guard, made(Look()).update))
@@ -201,9 +211,9 @@ def fit(
         keeper = closing.enter_context(Keeper(kept, settings, seen)) if kept else None
         if interrupted():
             raise KeyboardInterrupt("before the first step")
-        show = closing.enter_context(progress_line(epochs, progress))
-        reader = closing.enter_context(Reader(feed, epochs))
-        shown = None if held is None else closing.enter_context(Reader(held, epochs))
+        show = closing.enter_context(progress_line(epochs, progress and is_first()))
+        reader = closing.enter_context(Reader(feed, epochs, place))
+        shown = None if held is None else closing.enter_context(Reader(held, epochs, place))
         state = begun(state, start)
         run = Run(step, state, Best(patience), show, interrupted, guard, keeper)
         if keeper is not None:
@@ -216,7 +226,7 @@ def fit(
     if run.failed:
         warnings.warn(f"{run.failed} What was learned until then is kept.", Hint, stacklevel=2)
     told = guard.explained(objective, whole.update, run.state) if guard else None
-    if told is not None and progress:
+    if told is not None and progress and is_first():
         print(told, file=sys.stderr)
     return _fitted(run, seen)._replace(nonfinite=told)
 

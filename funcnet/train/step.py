@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..mesh.mesh import Mesh, run_on
 from ..nn.layer import Layer, child_key
 from ..types import Array, Key, Params
 from .loss import Objective
@@ -34,6 +35,7 @@ def make_step(
     *,
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
     precision: str | Precision | None = None,
+    mesh: Mesh | None = None,
 ) -> Step:
     """The training step of a network, a criterion and an optimiser.
 
@@ -47,6 +49,7 @@ def make_step(
         precision: "f32", "bf16", "f16" or a `Precision`: the dtypes in which parameters are kept
             and the network computes; None leaves those of parameters and inputs. With "f16" the
             values have `loss_scale`, and `overflowed`: 1 where the step was not taken, else 0.
+        mesh: The devices to run on, and what is split along them; one device if left out.
 
     Returns:
         The step. A batch is a tuple: the inputs, then the target.
@@ -70,7 +73,7 @@ def make_step(
     (50, True)
     """
     objective = Objective.of(net, criterion, metrics).under("make_step", precision)
-    return step_of(objective, optimizer, values_of)
+    return step_of(objective, optimizer, values_of, mesh=mesh)
 
 
 def step_of(
@@ -79,11 +82,13 @@ def step_of(
     read: Callable[[Figures], dict[str, Any]],
     more: Callable[[dict[str, Any], Any, Params], dict[str, Any]] | None = None,
     look: Any = None,
+    mesh: Mesh | None = None,
 ) -> Step:
     """The step whose values are what `read` makes of the figures of a batch.
 
     With `more`, what that makes of the values, the gradients and the new parameters joins the
     values of `update`. If there is a `look`, it differentiates, and what it says joins them too.
+    With a `mesh` all of it runs on that.
     """
     net = objective.net
     transform = scaled(extended("make_step", optimizer), objective.precision)
@@ -122,7 +127,10 @@ def step_of(
         values |= look.figures(seen, carry.params, grads, steps) if look else {}
         return new, values
 
-    return Step(init, jax.jit(update, donate_argnums=0), objective.evaluation(read))
+    evaluate = objective.evaluation(read)
+    if mesh is not None:
+        init, update, evaluate = run_on(mesh, init, update, evaluate)
+    return Step(init, jax.jit(update, donate_argnums=0), jax.jit(evaluate))
 
 
 CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
@@ -142,3 +150,8 @@ def outermost(update: Callable) -> Callable:
     """
     options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
     return jax.jit(update, donate_argnums=0, compiler_options=options)
+
+
+def evaluation_on(mesh: Mesh | None, evaluate: Callable) -> Callable:
+    """The evaluation on the mesh."""
+    return evaluate if mesh is None else jax.jit(run_on(mesh, evaluate, evaluate, evaluate)[2])

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from ...types import Array
 from ..shared import windows
 from ..shared.precision import wide
+from ..shared.varying import devices
 from ..shared.windows import Axis
 from . import depthwise
 
@@ -172,6 +173,8 @@ def slide_weights(x: Array, dy: Array, placed: Sequence[Axis], groups: int) -> A
     if _pointwise(placed, groups):
         return _product_weights(x, dy, placed)
     if _depthwise(x.shape[-1], groups):
+        if devices() > 1:  # image after image, each of which another device may hold
+            return plain(x, dy)
         on_cpu = functools.partial(depthwise.slide_weights, placed=placed)
     elif groups > 1:
         on_cpu = functools.partial(_weights_by_group, placed=placed, groups=groups)

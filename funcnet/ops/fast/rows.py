@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ...types import Array
+from ..shared.varying import devices
 
 FEW, FOLDS, WINDOW = 32, 8, 16
 """More than a few terms are added up as so many vectors, and these in windows of so many."""
@@ -29,7 +30,7 @@ def folded(x: Array, reduce: Callable = jnp.sum, combine: Callable = jnp.add) ->
     [5.0, 5.0]
     """
     plain = functools.partial(reduce, axis=0)
-    if len(x) <= FEW or not x.size or _is_placed(x):
+    if len(x) <= FEW or not x.size or is_placed(x):
         return plain(x)
 
     def fold(x: Array) -> Array:
@@ -52,7 +53,7 @@ def sum_over(x: Array, axis: int | Sequence[int] | None = None, *, keepdims: boo
     """
     every = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
     axes = sorted(a % x.ndim for a in every)
-    if math.prod(x.shape[a] for a in axes) <= FEW or not x.size or _is_placed(x):
+    if math.prod(x.shape[a] for a in axes) <= FEW or not x.size or is_placed(x):
         return x.sum(tuple(axes), keepdims=keepdims)
     y = x
     for first, last in _runs(axes):
@@ -113,6 +114,6 @@ def _windowed(x: Array) -> Array:
     return x[0]
 
 
-def _is_placed(x: Array) -> bool:
-    """Whether the program says which device holds which part: its axes are not to be cut then."""
-    return any(jax.typeof(x).sharding.spec)
+def is_placed(x: Array) -> bool:
+    """Whether several devices may hold parts of it: its axes are not to be cut then."""
+    return any(jax.typeof(x).sharding.spec) or devices() > 1

@@ -13,6 +13,7 @@ from ...rules.rule import rule
 from ...types import Array
 from ..shared.masks import masked
 from ..shared.precision import product, wide
+from ..shared.varying import devices
 from . import cases
 from .checks import check_range, linear_head
 from .labels import counts_of, label_losses, label_slopes, mean_over_labels, within_classes
@@ -62,15 +63,27 @@ def _head(x: Array, w: Array, labels: Array, options: _Options) -> _Head:
 
 
 def _in_chunks(x: Array, options: _Options) -> Array:
-    """Rows as (chunks, tokens, ...), the last chunk filled up."""
-    n = max(1, min(options.chunk, len(x)))
+    """Rows as (chunks, tokens, ...), the last chunk filled up.
+
+    On many devices, which hold the tokens in order, each device gives its part to each chunk.
+    """
+    n = max(1, min(options.chunk * devices(), len(x)))
     widths = ((0, -len(x) % n), *((0, 0) for _ in x.shape[1:]))
-    return jnp.pad(x, widths).reshape(-1, n, *x.shape[1:])
+    rows = jnp.pad(x, widths)
+    if devices() == 1:
+        return rows.reshape(-1, n, *x.shape[1:])
+    return rows.reshape(n, -1, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _in_order(parts: Array) -> Array:
+    """Rows again, in the order of the tokens."""
+    rows = parts if devices() == 1 else parts.swapaxes(0, 1)
+    return rows.reshape(-1, *parts.shape[2:])
 
 
 def _of_tokens(parts: Array, labels: Array, head: _Head) -> tuple[Array, Array]:
     """The losses in the shape of the labels; how many count."""
-    losses = parts.reshape(-1)[: labels.size]
+    losses = _in_order(parts)[: labels.size]
     count = jnp.asarray(count_of(head.counts, labels.shape), losses.dtype)
     return losses.reshape(labels.shape), count
 
@@ -108,7 +121,7 @@ def _gradients(
 
     parts = (head.rows, head.labels, head.weight, weight)
     dw, (losses, dx) = jax.lax.scan(body, jnp.zeros_like(head.w, wide(dtype)), parts)
-    dx = dx.reshape(-1, x.shape[-1])[: labels.size].reshape(x.shape)
+    dx = _in_order(dx)[: labels.size].reshape(x.shape)
     return *_of_tokens(losses, labels, head), dx, dw.T if options.transposed else dw
 
 

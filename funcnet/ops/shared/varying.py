@@ -1,12 +1,31 @@
-"""Inside `jax.shard_map`, arrays that differ from device to device; a loop's carry is to say so."""
+"""On many devices: whether a program may split its arrays over them; and inside `jax.shard_map`,
+arrays that differ from device to device, of which a loop's carry is to say so.
+"""
 
+from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
 from ...jaxpr.jaxprs import varying_axes
 from ...types import Array
+
+
+def devices() -> int:
+    """Over how many devices the compiler may split the arrays of the program that is traced.
+
+    An axis that is split must not be cut into pieces that are added up one after the other: each
+    device would wait for the others. The mesh of a training step says so, by
+    `jax.sharding.use_abstract_mesh`.
+
+    >>> devices()
+    1
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    return prod(size for size, kind in kinds if kind == AxisType.Auto)
 
 
 def axes_of(*trees: Any) -> frozenset[str]:

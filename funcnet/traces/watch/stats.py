@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ...ops.fast.rows import is_placed
 from ...types import Array, require
 
 Statistic = Callable[[Array], Array]
@@ -85,7 +86,7 @@ def _known(names: tuple[str, ...], x: Array) -> tuple[Array, ...]:
 
     @jax.custom_jvp
     def fast(x: Array) -> tuple[Array, ...]:
-        if x.size >= 2**31 or any(jax.typeof(x).sharding.spec):
+        if x.size >= 2**31 or is_placed(x):
             return plain(x)
         return lax.platform_dependent(x, cpu=functools.partial(_apart, names), default=plain)
 
