@@ -100,19 +100,23 @@ def mean_of(value: Array, count: Any) -> Mean:
     return Mean(value.astype(wide) * count, count)
 
 
-Notes = list[tuple[Any, Callable[[], Figure | None]]]
+EACH = "each example"
+"""What is noted in the place of a figure for a value that is a plain mean over the examples."""
+
+Notes = list[tuple[Any, Callable[[], Any]]]
 
 _notes: contextvars.ContextVar[Notes | None] = contextvars.ContextVar("notes", default=None)
 
 
-def note(value: Any, figure: Callable[[], Figure | None]) -> None:
-    """Say what joins to `value`, to whoever listens; None if there is nothing to say after all."""
+def note(value: Any, figure: Callable[[], Any]) -> None:
+    """Say what joins to `value`, to whoever listens: a figure, or `EACH`, or None if there is
+    nothing to say after all."""
     notes = _notes.get()
     if notes is not None:
         notes.append((value, figure))
 
 
-def heard(f: Callable, *args: Any) -> tuple[Any, Callable[[Any], Figure | None]]:
+def heard(f: Callable, *args: Any) -> tuple[Any, Callable[[Any], Any]]:
     """`f(*args)`, and a function that gives the figure that was noted for a value, or None.
 
     >>> def halves(x):
@@ -130,7 +134,7 @@ def heard(f: Callable, *args: Any) -> tuple[Any, Callable[[Any], Figure | None]]
     finally:
         _notes.reset(reset)
 
-    def figure_of(value: Any) -> Figure | None:
+    def figure_of(value: Any) -> Any:
         return next((figure() for noted, figure in reversed(notes) if noted is value), None)
 
     return value, figure_of

@@ -328,3 +328,131 @@ def test_an_average_is_of_parameters_and_beside_an_optimizer():
     )
     with pytest.raises(ValueError, match=message):
         optimizer.update(params, optimizer.init(params))
+
+
+def stacked(batches):
+    return jax.tree.map(lambda *parts: np.stack(parts), *batches)
+
+
+def test_many_steps_in_one_call_are_those_steps(key):
+    parts = [(X[i : i + 8], Y[i : i + 8]) for i in range(0, 24, 8)]
+    single = make_step(net(), nll, optax.adam(1e-2), metrics={"accuracy": accuracy})
+    many = make_step(net(), nll, optax.adam(1e-2), metrics={"accuracy": accuracy}, steps_per_call=3)
+    state, losses = single.init(key, X), []
+    for part in parts:
+        state, values = single.update(state, part)
+        losses.append(values["loss"])
+    other, values = many.update(many.init(key, X), stacked(parts))
+    assert values["loss"].shape == values["accuracy"].shape == (3,)
+    np.testing.assert_allclose(values["loss"], losses, rtol=1e-6)
+    assert int(other.step) == 3
+    for a, b in zip(states(other[:4]), states(state[:4]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
+    with pytest.raises(ValueError, match=r"^make_step: expected 3 batches in one, .* of 2\. Stack"):
+        many.update(other, stacked(parts[:2]))
+
+
+def test_a_trace_too_many_says_what_is_new(key):
+    step = make_step(net(), nll, optax.sgd(0.1), max_traces=1)
+    state = step.init(key, X)
+    for _ in range(3):
+        state, _ = step.update(state, (X, Y))
+    message = (
+        r"^step\.update: expected 1 trace at most, as max_traces says, got one more, for batch\[0\]"
+        r" of float32\[7,3\] after float32\[32,3\], and 1 more\. Give all"
+    )
+    with pytest.raises(ValueError, match=message):
+        step.update(state, (X[:7], Y[:7]))
+    state, _ = step.update(state, (X, Y))
+    again = make_step(net(), nll, optax.sgd(0.1), max_traces=1)
+    state = again.init(key, X)
+    again.update(state._replace(step=0), (X, Y))
+    with pytest.raises(
+        ValueError, match=r"for state\.step of int32\[\] after int32\[\] \(a number"
+    ):
+        again.update(again.init(key, X), (X, Y))
+
+
+def test_a_state_that_was_given_away_is_named(key):
+    step = make_step(net(), nll, optax.sgd(0.1))
+    old = step.init(key, X)
+    step.update(old, (X, Y))
+    message = (
+        r"^step\.update: expected a state that was not given to it before, got one whose \.params"
+        r"\['dense'\]\['b'\] is gone\. Go on with the state that it returned; copy"
+    )
+    with pytest.raises(ValueError, match=message):
+        step.update(old._replace(step=jnp.zeros((), jnp.int32)), (X, Y))
+
+
+def test_donation_covers_the_whole_state(key):
+    step = make_step(net(), nll, optax.adam(1e-2))
+    state = step.init(key, X)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    memory = step.update.lower(state, (X, Y)).compile().memory_analysis()
+    # The key goes through as it is, and the count of steps is kept by the optimiser too.
+    assert size - 64 <= memory.alias_size_in_bytes <= size + 64
+    assert memory.output_size_in_bytes < 2 * size
+
+
+def test_a_gradient_is_clipped_and_its_norm_told(key):
+    step = make_step(net(), nll, optax.sgd(1.0), clip=1e-3)
+    state = step.init(key, X)
+    before = states(state.params)
+    grads = jax.grad(lambda p: nll(net()(p, X), Y))(state.params)
+    state, values = step.update(state, (X, Y))
+    np.testing.assert_allclose(values["grad_norm"], optax.tree.norm(grads), rtol=1e-5)
+    moved = [a - b for a, b in zip(states(state.params), before, strict=True)]
+    np.testing.assert_allclose(np.sqrt(sum((m**2).sum() for m in moved)), 1e-3, rtol=1e-3)
+    for wrong in (0, -1.0, "1"):
+        with pytest.raises(ValueError, match=r"^make_step: expected clip to be a number above 0"):
+            make_step(net(), nll, optax.sgd(1.0), clip=wrong)
+
+
+@pytest.mark.long
+def test_an_average_is_what_evaluate_looks_at(key):
+    step = make_step(net(), nll, optax.inject_hyperparams(optax.adam)(1e-1), ema=0.9)
+    state = step.init(key, X)
+    for _ in range(5):
+        state, values = step.update(state, (X, Y))
+    assert float(values["learning_rate"]) == pytest.approx(0.1)
+    average = fn.average_of(state.opt_state)
+    expected = float(nll(net()(average, X), Y))
+    assert float(step.evaluate(state, (X, Y))["loss"]) == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(float(nll(net()(state.params, X), Y)), rel=1e-3)
+
+
+@pytest.mark.long
+def test_a_batch_is_any_tree(key):
+    batch = {"image": X, "label": Y, "weight": np.linspace(0, 1, 32, dtype=np.float32)}
+
+    def weighed(output, batch):
+        losses = fn.cross_entropy(output, batch["label"], reduction="none")
+        return fn.Mean((batch["weight"] * losses).sum(), batch["weight"].sum())
+
+    plain = make_step(net(), weighed, optax.sgd(0.1), inputs="image")
+    expected, values = plain.update(plain.init(key, X), batch)
+    picks = (("image",), lambda batch: (batch["image"],))
+    for inputs, accumulate in ((picks[0], 4), (picks[1], 1)):
+        step = make_step(net(), weighed, optax.sgd(0.1), inputs=inputs, accumulate=accumulate)
+        found, same = step.update(step.init(key, X), batch)
+        np.testing.assert_allclose(same["loss"], values["loss"], rtol=1e-6)
+        for a, b in zip(states(found.params), states(expected.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    message = r"^make_step: expected inputs among the batch's keys, 'image', 'label', 'weight', got"
+    step = make_step(net(), weighed, optax.sgd(0.1), inputs="imag")
+    with pytest.raises(ValueError, match=message):
+        step.update(step.init(key, X), batch)
+    with pytest.raises(TypeError, match=r"^make_step: expected inputs to be a key of the batch, a"):
+        make_step(net(), weighed, optax.sgd(0.1), inputs=3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_an_accumulating_step_lowers_for_every_platform(platform):
+    deep = serial(fn.Conv(4, 3), fn.BatchNorm(), fn.relu, fn.GlobalPool(), Dense(2))
+    x = np.ones((8, 6, 6, 3), np.float32)
+    step = make_step(deep, fn.cross_entropy, optax.adam(1e-2), accumulate=4, clip=1.0, ema=0.9)
+    state = jax.eval_shape(step.init, jax.random.key(0), x)
+    lowered = jax.export.export(step.update.compiled, platforms=[platform])(state, (x, Y[:8]))
+    assert lowered.platforms == (platform,)

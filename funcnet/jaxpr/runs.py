@@ -51,6 +51,11 @@ def held(eqn: JaxprEqn) -> Held | None:
     return None
 
 
+def rule_options(eqn: JaxprEqn) -> dict[str, Any] | None:
+    """The static arguments of the op whose rule an equation has; None if it is no op of ours."""
+    return getattr(getattr(eqn.params.get("bwd"), "f", None), "options", None)
+
+
 def platform(eqn: JaxprEqn) -> int | None:
     """Which branch `jax.lax.platform_dependent` takes where this runs; None of other equations."""
     if eqn.primitive.name != "platform_index":

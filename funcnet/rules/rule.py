@@ -144,8 +144,9 @@ def rule(
         fast: Whether `forward` is the faster way to the output: then a call that is not
             differentiated runs it too, and drops what it keeps, and `autodiff` has JAX
             differentiate it. Otherwise both take the primal.
-        count: Of a loss: from its arguments by name to what its mean is over, or None where that
-            is all examples, so that the means of many batches join; see `funcnet.figures`.
+        count: Of a loss: from its arguments by name to what its mean is over, so that the means of
+            many batches join: `EACH` where that is all examples, None where it is no mean; see
+            `funcnet.figures`.
 
     Returns:
         A decorator. The op it makes takes keyword-only arguments as static, runs under the scope
@@ -207,7 +208,7 @@ def rule(
 def _mean(record: Rule, output: Any, operands: tuple, static: tuple) -> Any:
     assert record.count is not None
     count = record.count(**accepted(record.count, _given(record, operands, static)))
-    return None if count is None else mean_of(output, count)
+    return count if count is None or isinstance(count, str) else mean_of(output, count)
 
 
 def _given(record: Rule, operands: tuple, static: tuple) -> dict[str, Any]:
@@ -352,6 +353,7 @@ def _differentiable(record: Rule, static: tuple[tuple[str, Any], ...]) -> Callab
     plain.__name__ = plain.__qualname__ = name
     pull_back.__doc__ = record.backward.__doc__
     pull_back.arguments = record.arguments  # pyright: ignore[reportFunctionMemberAccess]
+    pull_back.options = record.options(options)  # pyright: ignore[reportFunctionMemberAccess]
     op = jax.custom_vjp(plain)
     op.defvjp(keep, pull_back)
     return op

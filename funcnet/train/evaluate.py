@@ -28,6 +28,7 @@ def evaluate(
     *,
     batch: int = 256,
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    inputs: Any = None,
     precision: str | Precision | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, float]:
@@ -40,6 +41,7 @@ def evaluate(
         data: As for `fit`.
         batch: Examples that are computed at a time, about.
         metrics: As for `fit`.
+        inputs: As for `fit`.
         precision: As for `fit`.
         mesh: As for `fit`.
 
@@ -75,8 +77,11 @@ def evaluate(
         "Leave it out: it says how much is computed at a time.",
     )
     feed = in_order("data", data, batch, where="evaluate")
-    check_batch(feed.first(), "evaluate")
-    run = Objective.of(net, criterion, metrics).under("evaluate", precision).evaluation(dict)
+    if inputs is None:
+        check_batch(feed.first(), "evaluate")
+    run = (
+        Objective.of(net, criterion, metrics, inputs).under("evaluate", precision).evaluation(dict)
+    )
     run, place = evaluation_on(mesh, run), None if mesh is None else mesh.place
     with Reader(feed, 1, place) as reader:
         return figures_of(run, trained, reader.epoch(0)).read_all("evaluate", "data")

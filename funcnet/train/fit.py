@@ -24,6 +24,7 @@ from ..mesh.mesh import Mesh
 from ..nn.layer import Layer
 from ..types import Hint
 from ..verdicts.nonfinite.report import Nonfinite
+from .calls import limited
 from .checkpoint import CheckpointError, Checkpoints
 from .checks import (
     check_alike,
@@ -40,6 +41,7 @@ from .health import Checkups, Look
 from .history import History
 from .log import RunLog, logged
 from .loss import Objective
+from .micro import check_count
 from .precision import Precision
 from .profile import profiled
 from .progress import progress_line
@@ -85,6 +87,11 @@ def fit(
     on_epoch: OnEpoch | None = None,
     on_nonfinite: str | None = None,
     health: int | None = None,
+    inputs: Any = None,
+    accumulate: int = 1,
+    max_traces: int | None = None,
+    clip: float | None = None,
+    ema: float | None = None,
     precision: str | Precision | None = None,
     workers: int = 0,
     class_weight: Any = None,
@@ -133,6 +140,12 @@ def fit(
         health: Look at the network every so many steps, from the first on: the scales of values,
             adjoints and updates, and dead units, layer by layer. They are `history.health`, and
             `history.verdicts()` says what is wrong.
+        inputs: As for `make_step`.
+        accumulate: As for `make_step`; a step that looks at the network's health takes the whole
+            batch at once.
+        max_traces: As for `make_step`.
+        clip: As for `make_step`.
+        ema: As for `make_step`; validation looks at the average, the state holds both.
         precision: "f32", "bf16", "f16" or a `Precision`, as for `make_step`. With "f16" steps whose
             gradients overflow are not taken; the history has their number in `skipped` and the
             `loss_scale` of the epoch's last step.
@@ -183,14 +196,17 @@ def fit(
     check_feeds(epochs, patience, feed, held)
     criterion = weighted(criterion, class_weight, feed)
     check_choice(on_nonfinite)
-    objective = Objective.of(net, criterion, metrics).under("fit", precision)
+    objective = Objective.of(net, criterion, metrics, inputs).under("fit", precision)
     guard = Guard(on_nonfinite, objective.scales) if on_nonfinite or objective.scales else None
-    made = functools.partial(step_of, objective, optimizer, dict, guard and guard.look, mesh=mesh)
+    made = functools.partial(
+        step_of, objective, optimizer, dict, guard and guard.look, mesh=mesh,
+        accumulate=check_count("accumulate", accumulate), clip=clip, ema=ema,
+    )  # fmt: skip
     step = whole = made()
     if mesh is not None:
-        mesh.check_batch("fit", feed.size)
+        mesh.check_batch("fit", feed.size, accumulate)
     place = None if mesh is None else mesh.place
-    update, seen = _compiled(guard, step.update), None
+    update, seen = _compiled(guard, limited(step.update, _allowed(max_traces, feed))), None
     if health is not None:
         update = seen = Checkups(health, update, _compiled(guard, made(Look()).update))
     update = guard.over(update) if guard else update
@@ -200,11 +216,11 @@ def fit(
         write = closing.enter_context(logged(log))
         step = step._replace(update=closing.enter_context(profiled(profile, update)))
         check_calls(metrics or {}, on_epoch)
-        *inputs, _ = check_batch(feed.first())
-        state = step.init(jax.random.key(seed), *inputs)
+        first = feed.first() if inputs else check_batch(feed.first())
+        state = step.init(jax.random.key(seed), *objective.read(first)[0])
         seen_parts = [part.seen() for part in (feed, held) if part is not None]
         check_alike(seen_parts[0], seen_parts[-1])
-        for part in seen_parts:
+        for part in () if inputs else seen_parts:
             check_labels(net, criterion, state, part)
             dry_run(net, criterion, metrics, state, part)
         settings = settings_of(seed, feed)
@@ -264,3 +280,11 @@ def _fitted(run: Run, seen: Checkups | None) -> Fitted:
 
 def _compiled(guard: Guard | None, update: Callable) -> Callable:
     return outermost(update if guard is None else guard.guarded(update))
+
+
+def _allowed(max_traces: int | None, feed: Feed) -> int | None:
+    """How often the step may be traced: once more where the last batch of an epoch is smaller."""
+    if max_traces is None:
+        return None
+    ragged = feed.examples is not None and feed.remainder == "use" and feed.examples % feed.size
+    return check_count("max_traces", max_traces) + bool(ragged)

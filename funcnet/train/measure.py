@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..figures import Figure, Mean, heard, mean_of
+from ..figures import EACH, Figure, Mean, heard, mean_of
 from ..types import Array, require
 from .history import COUNTERS, VALIDATION
 
@@ -49,6 +49,18 @@ def measured(
         value, noted = heard(metric, output, target)
         figures[name] = _figure(f"metric {name!r}", value, noted, examples)[1]
     return loss, figures
+
+
+def is_mean(criterion: Callable, output: Any, target: Any) -> bool:
+    """Whether the loss of a batch is known to be the joined mean of those of its parts.
+
+    That is so where a criterion returns a `Mean`, or what a loss of funcnet came to; of any other
+    number nobody knows how it joins.
+    """
+    given, noted = heard(criterion, output, target)
+    value, _ = _parts(given)
+    figure = value if isinstance(value, Figure) else noted(value)
+    return isinstance(figure, Mean) or figure == EACH
 
 
 def values_of(figures: Figures) -> dict[str, Any]:
@@ -191,7 +203,8 @@ def _figure(
     )
     if isinstance(value, Figure):
         return scalar, value
-    return scalar, noted(value) or mean_of(scalar, examples)
+    figure = noted(value)
+    return scalar, figure if isinstance(figure, Figure) else mean_of(scalar, examples)
 
 
 def _scalar(what: str, value: Any) -> Array:

@@ -86,7 +86,7 @@ def at_rate(
     return optax.inject_hyperparams(at)(learning_rate=rate)
 
 
-def rate_of(opt_state: Any) -> float | None:
+def rate_of(opt_state: Any) -> Array | None:
     """The learning rate of the last step, where the optimiser's state tells it: the first one.
 
     >>> rate_of(optax.sgd(0.1).init({})) is None
@@ -97,7 +97,7 @@ def rate_of(opt_state: Any) -> float | None:
         return "learning_rate" in (getattr(node, "hyperparams", None) or ())
 
     found = [node for node in jax.tree.leaves(opt_state, is_leaf=tells) if tells(node)]
-    return float(found[0].hyperparams["learning_rate"]) if found else None
+    return found[0].hyperparams["learning_rate"] if found else None
 
 
 def extended(where: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:

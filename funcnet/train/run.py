@@ -117,7 +117,7 @@ class Run:
             timing = {"examples_per_second": pace, "seconds": time.monotonic() - self.started}
             counted = {"skipped": self.left.skipped} if self.guard and self.guard.counts else {}
             rate = rate_of(self.state.opt_state)
-            told = {} if rate is None else {"learning_rate": rate}
+            told = {} if rate is None else {"learning_rate": float(rate)}
             self.rows.append(counters | figures | told | counted | timing)
 
     def _readable(self, batches: Iterator[Any]) -> Iterator[Any]:

@@ -34,12 +34,13 @@ class Step(NamedTuple):
     Attributes:
         init: `(key, *inputs) -> TrainState`; the parameters are those of `net.init(key, *inputs)`.
         update: `(state, batch) -> (state, values)`, compiled; the state given is donated. `values`
-            are the loss and the metrics of the batch before the update.
+            are the loss and the metrics of the batch before the update. It has `lower` and `trace`,
+            as what `jax.jit` returns has them.
         evaluate: `(state, batch) -> values`, compiled, with `train=False`; the state stays valid.
     """
 
     init: Callable[..., TrainState]
-    update: Callable[[TrainState, tuple], tuple[TrainState, dict[str, Array]]]
+    update: Any
     evaluate: Callable[[TrainState, tuple], dict[str, Array]]
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from ...figures import EACH
 from ...types import Array
 from ..shared.masks import masked
 from .checks import check_range
@@ -50,13 +51,13 @@ def label_weights(labels: Array, weights: Array, counts: Array | None) -> tuple[
 def mean_over_labels(
     *, labels: Array, weights: Array | None = None, where: Array | None = None,
     ignore_index: int | None, reduction: str,
-) -> Array | None:  # fmt: skip
-    """What the mean is over, for `rule`; None for all examples."""
+) -> Array | str | None:  # fmt: skip
+    """What the mean is over, for `rule`."""
     if reduction != "mean":
         return None
     counts = counts_of(labels, where, ignore_index)
     if weights is None or jnp.issubdtype(jnp.result_type(labels), jnp.floating):
-        return None if counts is None else counts.sum()
+        return EACH if counts is None else counts.sum()
     return label_weights(labels, jnp.asarray(weights), counts)[1].sum()
 
 

@@ -4,6 +4,7 @@ import math
 
 import jax.numpy as jnp
 
+from ...figures import EACH
 from ...types import Array
 from ..fast.rows import sum_over
 
@@ -13,9 +14,11 @@ def count_of(counts: Array | None, shape: tuple[int, ...]) -> Array | float:
     return float(math.prod(shape)) if counts is None else counts.sum(dtype=jnp.int32)
 
 
-def mean_over(*, where: Array | None, reduction: str) -> Array | None:
-    """What the mean of a loss with these arguments is over, for `rule`; None for all examples."""
-    return None if where is None or reduction != "mean" else where.sum()
+def mean_over(*, where: Array | None, reduction: str) -> Array | str | None:
+    """What the mean of a loss with these arguments is over, for `rule`."""
+    if reduction != "mean":
+        return None
+    return EACH if where is None else where.sum()
 
 
 def reduce(losses: Array, count: Array | float, reduction: str) -> Array:
