@@ -54,6 +54,8 @@ def locked(
         if not _held[held]:
             del _held[held]
         if file is not None:
+            with contextlib.suppress(OSError):
+                (held[1] / LOCK).unlink()
             file.close()
 
 
@@ -74,7 +76,17 @@ def _lock(where: str, folder: Path, remedy: str) -> BinaryIO:
             other = "another process that writes to it"
             require(False, where, f"{folder} for this process alone", other, remedy)
             raise
+        if not _is_at(file, folder / LOCK):  # its holder took it away before it let go
+            file.close()
+            return _lock(where, folder, remedy)
     return file
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def write_whole(where: str, path: str | Path, content: bytes) -> None:

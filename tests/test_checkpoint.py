@@ -31,7 +31,7 @@ from funcnet.types import Hint
 
 ROOT = Path(__file__).parent.parent
 RANDOM = np.random.default_rng(0)
-X = RANDOM.normal(size=(70, 3)).astype(np.float32)
+X = RANDOM.normal(size=(64, 3)).astype(np.float32)
 Y = (X.sum(1) > 0).astype(np.int32)
 NET = serial(Dense(4), BatchNorm(), Dropout(0.3), Dense(2))
 TIMES = ("seconds", "examples_per_second")

@@ -103,7 +103,7 @@ CONFINED = {
     "matplotlib": {"render.picture"},
     "rich": {"train.progress"},
     "grain": {"feed.reader"},
-    "PIL": {"feed.images"},
+    "PIL": {"feed.images", "commands.files"},
     "pyarrow": {"feed.tables"},
     "orbax": {"train.stored"},
     "tensorboardX": {"train.log"},

@@ -20,7 +20,6 @@ import pytest
 
 import funcnet as fn
 from funcnet.__main__ import _parser, main
-from funcnet.commands.folder import alone
 from funcnet.commands.options import GROUPS, for_fit
 from funcnet.train.log import RunLog
 from funcnet.train.optimizers import named_optimizer
@@ -637,16 +636,6 @@ def test_beside_a_saved_run_another_one_grows_in_a_folder_of_its_own(tmp_path, c
     assert seen == [True, True]
     assert (out / "history.jsonl").read_bytes() == before
     assert not (out / "running").exists()
-
-
-def test_a_folder_is_locked_for_as_long_as_it_says(tmp_path):
-    words = (
-        r"^train: expected a folder in which no other run is under way, got .* one is\. Wait for"
-    )
-    with alone(tmp_path), pytest.raises(ValueError, match=words), alone(tmp_path):
-        pass
-    with alone(tmp_path):
-        assert not list(tmp_path.iterdir())
 
 
 # Traces of the profiler

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..disk import LOCK, locked
+from ..disk import locked
 from ..train.log import EVENTS, remove_events
 from ..types import require
 
@@ -67,8 +67,6 @@ def writable(folder: str) -> Iterator[Path]:
         with locked("train", out, "Wait for its end, or name another folder with --out."):
             yield out
     except BaseException:
-        if out in made:
-            (out / LOCK).unlink(missing_ok=True)
         _remove_empty(made)
         raise
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..feed.feed import Feed
 from ..feed.order import class_weights
 from ..feed.sources import labels_of
-from ..figures import Figure, Mean, heard, mean_of
+from ..figures import EACH, Figure, Mean, heard, mean_of
 from ..types import is_whole, require, shown
 
 
@@ -38,8 +38,10 @@ def weighted(criterion: Callable, class_weight: Any, feed: Feed) -> Callable:
         def one(output: Any, target: Any) -> Mean:
             output, target = jax.tree.map(lambda x: x[None], (output, target))
             given, noted = heard(criterion, output, target)
-            loss = given[0] if _is_pair(given) else given
-            figure: Any = loss if isinstance(loss, Figure) else noted(loss) or mean_of(loss, 1)
+            loss: Any = given[0] if _is_pair(given) else given
+            figure: Any = loss if isinstance(loss, Figure) else noted(loss)
+            if figure is None or figure is EACH:
+                figure = mean_of(loss, 1)
             require(
                 isinstance(figure, Mean),
                 "fit",

@@ -53,7 +53,7 @@ def evaluate(
             or `batch` is below 1.
         TypeError: If `data` is nothing that `fit` takes, or `metrics` no dict of functions.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from funcnet.nn.layer import pure
     >>> from funcnet.train.metrics import r_squared
     >>> state = TrainState(jnp.zeros((), int), {}, {}, (), jax.random.key(0))

@@ -180,7 +180,7 @@ def fit(
         KeyboardInterrupt: If Ctrl-C was pressed before the first step.
 
     >>> from funcnet.layers.linear import Dense
-    >>> import jax.numpy as jnp, optax
+    >>> import jax.numpy as jnp, numpy as np, optax
     >>> def squared_error(output, target):
     ...     return jnp.mean((output - target) ** 2)
     >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]

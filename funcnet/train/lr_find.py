@@ -123,7 +123,8 @@ def lr_find(
     >>> from funcnet.layers.linear import Dense
     >>> from funcnet.ops.losses.distances import squared_error
     >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
-    >>> found = lr_find(Dense(1), squared_error, (x, 2 * x + 1), batch=16)
+    >>> import optax
+    >>> found = lr_find(Dense(1), squared_error, (x, 2 * x + 1), optax.sgd, batch=16)
     >>> 1e-3 < found.suggestion < 1
     True
 
@@ -133,7 +134,7 @@ def lr_find(
     growth = math.log(high / low) / (steps - 1)
     step = make_step(net, criterion, optimizer(lambda count: low * jax.numpy.exp(growth * count)))
     feed = Feed.of("data", data, batch, seed, where="lr_find")
-    *inputs, _ = check_batch(feed.first())
+    *inputs, _ = check_batch(feed.first(), "lr_find")
     state = step.init(jax.random.key(seed), *inputs)
     losses, smoothed, average = [], [], 0.0
     for i in range(steps):
@@ -162,7 +163,7 @@ def _check(optimizer: Any, batch: Any, steps: Any, low: Any, high: Any) -> None:
         "lr_find",
         "optimizer to be a function of the rate",
         shown(optimizer),
-        "Write optax.adam, or lambda rate: optax.sgd(rate, momentum=0.9).",
+        "Give the function alone, such as adam, or lambda rate: sgd(rate, momentum=0.9).",
         TypeError,
     )
     require(

@@ -76,7 +76,7 @@ def at_rate(
     """`make(rate)`, where the state tells the rate of the step before.
 
     >>> state = at_rate(optax.sgd, lambda step: 0.5).init({})
-    >>> rate_of(state)
+    >>> float(rate_of(state))
     0.5
     """
 
