@@ -299,7 +299,9 @@ def test_data_in_other_units_is_brought_into_those_of_the_run(wine, tmp_path, ca
     about = fn.load_run(wine).description
     x, y = own.inputs.back(own.test[0]), own.test[1]
     other = Standard.of(x)
-    moved = _in_terms_of(about, Data((x, y), (other.forth(x), y), own.classes, "b", other), False)
+    moved = _in_terms_of(
+        about, Data((x, y), (other.forth(x), y), own.classes, "b", inputs=other), False
+    )
     np.testing.assert_allclose(moved.test[0], own.test[0], atol=1e-4)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from .. import plot
 from ..feed.arrays import Data, Standard
 from ..feed.named import load_data
+from ..feed.order import class_weights
 from ..nn.layer import Layer
 from ..ops.losses.cross_entropy import cross_entropy
 from ..ops.losses.distances import binary_cross_entropy, squared_error
@@ -80,9 +81,8 @@ def _smoothed(loss: Callable, share: float) -> Callable:
 
 def _weighted(loss: Callable, data: Data) -> Callable:
     """The loss with each class as heavy as any other, however many examples it has."""
-    labels, classes = data.train[1], len(data.classes or ())
-    counts = np.bincount(labels, minlength=classes)
-    weights = jnp.asarray(len(labels) / (classes * np.maximum(counts, 1)), jnp.float32)
+    classes, found = len(data.classes or ()), class_weights(data.train[1])
+    weights = jnp.asarray(np.pad(found, (0, classes - len(found))))
     if classes == 2:  # a weight of each example, of which the mean over all examples is 1
         return lambda output, target: loss(output, target, weights[target.reshape(-1)])
     return lambda output, target: loss(output, target, weights)
@@ -173,7 +173,7 @@ def _described(data: Data, outputs: int) -> dict[str, Any]:
 
 def _table(data: Data) -> dict[str, Any] | None:
     """How the columns of a file became numbers, where the data says so."""
-    columns = getattr(data, "columns", None)
+    columns = data.columns
     return columns and dataclasses.asdict(columns)
 
 

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..mesh.mesh import Mesh
 from ..train.optimizers import OPTIMIZERS
 from ..types import require
 from .jobs import Asked
@@ -57,7 +58,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "running": (
         Option("--precision", "f32, bf16 or f16",
                {"choices": ("f32", "bf16", "f16"), "metavar": "KIND"}, "precision"),
-        Option("--mesh", "split over devices: data=4,model=2", {"metavar": "AXES"}, "mesh"),
+        Option("--mesh", "split over devices: data=4,model=2", {"metavar": "AXES"}, "mesh",
+               Mesh.parse),
         Option("--checkpoint", "save the run here as it goes", FOLDER, "checkpoint"),
         Option("--resume", "go on from the last checkpoint there", {"action": "store_true"},
                "resume"),

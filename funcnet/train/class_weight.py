@@ -39,8 +39,10 @@ def weighted(criterion: Callable, class_weight: Any, feed: Feed) -> Callable:
             output, target = jax.tree.map(lambda x: x[None], (output, target))
             given, noted = heard(criterion, output, target)
             loss: Any = given[0] if _is_pair(given) else given
-            figure: Any = loss if isinstance(loss, Figure) else noted(loss)
-            if figure is None or figure is EACH:
+            figure: Any = noted(loss)
+            if isinstance(loss, Figure):
+                figure = loss
+            elif figure is None or figure is EACH:
                 figure = mean_of(loss, 1)
             require(
                 isinstance(figure, Mean),
