@@ -470,6 +470,19 @@ MISUSES = {
         ["train", "gpt", "--width", "8", "16"],
         "funcnet: expected one --width for gpt, got 2 of them. Write --width 128.",
     ),
+    "no parts": (
+        ["train", "linear", "--data", "iris", "--accumulate", "0"],
+        "expected accumulate to be a whole number, 1 or above, got 0. Write accumulate=4, or",
+    ),
+    "no patience": (
+        ["train", "linear", "--data", "iris", "--patience", "0"],
+        "fit: expected patience to be a whole number, 1 or above, got 0. Leave patience out, or ",
+    ),
+    "nowhere to go on from": (
+        ["train", "linear", "--data", "iris", "--resume"],
+        "fit: expected a folder of checkpoints to go on from with resume, got none. Name it: "
+        "checkpoint=DIR, or --checkpoint DIR.",
+    ),
     "no text": (
         ["train", "lstm", "--data", "missing.txt"],
         "load_text: expected a file in UTF-8 at missing.txt, got No such file or directory. "
@@ -478,7 +491,7 @@ MISUSES = {
     "no images": (
         ["train", "vae", "--data", "iris"],
         "train: expected images (n, height, width, channels) for this network, got iris of shape "
-        "(120, 4). Choose digits, mnist5k, fashion-mnist or a folder of IDX files.",
+        "(120, 4). Choose digits, mnist5k, fashion-mnist or a folder of images.",
     ),
     "no function": (
         ["trace", "model.py"],

@@ -679,10 +679,12 @@ def test_options_become_arguments_of_fit():
              "--profile p --ema 0.99 --patience 3")  # fmt: skip
     options = _parser().parse_args(["train", "linear", *words.split()])
     assert for_fit(options) == {
-        "accumulate": 4, "precision": "bf16", "mesh": "data=4,model=2", "checkpoint": "c",
+        "accumulate": 4, "precision": "bf16", "checkpoint": "c",
+        "mesh": fn.Mesh({"data": 4, "model": 2}),
         "resume": True, "profile": "p", "ema": 0.99, "patience": 3,
     }  # fmt: skip
     assert for_fit(_parser().parse_args(["train", "linear"])) == {}
+    assert for_fit(_parser().parse_args(["train", "linear", "--patience", "0"])) == {"patience": 0}
 
 
 def test_help_is_in_groups_and_short(capsys):

@@ -100,7 +100,7 @@ def _images(asked: Asked) -> tuple[str, np.ndarray, np.ndarray]:
         "train",
         "images (n, height, width, channels) for this network",
         f"{asked.data} of shape {train.shape}",
-        "Choose digits, mnist5k, fashion-mnist or a folder of IDX files.",
+        "Choose digits, mnist5k, fashion-mnist or a folder of images.",
     )
     if asked.run is not None:
         shape = tuple(asked.run["input"]["shape"])

@@ -80,8 +80,8 @@ def add_net(parser: Any, group: Any = None) -> None:
     command = group or parser
     command.add_argument("net", metavar="NET", choices=NETS, help="one of those below")
     command.add_argument("--data", metavar="NAME|PATH", help="digits, breast_cancer, diabetes, "
-        "wine, iris, mnist5k, fashion-mnist, a folder of IDX files, or a .npz file; for a network "
-        "that writes: python-help, or a text file")  # fmt: skip
+        "wine, iris, mnist5k, fashion-mnist; a folder of images or of IDX files; a .csv, .parquet "
+        "or .npz file; for a network that writes: python-help, or a text file")  # fmt: skip
     command.add_argument(
         "--width", type=int, nargs="+", metavar="N", help="its widths, where it has a choice"
     )
@@ -103,7 +103,7 @@ def for_fit(options: argparse.Namespace) -> dict[str, Any]:
     given = {}
     for option in (option for group in GROUPS.values() for option in group if option.fit):
         value = getattr(options, option.flag[2:].replace("-", "_"))
-        if value not in (None, False):
+        if value is not None and value is not False:
             given[option.fit] = option.read(value) if option.read else value
     return given
 

@@ -210,7 +210,7 @@ def fit(
     if health is not None:
         update = seen = Checkups(health, update, _compiled(guard, made(Look()).update))
     update = guard.over(update) if guard else update
-    kept = checkpoints_of(checkpoint)
+    kept = checkpoints_of(checkpoint, resume)
     with contextlib.ExitStack() as closing:
         interrupted = closing.enter_context(interrupts(kept is not None))
         write = closing.enter_context(logged(log))

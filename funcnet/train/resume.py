@@ -29,12 +29,20 @@ from .stored import differences, flat, shapes_of
 PATIENCE = "patience"
 
 
-def checkpoints_of(checkpoint: Any) -> Checkpoints | None:
+def checkpoints_of(checkpoint: Any, resume: bool) -> Checkpoints | None:
     """The checkpoints that `fit` is given, as such or as their folder.
 
     Raises:
         TypeError: If it is neither.
+        ValueError: If there are none to `resume` from.
     """
+    require(
+        checkpoint is not None or not resume,
+        "fit",
+        "a folder of checkpoints to go on from with resume",
+        "none",
+        "Name it: checkpoint=DIR, or --checkpoint DIR.",
+    )
     require(
         checkpoint is None or isinstance(checkpoint, str | Path | Checkpoints),
         "fit",
