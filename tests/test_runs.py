@@ -270,6 +270,35 @@ def test_evaluate_on_other_data_counts_all_of_it(points, tmp_path, capsys):
     assert not (points / "evaluation.json").exists()
 
 
+def people(path, ages, target):
+    """A table of `ages`: whether they stay is `target` of a person's age."""
+    lines = [f"{age},{('basic', 'full')[age % 2]},{target(age)}" for age in ages]
+    path.write_text("\n".join(["age,plan,stays", *lines]) + "\n")
+    return str(path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_a_run_of_a_table_is_judged_on_another_by_its_own_measure(kind, tmp_path, capsys):
+    told = {"classes": lambda age: "yes" if age > 40 else "no", "numbers": lambda age: 2.5 * age}
+    here = people(tmp_path / "here.csv", range(20, 70), told[kind])
+    run = trained(tmp_path / "run", "linear", here, "--lr", "0.1", "--epochs", "60")
+    there = people(tmp_path / "there.csv", range(60, 66), told[kind])  # one class, other ages
+    assert main(["evaluate", str(run), "--data", there]) == 0
+    found = json.loads((run / "evaluation-there/evaluation.json").read_text())
+    assert found["examples"] == 6
+    assert found["accuracy"] == 1 if kind == "classes" else found["mean_absolute_error"] < 10
+    wrong = people(tmp_path / "wrong.csv", range(60, 66), lambda age: "perhaps")
+    text = (tmp_path / "wrong.csv").read_text()
+    (tmp_path / "wrong.csv").write_text(text.replace("60,", "old,"))
+    capsys.readouterr()
+    assert main(["predict", str(run), wrong]) == 1
+    expected = "table: expected numbers in column age, got words. It held numbers in training.\n"
+    assert capsys.readouterr().err.endswith(expected)
+    assert main(["evaluate", str(run), "--data", wrong]) == 1
+    assert "in column stays, got " in capsys.readouterr().err
+
+
 NO_DATA = {
     "wine": "examples of shape (2,), as the run's own, got (13,) in wine. Choose data of the same",
     "": "a name or a path after --data, got ''. Leave it out for what the run held out.",

@@ -21,7 +21,7 @@ from ..train.history import confusion
 from ..train.metrics import accuracy, r_squared
 from ..train.state import TrainState
 from ..types import require
-from .files import examples, of_table
+from .files import columns_of, examples, of_table
 from .jobs import Asked, Findings, Job, Kind, in_parts
 
 Build = Callable[[int, Sequence[int]], Layer]
@@ -31,10 +31,14 @@ TOP = 3
 
 def classify(build: Build, asked: Asked, *, smoothing: float = 0.0) -> Job:
     """Tell classes apart, or numbers where the targets are numbers; `build(outputs, widths)`."""
-    data = load_data(asked.data)
-    if asked.run is not None:
-        data = _in_terms_of(asked.run, data, asked.other)
-    _check_classes(data)
+    run = asked.run
+    if run is None:
+        data = load_data(asked.data)
+        _check_classes(data)
+    elif run.get("table") and asked.other:
+        data = _further(run, asked.data)
+    else:
+        data = _in_terms_of(run, load_data(asked.data), asked.other)
     for name, value in (("smoothing", asked.smoothing), ("class-weight", asked.class_weight)):
         require(
             not value or data.classes is not None,
@@ -192,13 +196,6 @@ def _in_terms_of(run: Mapping[str, Any], data: Data, other: bool) -> Data:
     Raises:
         ValueError: If it has another shape, or classes that the run does not know.
     """
-    require(
-        not (other and run.get("table")),
-        "evaluate",
-        "the run's own data, since it learned from a table that was standardised by itself",
-        data.name,
-        "Leave --data out; `funcnet predict` reads other tables.",
-    )
     shape = tuple(run["input"]["shape"])
     require(
         data.train[0].shape[1:] == shape,
@@ -227,6 +224,13 @@ def _in_terms_of(run: Mapping[str, Any], data: Data, other: bool) -> Data:
     if other:
         x, y = np.concatenate([train[0], x]), np.concatenate([train[1], y])
     return data._replace(train=train, test=(x, y), classes=classes, inputs=inputs, targets=targets)
+
+
+def _further(run: Mapping[str, Any], path: str) -> Data:
+    """Another file with the columns of the table that a run learned from, by the same measure."""
+    columns = columns_of(run["table"])
+    pair = columns.examples(path)
+    return Data(pair, pair, run["classes"] and tuple(run["classes"]), Path(path).stem, columns)
 
 
 def _rescaled(x: np.ndarray, old: Standard | None, new: Standard | None) -> np.ndarray:

@@ -36,7 +36,7 @@ def examples(path: str, run: Mapping[str, Any], scale: Standard | None) -> np.nd
     )
     ending = Path(path).suffix.lower()
     if run.get("table") and ending in (".csv", ".parquet"):
-        return _encoded(path, run["table"])
+        return columns_of(run["table"]).read(path)
     if ending in PICTURES:
         return _picture(path, shape)
     if ending in (".npy", ".npz"):
@@ -76,13 +76,13 @@ def opening(path: str) -> str:
     return text
 
 
-def _encoded(path: str, table: Mapping[str, Any]) -> np.ndarray:
-    """The columns of a table file as the run's own were made numbers."""
+def columns_of(table: Mapping[str, Any]) -> Columns:
+    """How the columns of a run's table became numbers, out of its description."""
     columns = [
         Column(**(column | {"categories": tuple(column["categories"])}))
         for column in (*table["inputs"], table["target"])
     ]
-    return Columns(tuple(columns[:-1]), columns[-1]).read(path)
+    return Columns(tuple(columns[:-1]), columns[-1])
 
 
 def of_table(run: Mapping[str, Any]) -> Standard | None:

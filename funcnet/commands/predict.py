@@ -14,8 +14,8 @@ def add_predict(command: Any) -> None:
     """The arguments of `funcnet predict`."""
     command.add_argument("run_folder", metavar="RUN", help="what `funcnet train` wrote to")
     command.add_argument(
-        "files", metavar="FILE", nargs="+", help="a picture, a .npy or .npz file, a .csv file (a "
-        ".parquet file, if it learned from a table); for a network that writes, a text to go on with"
+        "files", metavar="FILE", nargs="+", help="a picture, a .npy, .npz or .csv file, .parquet "
+        "if it learned from a table; for a network that writes, a text to go on with"
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="a JSON object an example")
     command.add_argument(

@@ -37,9 +37,11 @@ class Column:
         """The values as columns, float32 of shape (n, 1), or (n, categories).
 
         Raises:
-            ValueError: If there is a word that is none of the categories.
+            ValueError: If there is a word that is none of the categories, or where numbers were.
         """
         if not self.categories:
+            expected, remedy = f"numbers in column {self.name}", "It held numbers in training."
+            require(values.dtype.kind != "U", "table", expected, "words", remedy)
             return ((values.astype(float) - self.mean) / self.deviation)[:, None].astype(np.float32)
         words = values.astype(str)
         strange = sorted(set(words.tolist()) - set(self.categories))
@@ -79,7 +81,19 @@ class Columns:
         ...     Columns((Column("age", 20.0, 5.0), plan), Column("y")).read(path).tolist()
         [[2.0, 0.0, 1.0]]
         """
+        return self._inputs(_File(path))
+
+    def examples(self, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and target in another file: labels int32 (n,), or standardised float32 (n, 1).
+
+        Raises:
+            ValueError: As `read`, and if a class is none of those that are known.
+        """
         file = _File(path)
+        y = self.target.encode(file.column(self.target.name))
+        return self._inputs(file), y.argmax(1).astype(np.int32) if self.target.categories else y
+
+    def _inputs(self, file: "_File") -> np.ndarray:
         return np.concatenate([c.encode(file.column(c.name)) for c in self.inputs], axis=1)
 
 
