@@ -20,6 +20,7 @@ def profiled(folder: str | Path | None, update: Callable) -> Iterator[Callable]:
 
     Raises:
         TypeError: If `folder` is no path.
+        OSError: If it cannot be made.
     """
     if folder is None:
         yield update
@@ -27,6 +28,11 @@ def profiled(folder: str | Path | None, update: Callable) -> Iterator[Callable]:
     expected, remedy = "profile to be a folder", "Write profile='runs/profile'."
     require(isinstance(folder, str | Path), "fit", expected, repr(folder), remedy, TypeError)
     require(str(folder), "fit", expected, "''", remedy)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        expected, remedy = f"a folder to write to, {folder}", "Choose another for profile."
+        require(False, "fit", expected, error.strerror, remedy, OSError)
     trace = _Trace(str(folder), update)
     try:
         yield trace
