@@ -697,7 +697,7 @@ def test_a_run_too_short_for_a_trace_is_told(tmp_path):
         fn.fit(fn.Dense(2), fn.cross_entropy, optax.sgd(0.1), (X, Y), profile=tmp_path,
                batch=64, epochs=2, progress=False)  # fmt: skip
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"^fit: expected a folder to write to, .*, got File exists\."):
+    with pytest.raises(OSError, match=r"^fit: expected a folder to write to, .*File exists\."):
         fn.fit(fn.Dense(2), fn.cross_entropy, optax.sgd(0.1), (X, Y), profile=tmp_path / "file",
                **SMALL)  # fmt: skip
     with pytest.raises(TypeError, match=r"^fit: expected profile to be a folder, got 3\. Write"):
