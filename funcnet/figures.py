@@ -93,6 +93,36 @@ class Last(NamedTuple):
         return other
 
 
+class Finite(NamedTuple):
+    """A number of each step, whose mean over many is that of the steps where it is finite.
+
+    Attributes:
+        total: The sum where it is finite, a scalar.
+        count: How often it was, a scalar.
+
+    >>> Finite.of(jnp.array(2.0)).join(Finite.of(jnp.array(jnp.inf))).value.item()
+    2.0
+    """
+
+    total: Any
+    count: Any
+
+    @staticmethod
+    def of(value: Array) -> "Finite":
+        """That of one step."""
+        fine = jnp.isfinite(value)
+        return Finite(jnp.where(fine, value, 0), fine.astype(value.dtype))
+
+    @property
+    def value(self) -> Any:
+        """total / count, and NaN where it never was."""
+        return self.total / self.count
+
+    def join(self, other: "Finite") -> "Finite":
+        """The mean over the steps of both."""
+        return Finite(self.total + other.total, self.count + other.count)
+
+
 def mean_of(value: Array, count: Any) -> Mean:
     """A mean that is known already, with what it is over; in float32 or wider."""
     wide = jnp.promote_types(value.dtype, jnp.float32)

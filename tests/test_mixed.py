@@ -358,6 +358,18 @@ def test_gradients_that_overflow_by_the_scale_alone_stop_nothing():
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
+@pytest.mark.long
+@pytest.mark.slow
+def test_the_norm_of_a_gradient_that_overflowed_is_left_out():
+    """Some steps of the first epoch overflow; then, from a greater scale, all of them do."""
+    for scale, steps in ((2.0**18, "some"), (2.0**24, "all")):
+        chosen = fn.Precision(compute="float16", loss_scale=scale)
+        given = {**QUIET, "precision": chosen, "clip": 1.0, "epochs": 1}
+        (row,) = fn.fit(TINY, fn.cross_entropy, optax.adam(1e-3), (X, Y), **given).history.rows
+        assert row["skipped"] == row["step"] if steps == "all" else 0 < row["skipped"] < row["step"]
+        assert np.isnan(row["grad_norm"]) if steps == "all" else 0 < row["grad_norm"] < 10
+
+
 def test_a_run_whose_every_step_overflows_ends():
     wide = (np.full_like(X, 1e5), Y)
     fitted = fn.fit(TINY, fn.cross_entropy, optax.adam(1e-2), wide, epochs=3, **QUIET)

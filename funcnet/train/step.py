@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..figures import Last, mean_of
+from ..figures import Finite, Last
 from ..mesh.mesh import Mesh, run_on
 from ..nn.layer import Layer, child_key
 from ..types import Array, Key, Params, require, shown
@@ -187,7 +187,7 @@ def _clipped(grads: Params, most: float) -> tuple[Params, Array]:
 
 def _told(norm: Array | None, opt_state: Any) -> Figures:
     """What a step can say besides its figures: the norm of the gradient, the learning rate."""
-    told: Figures = {} if norm is None else {"grad_norm": mean_of(norm, 1)}
+    told: Figures = {} if norm is None else {"grad_norm": Finite.of(norm)}
     rate = rate_of(opt_state)
     return told if rate is None else told | {"learning_rate": Last(jnp.asarray(rate))}
 
