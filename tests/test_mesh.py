@@ -89,6 +89,24 @@ def test_a_batch_that_does_not_divide_is_computed_whole(alone):
     assert abs(float(ragged - alone[0].evaluate(before, (x[:3], y[:3]))["loss"])) < 1e-6
 
 
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", [False, True])
+def test_batch_norm_in_micro_batches_leaves_them_on_their_devices(masked):
+    @fn.network(dense=fn.Dense(8, bias=False), norm=fn.BatchNorm(), head=fn.Dense(4))
+    def net(net, x):
+        return net.head(fn.tanh(net.norm(net.dense(x), x[:, :1] > -1 if masked else None)))
+
+    batch, mesh, found = batch_of(16), fn.Mesh({"data": 2}), []
+    for where, parts in ((None, 1), (mesh, 4)):
+        step = fn.make_step(net, fn.cross_entropy, optax.sgd(0.1), mesh=where, accumulate=parts)
+        state = step.init(jax.random.key(0), batch[0])
+        placed = mesh.place(batch) if where else batch
+        found.append((step, step.update.lower(state, placed), step.update(state, placed)[0]))
+    assert largest_difference(found[0][2], found[1][2]) < 1e-6
+    assert "all-gather(" not in found[1][1].compile().as_text()
+
+
 def test_what_a_step_is_given_is_given_away():
     mesh, batch = fn.Mesh({"fsdp": 2}), batch_of(8)
     step, state, _ = trained(MLP, mesh, batch, 1, optax.adam(1e-3))
