@@ -229,6 +229,17 @@ def test_the_rules_of_convolutions():
     assert specs["fc/w"] == P(None, "model")
 
 
+def test_convolutions_on_a_mesh_of_three_axes_are_split_by_outputs_alone():
+    mesh = fn.Mesh({"data": 2, "fsdp": 2, "model": 2})
+    shapes = {
+        "a": {"w": SHAPE((3, 3, 8, 16), "float32")},
+        "b": {"w": SHAPE((3, 3, 8, 6), "float32")},
+    }
+    specs = mesh.specs(shapes)
+    assert specs["a"]["w"] == P(None, None, None, ("fsdp", "model"))
+    assert specs["b"]["w"] == P(None, None, None, "model")
+
+
 def test_rules_of_ones_own_come_first_and_stand_as_they_are():
     rules = [("*/up/w", P("model")), ("block_0/*", P())]
     mesh = fn.Mesh({"fsdp": 2, "model": 2}, rules=rules)

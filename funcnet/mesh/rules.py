@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from .. import tree
 from ..types import require, shown
 
-DATA, FSDP, MODEL = "data", "fsdp", "model"
+DATA, FSDP, MODEL = ALL = "data", "fsdp", "model"
 """Splits the batch; the batch and each parameter; parameters by rules."""
 
 Rule = tuple[str, PartitionSpec]
@@ -62,7 +62,12 @@ def _spec(
         if fnmatch.fnmatchcase(path, pattern):
             _check_divides(pattern, spec, path, shape, sizes)
             return spec
-    return _with_fsdp(_by_layer(path, shape, sizes.get(MODEL, 1)), shape, sizes.get(FSDP, 1))
+    entries = _by_layer(path, shape, sizes.get(MODEL, 1))
+    if len(shape) > 3 and entries[-1] == MODEL and all(sizes.get(axis, 1) > 1 for axis in ALL):
+        # With inputs along one and outputs along the other, XLA slices gradients of channels wrong.
+        joint = shape[-1] % (sizes[FSDP] * sizes[MODEL]) == 0
+        return PartitionSpec(*entries[:-1], (FSDP, MODEL) if joint else MODEL)
+    return _with_fsdp(entries, shape, sizes.get(FSDP, 1))
 
 
 def _by_layer(path: str, shape: tuple[int, ...], devices: int) -> list[str | None]:
