@@ -238,8 +238,9 @@ def _rows(program: Program, norm: Norm, env: dict, flat: bool) -> tuple[Any, Any
         where = where.reshape(len(x), *(1,) * (x.ndim - where.ndim), *where.shape[1:])
     if not flat and norm.x in program.apart and not jax.sharding.get_abstract_mesh().empty:
         # Devices hold examples of each micro-batch: rows with these first stay where they are.
-        where = None if where is None else jax.numpy.expand_dims(where, range(x.ndim - where.ndim))
-        x, where = (None if v is None else v.swapaxes(0, 1) for v in (x, where))
+        if where is not None:
+            where = jax.numpy.expand_dims(where, range(x.ndim - where.ndim)).swapaxes(0, 1)
+        x = x.swapaxes(0, 1)
     if flat:
         where = None if where is None else jax.numpy.broadcast_to(where, x.shape)
         x, where = (None if v is None else v.reshape(-1, x.shape[-1]) for v in (x, where))
