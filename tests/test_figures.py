@@ -271,7 +271,8 @@ GIVEN = {
     "a taken name": (
         lambda o, t: (o.sum(), {"seconds": 1.0}),
         "figures of the criterion under other names than loss, epoch, step, seconds, "
-        "examples_per_second, skipped, learning_rate and val_..., got 'seconds'. Choose another n",
+        "examples_per_second, skipped, learning_rate and val_..., got 'seconds'. "
+        "Choose another name.",
     ),
     "an integer": (
         lambda o, t: (o > 0).sum(),
