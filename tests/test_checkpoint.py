@@ -154,18 +154,15 @@ def test_steps_that_are_left_out_are_counted_across_checkpoints(choice, tmp_path
 @pytest.mark.long
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (15, "terminated")])
 def test_a_signal_writes_a_last_checkpoint(run, number, word, tmp_path, monkeypatch, capsys):
-    learned = fn.train.run.Run.learn  # the signal comes between the steps of the second epoch
+    read = fn.feed.reader.Reader.epoch  # the signal comes between the steps of the second epoch
 
-    def learn(self, epoch, order, steps, done=0):
-        def signalled():
-            for i, part in enumerate(order):
-                if epoch == 1 and i == 2:
-                    os.kill(os.getpid(), number)
-                yield part
+    def batches(self, epoch, first=0):
+        for i, part in enumerate(read(self, epoch, first)):
+            if epoch == 1 and i == 2 and self.feed.shuffle:
+                os.kill(os.getpid(), number)
+            yield part
 
-        return learned(self, epoch, signalled() if done == 0 else order, steps, done)
-
-    monkeypatch.setattr(fn.train.run.Run, "learn", learn)
+    monkeypatch.setattr(fn.feed.reader.Reader, "epoch", batches)
     ended = train(tmp_path, health=3)
     monkeypatch.undo()
     assert ended.stopped == word

@@ -6,6 +6,7 @@ Here are two devices; what needs eight, or several processes, runs as a program 
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -466,8 +467,52 @@ def test_a_process_whose_other_is_killed_ends_with_a_sentence(victim, tmp_path):
             process.wait()
     assert code != 0
     assert time.monotonic() - killed < 60
-    told = (tmp_path / f"errors.{1 - victim}").read_text()
-    # Where the process that the others meet at is killed, JAX may be the first to say so.
-    sentences = ["fit: expected all 2 processes of this run, got no answer from another one"]
-    sentences += ["most likely indicates that another task died"] if victim == 0 else []
+    assert_told_of_a_lost_process((tmp_path / f"errors.{1 - victim}").read_text())
+
+
+def assert_told_of_a_lost_process(told):
+    # JAX may be the first to say so: its service ends those that wait for one another outside of
+    # what is computed, as where a checkpoint is written.
+    ours = "fit: expected all 2 processes of this run, got no answer from another one"
+    sentences = [ours, "most likely indicates that another task died"]
     assert any(sentence in told for sentence in sentences), told[-2000:]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGKILL, None), (signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")],
+)
+def test_two_processes_of_which_one_is_ended_go_on_from_their_checkpoints(number, words, tmp_path):
+    """Killed, one costs the steps since the last checkpoint; asked to end, it takes both along."""
+    checkpoint = str(tmp_path / "run")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    whole = start(tmp_path / "whole", EPOCHS="8")
+    assert [process.wait(300) for process in whole] == [0, 0]
+    processes = start(tmp_path / "broken", EPOCHS="8", PAUSE="1", CHECKPOINT=checkpoint)
+    try:
+        while "epoch 3" not in (tmp_path / "broken/out.1").read_text():
+            assert processes[1].poll() is None
+            time.sleep(0.05)
+        processes[1].send_signal(number)
+        codes = [process.wait(60) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    if words is None:
+        assert codes[0] != 0
+        assert_told_of_a_lost_process((tmp_path / "broken/errors.0").read_text())
+        assert not (tmp_path / "broken/two.0").exists()
+    else:
+        assert codes == [0, 0]
+        found = json.loads((tmp_path / "broken/two.1").read_text())
+        assert found["stopped"] == words
+        assert len(found["rows"]) < 8
+    assert max(fn.Checkpoints(checkpoint).steps()) < 32
+    processes = start(tmp_path / "broken", EPOCHS="8", CHECKPOINT=checkpoint)
+    assert [process.wait(300) for process in processes] == [0, 0]
+    for i in range(2):
+        one, other = (tmp_path / folder / f"two.{i}" for folder in ("whole", "broken"))
+        assert one.read_text() == other.read_text()

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import sys
+import threading
 from collections.abc import Iterator
 
 import jax
@@ -49,7 +50,7 @@ def together(where: str) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or not is_of_a_lost_process(str(error)):
+        if not is_lost(error):
             raise
         _lost.append(where)
         raise ConnectionError(
@@ -57,6 +58,16 @@ def together(where: str) -> Iterator[None]:
             "from another one, which ended or lost its connection. Look at what it wrote last, "
             "and start all of them again."
         ) from error
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether an error says that another process of this run cannot be reached.
+
+    >>> is_lost(None)
+    False
+    """
+    known = isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
+    return known and is_of_a_lost_process(str(error))
 
 
 def is_of_a_lost_process(message: str) -> bool:
@@ -73,7 +84,7 @@ def is_of_a_lost_process(message: str) -> bool:
 @functools.cache
 def _end_at_once_if_lost() -> None:
     """Leave without JAX's farewell to all processes: it would wait for the one that is gone, and
-    then end in a report of many lines.
+    then end in a report of many lines. Nor wait for threads, which write what it had a part in.
     """
 
     def leave() -> None:
@@ -82,4 +93,9 @@ def _end_at_once_if_lost() -> None:
             sys.stderr.flush()
             os._exit(1)
 
+    def watch() -> None:
+        threading.main_thread().join()
+        leave()
+
     atexit.register(leave)
+    threading.Thread(target=watch, name="farewell", daemon=True).start()

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import tree
 from ..disk import locked
+from ..mesh.hosts import is_lost
 from ..types import Hint, is_whole, require, shown
 from . import stored
 from .state import TrainState, finite, own
@@ -228,10 +229,13 @@ class Checkpoints:
 
         Raises:
             CheckpointError: If a checkpoint could not be written.
+            JaxRuntimeError: If another process is gone.
         """
         if self._error is None:
             return
         error, self._error = self._error, None
+        if is_lost(error):
+            raise error
         last = next(iter(self.steps()), None)
         still = "There is none before it" if last is None else f"That of step {last} is whole"
         raise CheckpointError(
@@ -352,8 +356,9 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not is_lost(error):  # what is being written would wait for the process that is gone
+            self.close()
 
     def _newest(self) -> tuple[int, dict[str, Any]] | None:
         for step in self.steps() if jax.process_index() == 0 else ():

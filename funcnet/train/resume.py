@@ -17,6 +17,7 @@ import numpy as np
 
 from ..feed.feed import Feed
 from ..figures import Mean
+from ..mesh.hosts import is_first
 from ..types import require, shown
 from .checkpoint import Checkpoints
 from .guard import Guard, Left
@@ -95,7 +96,16 @@ def settings_of(seed: int, feed: Feed) -> dict[str, Any]:
         "number of examples": feed.examples,
         "first examples": digest.hexdigest()[:16],
         "number of processes": jax.process_count(),
+        "order": _order(feed),
     }
+
+
+def _order(feed: Feed) -> str:
+    """How examples are drawn, beside seed and batch."""
+    if feed.labels is not None:
+        digest = hashlib.sha256(np.ascontiguousarray(feed.labels, np.int64).tobytes())
+        return f"balanced {digest.hexdigest()[:16]}, {feed.remainder}"
+    return f"{'shuffled' if feed.shuffle else 'as it is'}, {feed.remainder}"
 
 
 class Stored(NamedTuple):
@@ -133,8 +143,8 @@ class Keeper:
         self.checkpoints.open()
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.checkpoints.close()
+    def __exit__(self, *exc: Any) -> None:
+        self.checkpoints.__exit__(*exc)
 
     def resume(self, run: Run, resume: bool) -> None:
         """Set the run to where the last checkpoint was written; where there is none it is new.
@@ -217,7 +227,7 @@ class Keeper:
                 run.guard.left = run.left  # of an epoch that was broken off
             self.save(run)
         self.checkpoints.wait()
-        if run.stopped == "terminated":
+        if run.stopped == "terminated" and is_first():
             print(
                 f"fit: ended by SIGTERM after step {run.taken}, which is in "
                 f"{self.checkpoints.folder}: resume=True goes on from there.",

@@ -54,7 +54,7 @@ class Run:
         state: TrainState,
         best: Best,
         show: Show,
-        interrupted: Callable[[], str | None],
+        interrupted: Callable[..., str | None],
         guard: Guard | None = None,
         keeper: Any = None,
     ) -> None:
@@ -87,7 +87,7 @@ class Run:
         self.means = means = self.means if done else Means()
         uncounted = means.examples
         for i, part in enumerate(self._readable(data.epoch(epoch, done)), done + 1):
-            if self.interrupted() or (self.guard is not None and self.guard.halted):
+            if self.interrupted(self.taken) or (self.guard is not None and self.guard.halted):
                 break
             examples = examples_in(part)
             self.state, figures = self.step.update(self.state, part)
@@ -97,7 +97,7 @@ class Run:
                 # The first step compiles: it is no measure of the pace.
                 jax.block_until_ready(figures)
                 self.warm, clock, uncounted = True, time.monotonic(), uncounted + examples
-            if self.keeper is not None and steps is not None and i < steps:
+            if self.keeper is not None and (steps is None or i < steps):
                 self.keeper.stepped(self)
             if time.monotonic() - shown > LIVE_EVERY:
                 figures = means.known() | self._last_validation()

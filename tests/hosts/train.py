@@ -29,6 +29,7 @@ def main(out, address=None, processes=1, process=0):
         print(f"epoch {row['epoch']}", flush=True)
         time.sleep(float(os.environ.get("PAUSE", "0")))
 
+    folder = os.environ.get("CHECKPOINT")
     net = fn.serial(fn.Dense(16), fn.BatchNorm(), fn.tanh, fn.Dropout(0.1), fn.Dense(3))
     fitted = fn.fit(
         net,
@@ -42,6 +43,8 @@ def main(out, address=None, processes=1, process=0):
         on_epoch=told,
         patience=20,
         on_nonfinite=os.environ.get("NONFINITE"),
+        checkpoint=folder and fn.Checkpoints(folder, every=3),
+        resume=True,
     )
     whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(fn.Mesh(axes).jax_mesh, jax.P()))
     params = {
@@ -49,7 +52,15 @@ def main(out, address=None, processes=1, process=0):
     }
     rows = [{k: v for k, v in row.items() if "second" not in k} for row in fitted.history.rows]
     with open(f"{out}.{process}", "w") as file:
-        json.dump({"params": params, "rows": rows, "devices": len(jax.devices())}, file)
+        json.dump(
+            {
+                "params": params,
+                "rows": rows,
+                "devices": len(jax.devices()),
+                "stopped": fitted.stopped,
+            },
+            file,
+        )
 
 
 if __name__ == "__main__":
