@@ -182,7 +182,7 @@ KINDS = {
     "ragged": ((X[:60], Y[:60]), {}),
     "one by one": (passes, {}),
     "single examples": ([(x, y) for x, y in zip(X[:50], Y[:50], strict=True)], {}),
-    "by name": ({"x": X, "y": Y}, {"inputs": lambda batch: batch["x"]}),
+    "by name": ({"x": X, "y": Y}, {"inputs": "x"}),
     "balanced": (lambda: fn.data.Feed((X, UNEQUAL), 16, balance=True), {}),
     "weighted": ((X, UNEQUAL), {"class_weight": "balanced"}),
     "scaled": ((X, Y), {"precision": fn.Precision(compute="float16", loss_scale=2.0**24)}),
