@@ -305,8 +305,8 @@ class Checkpoints:
         try:
             return step, stored.read_whole(self._place(step))
         except ValueError as error:
-            remedy = "Choose another one."
-            require(False, "Checkpoints", f"a whole checkpoint of step {step}", error, remedy)
+            expected = f"a whole checkpoint of step {step}"
+            require(False, "Checkpoints", expected, error, "Choose another one.")
             raise
 
     def arrays(self, step: int, body: Mapping[str, Any], like: dict[str, Any]) -> dict[str, Any]:
@@ -365,12 +365,8 @@ class Checkpoints:
             try:
                 found = step, stored.read_whole(self._place(step))
             except (OSError, ValueError) as error:
-                place = self._place(step)
-                warnings.warn(
-                    f"Checkpoints: {place} is left out, as {error}. The one before it is read.",
-                    Hint,
-                    stacklevel=3,
-                )
+                said = f"{self._place(step)} is left out, as {error}. The one before it is read."
+                warnings.warn(f"Checkpoints: {said}", Hint, stacklevel=3)
             else:
                 return stored.agreed(self.folder, found)
         return stored.agreed(self.folder, None)
