@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -580,7 +581,7 @@ def test_rows_have_the_rate_and_are_logged_as_they_come(tmp_path):
     assert fn.History.load(tmp_path / "log/history.jsonl").rows == fitted.history.rows
     rates = fitted.history.column("learning_rate")
     schedule = optax.cosine_decay_schedule(0.1, 12)
-    np.testing.assert_allclose(rates, [schedule(3), schedule(7), schedule(11)], rtol=1e-6)
+    np.testing.assert_allclose(rates, [schedule(3), schedule(7), schedule(11)], rtol=1e-5)
     assert all(row["examples_per_second"] > 0 for row in fitted.history.rows)
     events = events_in(tmp_path / "log/tensorboard")
     losses = [(step, value) for step, tag, value in events if tag == "loss/validation"]
@@ -680,16 +681,23 @@ def test_the_trace_has_the_names_of_the_layers(tmp_path):
         raw = content.read()
     assert b"/jvp(first_layer)/dense/" in raw
     assert b"/transpose(jvp(second_layer))/dense/dot_general" in raw
-    events = [
-        event
-        for plane in jax.profiler.ProfileData.from_file(file).planes
-        for line in plane.lines
-        for event in line.events
-    ]
-    steps = {dict(event.stats).get("step_num") for event in events if event.name == "train"}
+    with warnings.catch_warnings():  # reading the figures of an event makes a type without a module
+        warnings.simplefilter("ignore", DeprecationWarning)
+        steps, modules = steps_and_modules(jax.profiler.ProfileData.from_file(file))
     assert steps == set(range(3, 11))
-    modules = {dict(event.stats).get("hlo_module") for event in events}
     assert "jit_update" in modules
+
+
+def steps_and_modules(data):
+    """The numbers of the steps in a trace, and the programs that ran."""
+    steps, modules = set(), set()
+    for plane in data.planes:
+        for line in plane.lines:
+            for event in line.events:
+                figures = dict(event.stats)
+                modules.add(figures.get("hlo_module"))
+                steps |= {figures.get("step_num")} if event.name == "train" else set()
+    return steps, modules
 
 
 def test_a_run_too_short_for_a_trace_is_told(tmp_path):
