@@ -44,7 +44,7 @@ def main(out, address=None, processes=1, process=0):
         patience=20,
         on_nonfinite=os.environ.get("NONFINITE"),
         checkpoint=folder and fn.Checkpoints(folder, every=3),
-        resume=True,
+        resume=bool(folder),
     )
     whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(fn.Mesh(axes).jax_mesh, jax.P()))
     params = {

@@ -32,7 +32,7 @@ def run(checkpoint=None):
         patience=EPOCHS,
         progress=False,
         checkpoint=checkpoint,
-        resume=True,
+        resume=checkpoint is not None,
     )
 
 
