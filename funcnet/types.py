@@ -1,5 +1,6 @@
 """The words every floor shares: the array types, and the one form of an error message."""
 
+import importlib
 import operator
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -51,6 +52,32 @@ def require(
     """
     if not ok:
         raise error(f"{where}: expected {expected}, got {got}. {remedy}")
+
+
+def optional(where: str, module: str, package: str, extra: str, otherwise: str = "") -> Any:
+    """A module of a package that an extra of funcnet installs.
+
+    Args:
+        where: The function the reader called.
+        module: The module's name.
+        package: The package, and what it does, for the message.
+        extra: The extra that installs it.
+        otherwise: What the reader may do in its place.
+
+    Raises:
+        ImportError: If it is missing.
+
+    >>> optional("play", "no_such", "loud, which plays sounds", "sound")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ImportError: play: expected the package loud, which plays sounds, got none. Run ...
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        remedy = f"Run `pip install 'funcnet[{extra}]'`{otherwise}."
+        require(False, where, f"the package {package}", "none", remedy, ImportError)
+        raise
 
 
 def is_whole(n: object, least: int = 1) -> bool:

@@ -143,7 +143,7 @@ def test_a_folder_that_holds_no_images(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"^image_folder: expected channels to be 1 or 3, got 4\."):
         image_folder(tmp_path, channels=4)
     Image.new("RGB", (9, 9)).save(tmp_path / "dog" / "0.png")
-    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     message = r"expected the package pillow, which reads images, got none\. Run `pip install 'func"
     with pytest.raises(ImportError, match=message):
         image_folder(tmp_path)

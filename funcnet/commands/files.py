@@ -1,7 +1,6 @@
 """Examples out of a file, for a network that was trained: an image, arrays, or a table."""
 
 import csv
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from ..feed.arrays import Standard, finite_in, typed
 from ..feed.files import UNREADABLE
 from ..feed.tables import Column, Columns
-from ..types import require
+from ..types import optional, require
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -102,14 +101,7 @@ def _picture(path: str, shape: Sequence[int]) -> np.ndarray:
         f"a picture, {path}",
         "Give a .npy file or a table.",
     )
-    try:
-        image = importlib.import_module("PIL.Image")
-    except ImportError:
-        require(
-            False, "predict", "the package pillow, which reads pictures", "none",
-            "Run `pip install 'funcnet[data]'`.", ImportError,
-        )  # fmt: skip
-        raise
+    image = optional("predict", "PIL.Image", "pillow, which reads pictures", "data")
     try:
         with image.open(path) as opened:
             grey = opened.convert("L" if shape[-1] == 1 else "RGB")

