@@ -62,6 +62,11 @@ def wrong_name(net, x):
 
 
 @fn.network(up=fn.Dense(3))
+def wrong_option(net, x):
+    return net.up(x, training=False)
+
+
+@fn.network(up=fn.Dense(3))
 def by_index(net, x):
     return net["up"](x)
 
@@ -226,6 +231,9 @@ LOOKS += "shapes are known."
 
 OTHERS += rows(
     TypeError,
+    lambda: wrong_option.init(KEY, X),
+    "wrong_option: expected no option but train in the call of up, got training. Inputs go by "
+    "position: net.up(x), or net.up(x, train=False).",
     lambda: NET.init(0, X),
     KEY_FIRST.format("0"),
     lambda: NET.init(X),

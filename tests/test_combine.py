@@ -446,22 +446,11 @@ def test_a_mode_of_its_own_inside_combinators(key, name):
     assert not any(moved)
 
 
-def test_a_mode_is_a_plain_bool(key):
+def test_a_mode_is_a_plain_bool():
     x = jnp.ones((8, 6))
     for mode in (1, "no", jnp.array(True)):
         with pytest.raises(TypeError, match="serial: expected train to be True or False, got"):
             frozen(mode).apply({}, {}, x)
-
-    @fn.network(body=fn.Dense(2))
-    def other(net, x):
-        return net.body(x, training=False)
-
-    with pytest.raises(TypeError) as caught:
-        other.init(key, x)
-    assert str(caught.value) == (
-        "other: expected no option but train in the call of body, got training. Inputs go by "
-        "position: net.body(x), or net.body(x, train=False)."
-    )
 
 
 def test_siblings_and_repeated_calls_draw_differently(key):

@@ -631,8 +631,8 @@ def test_a_killed_run_has_its_finished_rows(tmp_path):
         process.send_signal(signal.SIGKILL)
     assert second.returncode == 1
     assert second.stderr == (
-        f"funcnet train: train: expected a folder in which no other run is under way, got {out}, "
-        "in which one is. Wait for its end, or name another folder with --out.\n"
+        f"funcnet train: train: expected {out} for this process alone, got another process that "
+        "writes to it. Wait for its end, or name another folder with --out.\n"
     )
     rows = fn.History.load(out / "history.jsonl").rows
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
