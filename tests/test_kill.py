@@ -1,5 +1,6 @@
 """Runs that are killed at any moment and started again end as if nothing had happened."""
 
+import json
 import os
 import random
 import signal
@@ -15,12 +16,12 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = Path(__file__).parent / "kill" / "train.py"
 
 
-def start(tmp_path, *arguments):
+def start(tmp_path, *arguments, command=(str(SCRIPT),)):
     environment = os.environ | {
         "XLA_FLAGS": os.environ["USERS_XLA_FLAGS"],
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    command = [sys.executable, *command, *map(str, arguments)]
     with (tmp_path / "told").open("w") as told:
         return subprocess.Popen(command, env=environment, stderr=told)
 
@@ -89,3 +90,31 @@ def test_killed_at_twenty_moments_a_run_ends_as_if_it_had_not_been(tmp_path):
     moments = random.Random(0)
     times = [moments.uniform(0, 0.15) for _ in range(10)]
     assert killed(tmp_path, [part for time in times for part in (time, 1)]) >= 5
+
+
+def rows(out):
+    """The figures of each epoch, but for how long it took."""
+    lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    times = {"seconds", "examples_per_second"}
+    return [{k: v for k, v in line.items() if k not in times} for line in lines]
+
+
+@pytest.mark.long
+def test_a_command_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
+    words = "-m funcnet train mlp --data digits --epochs 12 --patience 12 --ema 0.9 --out".split()
+    folder, out = tmp_path / "run", tmp_path / "killed"
+    process = start(tmp_path, tmp_path / "whole", command=words)
+    assert process.wait() == 0, told(tmp_path)
+    for number, more in enumerate(([], ["--resume"])):
+        process = start(tmp_path, out, "--checkpoint", folder, *more, command=words)
+        wait_for(process, lambda before=whole(folder): len(whole(folder) - before) > number)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, told(tmp_path)
+        assert not (out / "params.npz").exists()
+    process = start(tmp_path, out, "--checkpoint", folder, "--resume", command=words)
+    assert process.wait() == 0, told(tmp_path)
+    assert_same(tmp_path / "whole" / "params.npz", out / "params.npz")
+    assert rows(tmp_path / "whole") == rows(out)
+    assert len(rows(out)) == 12
+    one, other = (json.loads((x / "result.json").read_text()) for x in (tmp_path / "whole", out))
+    assert one | {"seconds": 0} == other | {"seconds": 0}

@@ -5,7 +5,8 @@
 The ResNet learns the digits, 32 images of 8x8 a step. Of their labels 3 in 10 are drawn at random,
 so that the loss has a floor near 1.2, and a share of it means something. The GPT (width 64, two
 blocks) learns the characters of Python's own help, 16 windows of 32 a step. All begin with the same
-parameters.
+parameters. The end is the mean of 50 steps: that of 20 moves by 1.3% in float32 itself, if the
+first parameters are changed by a millionth.
 """
 
 import time
@@ -17,7 +18,7 @@ import optax
 
 import funcnet as fn
 
-STEPS, LAST = 200, 20
+STEPS, LAST = 200, 50
 NAMES = ("f32", "bf16", "f16")
 
 
