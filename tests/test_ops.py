@@ -102,6 +102,30 @@ class Programs:
         return self.alone(self.draws[0])
 
     @functools.cached_property
+    def plain(self):
+        """Without rules: the value, the change along a direction by forward mode, the direction."""
+        rule, case, args = self.row.rule, self.row.case, self.draws[0]
+        floats, fill = split(args)
+        held = [x for name, x in zip(rule.arguments, args, strict=True) if name in rule.nodiff]
+        held_leaves = {id(leaf) for leaf in jax.tree.leaves(held)}
+        directions = [
+            np.sin(1.0 + np.arange(x.size)).reshape(x.shape).astype(x.dtype)
+            * (id(x) not in held_leaves)
+            for x in floats
+        ]
+
+        def scalar(floats):
+            y = rule.op(*fill(floats), **case.static)
+            return probe(y), y
+
+        @jax.jit
+        def program(floats, directions):
+            return jax.jvp(fn.autodiff(scalar), (floats,), (directions,), has_aux=True)
+
+        _, along, value = jax.device_get(program(floats, directions))
+        return value, along, directions
+
+    @functools.cached_property
     def singles(self):
         """For each argument, its three draws, with the first draw of all others."""
         first = self.draws[0]
@@ -195,23 +219,10 @@ def test_primal_is_plain(rule):
 @every_op
 def test_adjoint_identity(row, x64):
     """The inner products agree: with v any direction, dy of J v equals v of the gradient."""
-    args = drawn(row.case)
-    floats, fill = split(args)
-    directions = [jnp.sin(1.0 + jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in floats]
-    held = [x for name, x in zip(row.rule.arguments, args, strict=True) if name in row.rule.nodiff]
-    held_leaves = {id(leaf) for leaf in jax.tree.leaves(held)}
-    moves = [
-        jnp.zeros_like(v) if id(x) in held_leaves else v
-        for v, x in zip(directions, floats, strict=True)
-    ]
-
-    def scalar(floats):
-        return probe(row.rule.op(*fill(floats), **row.case.static))
-
-    forward = jax.jit(lambda x, v: jax.jvp(fn.autodiff(scalar), (x,), (v,))[1])(floats, moves)
-    gradients = jax.jit(jax.grad(scalar))(floats)
-    backward = sum(jnp.vdot(g, v) for g, v in zip(gradients, moves, strict=True))
-    assert_equal(jnp.asarray(forward), jnp.asarray(backward, forward.dtype))
+    built = programs(row)
+    _, gradients = built.expected
+    _, along, directions = built.plain
+    assert_equal(along, np.sum([np.vdot(g, v) for g, v in zip(gradients, directions, strict=True)]))
 
 
 @transformed
@@ -287,9 +298,9 @@ def test_gradient_lowers_for_every_platform(row):
 @pytest.mark.long
 @every_op
 def test_without_rules_the_value_is_the_same(row, x64):
-    args = drawn(row.case)
-    plain = fn.autodiff(lambda *args: row.rule.op(*args, **row.case.static))(*args)
-    assert_equal(plain, row.rule.op(*args, **row.case.static))
+    built = programs(row)
+    value, *_ = built.plain
+    assert_equal(value, built.expected[0])
 
 
 def test_cast_leaves_integers_and_keys(key):
