@@ -1,6 +1,10 @@
 """The forms of a row in the tables that drive the tests."""
 
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -76,3 +80,20 @@ def some(values, usual=1):
         return pytest.param(*given, marks=[*marks, pytest.mark.slow, pytest.mark.long], id=id)
 
     return [row(i, value) for i, value in enumerate(values)]
+
+
+def printed(program: str) -> str:
+    """What a Python program prints, run as a user's: with their XLA flags, and with bytecode."""
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent.parent,
+        env={
+            **os.environ,
+            "XLA_FLAGS": os.environ["USERS_XLA_FLAGS"],
+            "PYTHONDONTWRITEBYTECODE": "",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout

@@ -101,13 +101,15 @@ def rows(out):
 
 @pytest.mark.long
 def test_a_command_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
-    words = "-m funcnet train mlp --data digits --epochs 12 --patience 12 --ema 0.9 --out".split()
+    words = ("-m", "funcnet", "train", "mlp", "--data=digits", "--epochs=12", "--ema=0.9", "--out")
     folder, out = tmp_path / "run", tmp_path / "killed"
     process = start(tmp_path, tmp_path / "whole", command=words)
     assert process.wait() == 0, told(tmp_path)
-    for number, more in enumerate(([], ["--resume"])):
+    for number, more in ((1, []), (2, ["--resume"])):
         process = start(tmp_path, out, "--checkpoint", folder, *more, command=words)
-        wait_for(process, lambda before=whole(folder): len(whole(folder) - before) > number)
+        before = whole(folder)
+        while process.poll() is None and len(whole(folder) - before) < number:
+            wait_for(process, lambda seen=whole(folder): whole(folder) - seen)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, told(tmp_path)
         assert not (out / "params.npz").exists()

@@ -1,17 +1,12 @@
 """What funcnet costs beside plain JAX, and what its rules save."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from .benchmarks import step
-from .conftest import USERS_XLA_FLAGS
-
-ROOT = Path(__file__).parent.parent
+from .forms import printed
 
 IMPORT = """
 import time
@@ -46,16 +41,7 @@ def test_both_steps_of_the_benchmark_compute_the_same():
 
 
 def number_from(program: str) -> float:
-    """What a Python program prints, run as a user's: with their XLA flags, and with bytecode."""
-    run = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": USERS_XLA_FLAGS, "PYTHONDONTWRITEBYTECODE": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(run.stdout)
+    return float(printed(program))
 
 
 @pytest.mark.long
