@@ -37,7 +37,7 @@ class _Head(NamedTuple):
         labels: (chunks, tokens).
         weight: (chunks, tokens), 1 for a token that counts, else 0; NaN for one whose label is out
             of range, since a compiled program cannot raise.
-        w: (width, vocabulary).
+        w: As it was given.
         counts: Which tokens count; None for all.
     """
 
@@ -50,16 +50,21 @@ class _Head(NamedTuple):
 
 def _head(x: Array, w: Array, labels: Array, options: _Options) -> _Head:
     dtype, labels = jnp.result_type(x, w), labels.reshape(-1)
-    w = (w.T if options.transposed else w).astype(dtype)
+    w, vocabulary = w.astype(dtype), w.shape[0 if options.transposed else 1]
     counts = counts_of(labels, None, options.ignore_index)
     remedy = "Leave out tokens by a label of their own: ignore_index=-1."
-    check_range("linear_cross_entropy", "labels", labels, counts, 0, w.shape[1] - 1, remedy)
-    safe, within = within_classes(labels, w.shape[1])
+    check_range("linear_cross_entropy", "labels", labels, counts, 0, vocabulary - 1, remedy)
+    safe, within = within_classes(labels, vocabulary)
     weight = masked(jnp.where(within, 1, jnp.asarray(jnp.nan, wide(dtype))), counts)
     rows = x.reshape(-1, x.shape[-1]).astype(dtype)
     rows = masked(rows, None if counts is None else counts[:, None])
     rows, safe, weight = (_in_chunks(part, options) for part in (rows, safe, weight))
     return _Head(rows, safe, weight, w, counts)
+
+
+def _logits(rows: Array, head: _Head, options: _Options) -> Array:
+    w = head.w.T if options.transposed else head.w
+    return product(rows, w, w.dtype)
 
 
 def _in_chunks(x: Array, options: _Options) -> Array:
@@ -94,7 +99,7 @@ def _losses(x: Array, w: Array, labels: Array, options: _Options) -> tuple[Array
 
     def body(part: tuple[Array, Array, Array]) -> Array:
         rows, labels, weight = part
-        return label_losses(product(rows, head.w, head.w.dtype), labels, weight, None, eps, zeta)[0]
+        return label_losses(_logits(rows, head, options), labels, weight, None, eps, zeta)[0]
 
     losses = jax.lax.map(body, (head.rows, head.labels, head.weight))
     return _of_tokens(losses, labels, head)
@@ -109,20 +114,24 @@ def _gradients(
     if dlosses is not None:
         dlosses = masked(dlosses.astype(weight.dtype).reshape(-1), head.counts)
         weight = weight * _in_chunks(dlosses, options)
-    back, dtype = head.w.T, head.w.dtype
+    dtype = head.w.dtype
 
     def body(dw: Array, part: tuple) -> tuple[Array, tuple[Array, Array]]:
         rows, labels, w_y, weight = part
-        logits = product(rows, head.w, dtype)
+        logits = _logits(rows, head, options)
         losses, top, rest = label_losses(logits, labels, w_y, None, eps, zeta)
         log_p = logits - top - rest
         dz = label_slopes(log_p, top + rest, labels, 1, None, eps, zeta) * weight[:, None]
-        return dw + product(rows.T, dz, dtype), (losses, product(dz, back, dtype))
+        if options.transposed:
+            here, dx = product(dz.T, rows, dtype), product(dz, head.w, dtype)
+        else:
+            here, dx = product(rows.T, dz, dtype), product(dz, head.w.T, dtype)
+        return dw + here, (losses, dx)
 
     parts = (head.rows, head.labels, head.weight, weight)
     dw, (losses, dx) = jax.lax.scan(body, jnp.zeros_like(head.w, wide(dtype)), parts)
     dx = _in_order(dx)[: labels.size].reshape(x.shape)
-    return *_of_tokens(losses, labels, head), dx, dw.T if options.transposed else dw
+    return *_of_tokens(losses, labels, head), dx, dw
 
 
 def _linear_cross_entropy_forward(x, w, labels, **static):
