@@ -380,6 +380,16 @@ def test_accuracy_of_one_logit_refuses_other_labels_than_0_and_1(criterion, word
     assert fn.accuracy(logits, jnp.array([0, 1, 2]), ignore_index=2) == 0.5
 
 
+@pytest.mark.parametrize("target", [jnp.array([0, 1]), jnp.eye(2)])
+def test_logits_that_are_nan_are_never_right(target):
+    assert fn.accuracy(jnp.full((2, 2), jnp.nan), target) == 0
+    assert fn.accuracy(jnp.array([[jnp.nan, 0.0], [0.0, 1.0]]), target) == 0.5
+
+
+def test_one_logit_that_is_nan_is_never_right():
+    assert fn.accuracy(jnp.array([jnp.nan, jnp.nan, 1.0, -1.0]), jnp.array([0, 1, 1, 0])) == 0.5
+
+
 def test_a_criterion_of_one_logit_sees_its_labels_before_the_first_step():
     def criterion(output, target):
         return fn.binary_cross_entropy(output[:, 0], target.astype(output.dtype))

@@ -118,9 +118,9 @@ def test_a_panel_for_each_thing_that_is_known(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ({"epoch": 1, "loss": math.nan},)])
 def test_a_picture_of_any_run(tmp_path, rows):
-    History(rows).plot(tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
-    assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+    History(rows).plot(tmp_path / "curves.PNG")
+    assert (tmp_path / "curves.PNG").read_bytes().startswith(PNG)
+    assert [p.name for p in tmp_path.iterdir()] == ["curves.PNG"]
 
 
 def test_pictures_that_cannot_be_drawn(tmp_path):

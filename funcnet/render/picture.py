@@ -36,7 +36,7 @@ def shades(count: int) -> list[Any]:
 def save(where: str, figure: Any, path: str | Path) -> None:
     """Write a figure; the ending of `path` chooses the format."""
     content = io.BytesIO()
-    kind = Path(path).suffix.lstrip(".") or "png"
+    kind = Path(path).suffix.lstrip(".").lower() or "png"
     kinds = sorted(figure.canvas.get_supported_filetypes())
     require(
         kind in kinds, where, f"a picture of a kind among {', '.join(kinds)}", kind, "Use .png."

@@ -12,7 +12,7 @@ from ..types import Array, require
 
 
 def accuracy(output: Array, target: Any, *, ignore_index: int | None = None) -> Array:
-    """The share of predictions that are right.
+    """The share of predictions that are right; one from logits that are NaN is wrong.
 
     Args:
         output: Logits `(..., classes)`; or one logit each for a yes or no, `(...)` or `(..., 1)`,
@@ -59,10 +59,10 @@ def accuracy(output: Array, target: Any, *, ignore_index: int | None = None) -> 
     )
     counts = jnp.ones(target.shape, bool) if ignore_index is None else target != ignore_index
     if output.shape == target.shape and (whole or output.ndim < 2 or output.shape[-1] == 1):
-        right = (output > 0) == (target > 0.5)
+        right = ((output > 0) == (target > 0.5)) & ~jnp.isnan(output)
         right = jnp.where(_yes_or_no(target, counts), right, jnp.nan)
     elif output.shape == target.shape:
-        right, counts = output.argmax(-1) == target.argmax(-1), counts[..., 0]
+        right, counts = _largest(output) == target.argmax(-1), counts[..., 0]
     else:
         require(
             whole and output.shape[:-1] == target.shape,
@@ -71,12 +71,17 @@ def accuracy(output: Array, target: Any, *, ignore_index: int | None = None) -> 
             f"{target.dtype} of shape {target.shape}",
             "Give one integer label for each row of logits.",
         )
-        right = output.argmax(-1) == target
+        right = _largest(output) == target
     total = jnp.where(counts, right, 0).sum(dtype=jnp.float32)
     share = Mean(total, counts.sum(dtype=jnp.float32))
     value = share.value
     note(value, lambda: share)
     return value
+
+
+def _largest(output: Array) -> Array:
+    """The class of the largest logit; that of none, where one is NaN."""
+    return jnp.where(jnp.isnan(output).any(-1), output.shape[-1], output.argmax(-1))
 
 
 def _yes_or_no(target: Array, counts: Array) -> Array:
