@@ -16,6 +16,7 @@ from funcnet.jaxpr.jaxprs import shape_struct
 from funcnet.rules.prove import cast
 
 from .cases import LAYERS, ROWS
+from .conftest import Compiled
 
 KEY = jax.random.key(0, impl="rbg")
 NETS = {"bert", "char rnn", "ddpm", "encoder decoder", "gpt", "resnet", "unet", "vae", "vit"}
@@ -451,6 +452,18 @@ def test_a_mode_is_a_plain_bool():
     for mode in (1, "no", jnp.array(True)):
         with pytest.raises(TypeError, match="serial: expected train to be True or False, got"):
             frozen(mode).apply({}, {}, x)
+
+
+def test_a_deeper_network_draws_its_parameters_with_the_same_programs(key):
+    def compiled(depth):
+        before = Compiled.number
+        net = fn.serial(*(fn.serial(fn.Dense(23), fn.LayerNorm(), fn.gelu) for _ in range(depth)))
+        params, _ = net.init(key, jnp.ones((2, 6)))
+        assert not np.array_equal(params["serial"]["dense"]["w"], params["serial_1"]["dense"]["w"])
+        return Compiled.number - before
+
+    assert compiled(2) > 0
+    assert compiled(7) == 0
 
 
 def test_siblings_and_repeated_calls_draw_differently(key):

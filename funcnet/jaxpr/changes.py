@@ -1,4 +1,4 @@
-"""Programs changed: equations that bear a mark, and equations put under `jax.checkpoint`."""
+"""Programs changed: marked equations, equations under `jax.checkpoint`, equations left out."""
 
 import functools
 import itertools
@@ -11,6 +11,17 @@ from . import jaxprs, runs
 from .jaxprs import Atom, ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
 _MARK = "mark:"
+
+
+def needed(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The program without what none of its outputs needs; what has an effect stays."""
+    used = {atom for atom in closed.jaxpr.outvars if isinstance(atom, Var)}
+    kept: list[JaxprEqn] = []
+    for eqn in reversed(closed.jaxpr.eqns):
+        if eqn.effects or not used.isdisjoint(eqn.outvars):
+            kept.append(eqn)
+            used.update(atom for atom in eqn.invars if isinstance(atom, Var))
+    return closed.replace(jaxpr=closed.jaxpr.replace(eqns=kept[::-1]))
 
 
 def marked(closed: ClosedJaxpr) -> ClosedJaxpr:

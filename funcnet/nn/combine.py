@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from ..jaxpr.jaxprs import is_traced, shape_struct
+from ..jaxpr.changes import needed
+from ..jaxpr.jaxprs import evaluate, is_traced, shape_struct, trace
 from ..types import Key, Params, State, require, shown
 from . import refusals
 from .layer import Layer, child_key, lift, run_child
@@ -190,7 +191,7 @@ def _network(where: str, layers: dict[str, Layer], body: Callable) -> Layer:
                 run(net, *zeros)
             return net.params, net.state
 
-        return draw(key) if is_traced(key) else jax.jit(draw)(key)
+        return draw(key) if is_traced(key) else _one_by_one(draw, key)
 
     def apply(
         params: Params, state: State, *inputs: Any, train: bool = False, key: Key | None = None
@@ -209,6 +210,15 @@ def _network(where: str, layers: dict[str, Layer], body: Callable) -> Layer:
         return output, {name: net.state[name] for name in state}
 
     return Layer(init, apply, where)
+
+
+def _one_by_one(draw: Callable[[Key], Any], key: Key) -> Any:
+    """`draw(key)`, of which only what the parameters need is run, each draw as a program.
+
+    Draws of one shape share theirs, so a deep network takes no longer to compile than one block.
+    """
+    closed, tree = trace(draw, key)
+    return tree.unflatten(evaluate(needed(closed), key))
 
 
 def serial(*layers: Layer | Callable, **named: Layer | Callable) -> Layer:
