@@ -509,6 +509,7 @@ def test_fit_ends_with_what_was_learned_where_there_is_no_room(tmp_path, monkeyp
 
     def finish(self, more):
         if self.place.name == "step_8":
+            self.writer.wait_until_finished()
             raise OSError(28, "No space left on device")
         whole(self, more)
 
