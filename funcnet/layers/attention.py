@@ -11,6 +11,7 @@ from ..nn.layer import Layer, need_key, take, take_state
 from ..ops.products.linear import dense
 from ..ops.sequences.attention import attention
 from ..ops.sequences.attention_weights import attention_weights
+from ..ops.sequences.one_query import one_query
 from ..ops.sequences.rotary import rotary as turned
 from ..ops.sequences.scores import Window
 from ..types import Array, Key, Params, State, is_whole, require, shown
@@ -115,7 +116,7 @@ def Attention(
         params = projections(key, given, heads, groups, each, bias, w_init, out_init or w_init)
         if cache is None:
             return params, {}
-        empty = jnp.zeros((x.shape[0], cache, groups, each), initializers.float_dtype(x))
+        empty = jnp.zeros((x.shape[0] * groups, cache, each), initializers.float_dtype(x))
         return params, {"k": empty, "v": empty, "index": jnp.zeros((), jnp.int32)}
 
     def apply(
@@ -141,13 +142,17 @@ def Attention(
             q, k = (turned(y, at, rotary_frequencies, **options) for y in (q, k))
         full = None
         if cache:
-            k, v, full, state = _appended(state, k, v)
+            full, state = _appended(state, k, v)
+            k, v = (_from_cache(state[name], k) for name in ("k", "v"))
             _check_cache_mask(mask, cache)
         random = need_key("attention", key) if train and drop else None
         seen = {"causal": causal, "window": window, "softcap": softcap}
-        y = attention(
-            q, k, v, mask, None, random, start, drop=drop if train else 0.0, chunk=chunk, **seen
-        )
+        if cache and x.shape[1] == 1 and random is None:
+            y = one_query(q, state["k"], state["v"], mask, start, window=window, softcap=softcap)
+        else:
+            y = attention(
+                q, k, v, mask, None, random, start, drop=drop if train else 0.0, chunk=chunk, **seen
+            )
         y = merge("attention", params["out"], y)
         y = y if full is None else jnp.where(full, jnp.nan, y)
         return (y, attention_weights(q, k, mask, None, start, **seen)) if weights else y, state
@@ -268,8 +273,8 @@ def _check_cache_mask(mask: Array | None, length: int) -> None:
     )
 
 
-def _appended(state: State, k: Array, v: Array) -> tuple[Array, Array, Any, State]:
-    """All keys and values so far, whether there was no room, and the cache after it."""
+def _appended(state: State, k: Array, v: Array) -> tuple[Any, State]:
+    """Whether there was no room for these keys and values, and the cache after them."""
     start, length, tokens = state["index"], state["k"].shape[1], k.shape[1]
     taken = 0 if is_traced(start) else int(start)
     require(
@@ -281,9 +286,21 @@ def _appended(state: State, k: Array, v: Array) -> tuple[Array, Array, Any, Stat
     )
     new = {
         name: jax.lax.dynamic_update_slice_in_dim(
-            state[name], x.astype(state[name].dtype), start, axis=1
+            state[name], _to_cache(x).astype(state[name].dtype), start, axis=1
         )
         for name, x in (("k", k), ("v", v))
     }
     full = start + tokens > length if is_traced(start) else None
-    return new["k"], new["v"], full, {**new, "index": start + tokens}
+    return full, {**new, "index": start + tokens}
+
+
+def _to_cache(x: Array) -> Array:
+    """(batch, time, heads, width) to (batch · heads, time, width)."""
+    batch, time, heads, width = x.shape
+    return x.swapaxes(1, 2).reshape(batch * heads, time, width)
+
+
+def _from_cache(kept: Array, x: Array) -> Array:
+    """All that is kept, in the order of axes of x, (batch, time, heads, width)."""
+    (batch, _, heads, width), length = x.shape, kept.shape[1]
+    return kept.reshape(batch, heads, length, width).swapaxes(1, 2)

@@ -104,13 +104,10 @@ def _sample(
         token = draw(key, logits)
         return (token, state), token
 
-    first_key, *keys = jax.random.split(key, length)
-    logits, state = after(prompt, state)
-    first = draw(first_key, logits)
-    if not keys:
-        return first[:, None]
-    _, rest = jax.lax.scan(step, (first, state), jnp.stack(keys))
-    return jnp.concatenate([first[:, None], rest.T], axis=1)
+    if prompt.shape[1] > 1:  # what is not looked at, the logits, is not computed
+        _, state = net.apply(params, state, *_with(told, prompt[:, :-1]))
+    keys = jax.random.split(key, length)
+    return jax.lax.scan(step, (prompt[:, -1], state), keys)[1].T
 
 
 @partial(jax.jit, static_argnums=0)
@@ -123,8 +120,11 @@ def _start(net: Layer, key: Key, *inputs: Array) -> tuple[Array, State]:
 
 def picked(key: Key, logits: Array, temperature: Array) -> Array:
     """A token for each row of logits, the likeliest at temperature 0."""
-    drawn = jax.random.categorical(key, logits / jnp.where(temperature == 0, 1, temperature))
-    return jnp.where(temperature == 0, logits.argmax(-1), drawn)
+    return jax.lax.cond(
+        temperature == 0,
+        lambda: logits.argmax(-1),
+        lambda: jax.random.categorical(key, logits / temperature),
+    )
 
 
 def check_draws(op: str, prompt: Array, length: int, temperature: float) -> None:
@@ -207,7 +207,7 @@ def _check_sample(
     vocabulary, state = _start.eval_shape(net, jax.random.key(0), *given)
     check_known("sample", prompt, vocabulary.size)
     leaves = [(path[-1].key, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
-    lengths = [leaf.shape[-3] for name, leaf in leaves if name == "k"]
+    lengths = [leaf.shape[-2] for name, leaf in leaves if name == "k"]
     counts = any(name == "index" for name, _ in leaves)  # and a state of constant size has no end
     room = min(lengths, default=math.inf if counts else 0)
     require(
