@@ -456,7 +456,7 @@ def test_decoding_with_a_cache_gives_what_the_whole_sequence_gives(turned):
     params = moved(net, x)
     fresh, state = cached.init(jax.random.key(0), x[:, :1])
     assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, params)
-    assert state["k"].shape == (2, 7, 1, 4)
+    assert state["k"].shape == (2, 7, 4)  # (batch · key heads, tokens, width of a head)
     assert state["index"] == 0
     parts, step = [], jax.jit(cached.apply)
     for start, stop in ((0, 2), (2, 3), (3, 4), (4, 6)):

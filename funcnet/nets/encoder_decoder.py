@@ -13,9 +13,8 @@ from ..layers.position import LearnedPositions
 from ..layers.transformer import TransformerBlock
 from ..nn.combine import network
 from ..nn.layer import Layer
-from ..ops.products.linear import dense
 from ..types import Array, is_whole, require, shown
-from .gpt import tokens_before
+from .gpt import scored, tokens_before
 
 
 def EncoderDecoder(
@@ -124,7 +123,7 @@ def EncoderDecoder(
         for i in range(depth):
             x = getattr(net, f"decoder_{i}")(x, memory, seen)
         features, table = net.norm(x), net.params["tokens"]["table"]
-        return dense(features, table.T, None) if logits else (features, table)
+        return scored(features, table, cache) if logits else (features, table)
 
     return encoder_decoder
 

@@ -13,6 +13,7 @@ from ..layers.transformer import TransformerBlock
 from ..nn.combine import network
 from ..nn.layer import Layer, stateless, take
 from ..nn.wrap import repeat
+from ..ops.fast.table import table_scores
 from ..ops.losses.linear_cross_entropy import linear_cross_entropy
 from ..ops.products.linear import dense
 from ..types import Array, Key, Params, State, is_whole, require, shown
@@ -126,9 +127,18 @@ def GPT(
             x = getattr(net, name)(x)
         x = net.norm(x)
         features, table = (x, net.params["tokens"]["table"]) if tied else net.head(x)
-        return dense(features, table.T, None) if logits else (features, table)
+        return scored(features, table, cache) if logits else (features, table)
 
     return gpt
+
+
+def scored(features: Array, table: Array, cache: bool) -> Array:
+    """Each token's logits; those of a decoder, which reads a few at a time, in the form for that.
+
+    >>> scored(jnp.ones((1, 2)), jnp.ones((3, 2)), True).shape
+    (1, 3)
+    """
+    return table_scores(features, table) if cache else dense(features, table.T, None)
 
 
 def _head(vocabulary: int, init: Callable) -> Layer:
