@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("ops", "fit", "lenet", "precision", "step", "traces")
+NAMES = ("decoding", "ops", "fit", "lenet", "precision", "step", "traces")
 
 
 def main() -> None:
