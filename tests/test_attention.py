@@ -11,6 +11,7 @@ from scipy import special
 import funcnet as fn
 from funcnet.nets.gpt import lm_loss
 from funcnet.nets.sampling import sample
+from funcnet.ops.sequences.one_query import one_query
 
 from .values import assert_agrees, draw, values_of
 
@@ -464,6 +465,15 @@ def test_decoding_with_a_cache_gives_what_the_whole_sequence_gives(turned):
         parts.append(y)
     assert state["index"] == 6
     close(np.concatenate(parts, axis=1), run(net, params, x))
+
+
+def test_one_query_of_a_cache_gives_what_the_op_gives():
+    q, k, v = draw(2, 1, 4, 3), draw(2, 6, 2, 3, seed=1), draw(2, 6, 2, 5, seed=2)
+    kept = [jnp.asarray(x).swapaxes(1, 2).reshape(4, 6, -1) for x in (k, v)]
+    mask = np.arange(6) != np.array([1, 2, 3, 0]).reshape(1, 4, 1, 1)
+    for seen, options in ((None, {}), (mask, {"window": 2, "softcap": 1.5})):
+        expected = fn.attention(q, k, v, seen, None, None, jnp.array(3), causal=True, **options)
+        close(one_query(jnp.asarray(q), *kept, seen, jnp.array(3), **options), expected)
 
 
 def test_a_full_cache_gives_nan_where_nobody_can_look_at_it():

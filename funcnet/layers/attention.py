@@ -147,7 +147,7 @@ def Attention(
             _check_cache_mask(mask, cache)
         random = need_key("attention", key) if train and drop else None
         seen = {"causal": causal, "window": window, "softcap": softcap}
-        if cache and x.shape[1] == 1 and random is None:
+        if start is not None and x.shape[1] == 1 and random is None:
             y = one_query(q, state["k"], state["v"], mask, start, window=window, softcap=softcap)
         else:
             y = attention(

@@ -48,5 +48,7 @@ def one_query(
     if mask is not None:
         seen = jnp.broadcast_to(mask, (batch, heads, 1, keys)).reshape(rows, group, keys)
         s = jnp.where(seen, s, -jnp.inf)
-    s = jnp.where(in_window(position, jnp.arange(keys), bounds(True, window)), s, -jnp.inf)
+    seen = in_window(position, jnp.arange(keys), bounds(True, window))
+    assert seen is not None
+    s = jnp.where(seen, s, -jnp.inf)
     return product(weights_of(s), v, dtype).reshape(batch, 1, heads, v.shape[-1]).astype(dtype)
