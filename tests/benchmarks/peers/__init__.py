@@ -1,0 +1,1 @@
+"""The five training steps in each library: each module has `build(task) -> Built`."""
