@@ -20,7 +20,7 @@ from ..models import (
     Built,
     Task,
     optimizer,
-)  # fmt: skip
+)
 from .stepping import stepping
 
 PRECISIONS = {"float32": None, "bfloat16": "bf16"}
@@ -74,7 +74,7 @@ def build(task: Task, steps_per_call: int = 1) -> Built:
     step = fn.make_step(
         net, criterion, optimizer(task.model), precision=PRECISIONS[task.dtype],
         steps_per_call=steps_per_call,
-    )  # fmt: skip
+    )
     key = jax.random.key(0)
     carry = step.init(key, x)
     params = tree(task.weights, carry.params)

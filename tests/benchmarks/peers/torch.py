@@ -23,7 +23,7 @@ from ..models import (
     Built,
     Task,
     blocks,
-)  # fmt: skip
+)
 
 
 def mlp() -> nn.Module:
@@ -37,7 +37,7 @@ def lenet() -> nn.Module:
         nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(576, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-    )  # fmt: skip
+    )
 
 
 class Block(nn.Module):
