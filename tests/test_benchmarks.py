@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from .benchmarks import models
+from .benchmarks import models, steps, tables
 from .benchmarks.peers import funcnet, plain
 from .benchmarks.programs import Program, lowered_products
 from .forms import printed
@@ -81,3 +81,38 @@ def test_a_wrong_gradient_is_told():
         models.apart({"b": truth["a"]}, truth)
     with pytest.raises(ValueError, match="a"):
         models.apart({"a": np.array([3.0])}, truth)
+
+
+def row(peer, *rounds, parameters=5, apart=1e-6):
+    return {
+        "peer": peer, "parameters": parameters, "apart": apart, "minimum": min(rounds),
+        "median": 2 * max(rounds), "rounds": list(rounds), "first": 1.5, "temporary": 3e6,
+    }  # fmt: skip
+
+
+def test_tables_have_what_was_measured(tmp_path):
+    torch = row("torch", 0.006, 0.004) | {"temporary": None}
+    kept = {"mlp float32": [row("plain", 0.002, 0.004), torch, row("funcnet", 0.001, 0.003)]}
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    page = tmp_path / "performance.md"
+    page.write_text("before\n" + "\nold\n".join(tables.MARKS) + "\nafter\n")
+    tables.write(kept, tmp_path)
+    written = page.read_text()
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert "old" not in written
+    assert "| mlp | 2 (8) | 4 (12) | **1** (6) |" in written
+    assert "| mlp | 1.00 (1.00 to 1.00) | 2.00 (1.00 to 3.00) | 0.50 (0.50 to 0.75) |" in written
+    assert "| mlp | 3.0 | 3.0 |" in written
+    assert (pictures / "performance.png").stat().st_size > 1000
+    assert "1.00 to 3.00" in tables.text(kept["mlp float32"])
+
+
+def test_steps_that_compute_something_else_are_refused():
+    steps.refuse([row("plain", 1.0), row("torch", 1.0)], "float32")
+    with pytest.raises(SystemExit, match="same number of parameters"):
+        steps.refuse([row("plain", 1.0), row("torch", 1.0, parameters=6)], "float32")
+    for apart in (2e-3, float("nan")):
+        with pytest.raises(SystemExit, match="gradients of torch"):
+            steps.refuse([row("plain", 1.0), row("torch", 1.0, apart=apart)], "float32")

@@ -3,16 +3,16 @@
 import importlib
 import sys
 
-NAMES = ("decoding", "ops", "fit", "lenet", "precision", "step", "traces")
+NAMES = ("decoding", "ops", "fit", "lenet", "precision", "step", "steps", "traces")
 
 
 def main() -> None:
-    """Run the benchmark that is named; `ops` takes words that its rows are to contain."""
+    """Run the benchmark that is named; `ops` takes words of its rows, and `steps` options."""
     name, *words = sys.argv[1:] or [""]
     if name not in NAMES:
         sys.exit(f"benchmarks: expected one of {', '.join(NAMES)}, got {name!r}. Name one.")
     module = importlib.import_module(f".{name}", __package__)
-    if name == "ops":
+    if name in ("ops", "steps"):
         module.main(words)
     else:
         module.main()

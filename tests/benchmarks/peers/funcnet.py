@@ -72,7 +72,10 @@ def build(task: Task, steps_per_call: int = 1) -> Built:
     net, criterion = network(task.model)
     x, labels = task.batch
     step = fn.make_step(
-        net, criterion, optimizer(task.model), precision=PRECISIONS[task.dtype],
+        net,
+        criterion,
+        optimizer(task.model),
+        precision=PRECISIONS[task.dtype],
         steps_per_call=steps_per_call,
     )
     key = jax.random.key(0)
