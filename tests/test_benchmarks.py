@@ -96,12 +96,12 @@ def test_tables_have_what_was_measured(tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     page = tmp_path / "performance.md"
-    page.write_text("before\n" + "\nold\n".join(tables.MARKS) + "\nafter\n")
+    page.write_text("before\n" + "\nstale\n".join(tables.MARKS) + "\nafter\n")
     tables.write(kept, tmp_path)
     written = page.read_text()
     assert written.startswith("before\n")
     assert written.endswith("after\n")
-    assert "old" not in written
+    assert "stale" not in written
     assert "| mlp | 2 (8) | 4 (12) | **1** (6) |" in written
     assert "| mlp | 1.00 (1.00 to 1.00) | 2.00 (1.00 to 3.00) | 0.50 (0.50 to 0.75) |" in written
     assert "| mlp | 3.0 | 3.0 |" in written
