@@ -47,6 +47,7 @@ class Built(NamedTuple):
         parameters: How many numbers it trains.
         gradients: Those of the loss at the first parameters, by the task's names.
         run: Takes so many steps, and gives the last loss once all have been taken.
+        calls: How many steps a call takes, of which those numbers are multiples.
         lowered: The step of JAX, lowered; None for others.
         traces: How often the step was compiled; None where nobody knows.
     """
@@ -54,6 +55,7 @@ class Built(NamedTuple):
     parameters: int
     gradients: Callable[[], dict[str, np.ndarray]]
     run: Callable[[int], float]
+    calls: int = 1
     lowered: Callable | None = None
     traces: Callable[[], int] | None = None
 

@@ -46,16 +46,17 @@ def truth(model: str, path: str) -> None:
 
 def times(built: models.Built, seconds: float) -> list[float]:
     """Seconds a step of many short blocks, which take so many seconds together."""
-    start = time.perf_counter()
-    built.run(10)
-    count = 10 * max(1, round(0.02 * seconds / (time.perf_counter() - start)))
-    if count == 10 and time.perf_counter() - start > 0.5:
-        count = 1
-    found, end = [], time.perf_counter() + seconds
-    while len(found) < 5 or time.perf_counter() < end:
+
+    def taken(count: int) -> float:
         start = time.perf_counter()
         built.run(count)
-        found.append((time.perf_counter() - start) / count)
+        return (time.perf_counter() - start) / count
+
+    once = min(taken(built.calls) for _ in range(3)) * built.calls
+    count = built.calls * max(1, round(0.02 * seconds / once))
+    found, end = [], time.perf_counter() + seconds
+    while len(found) < 5 or time.perf_counter() < end:
+        found.append(taken(count))
     return found
 
 
@@ -71,8 +72,9 @@ def measure(model: str, peer: str, dtype: str, seconds: float, path: str | None)
     built = build(peer, task)
     row: dict = {"model": model, "peer": peer, "dtype": dtype, "parameters": built.parameters}
     start = time.perf_counter()
-    row["loss"] = built.run(1)
+    row["loss"] = built.run(built.calls)
     row["first"] = time.perf_counter() - start
+    built.run(built.calls)
     found = times(built, seconds)
     row |= {"minimum": min(found), "median": statistics.median(found)}
     if path:

@@ -1,6 +1,5 @@
 """What the libraries on JAX share: a loss becomes a compiled training step of optax."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -54,19 +53,23 @@ def stepping(
     step: Callable, carry: Any, batch: Any, params: Any, gradients: Callable, calls: int = 1
 ) -> Built:
     """A compiled `(carry, batch) -> (carry, value)` that takes `calls` steps, called in a row."""
-    first = jax.tree.map(jnp.copy, carry)
+    now = jax.tree.map(jnp.copy, carry)
     batch = jax.device_put(batch)
 
     def run(count: int) -> float:
-        nonlocal first
+        nonlocal now
         value = None
-        for _ in itertools.repeat(None, -(-count // calls)):
-            first, value = step(first, batch)
-        value = jax.block_until_ready((first, value))[1]
+        for _ in range(0, count, calls):
+            now, value = step(now, batch)
+        value = jax.block_until_ready((now, value))[1]
         loss = value["loss"] if isinstance(value, dict) else value
-        return float(jnp.ravel(loss)[-1])
+        return float(np.ravel(loss)[-1])
 
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
     return Built(
-        count, gradients, run, lambda: step.lower(first, batch), lambda: step._cache_size()
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        gradients=gradients,
+        run=run,
+        calls=calls,
+        lowered=lambda: step.lower(now, batch),
+        traces=lambda: step._cache_size(),
     )
