@@ -1,5 +1,6 @@
 """Rows of `steps` as text, as tables of docs/performance.md and as its picture."""
 
+import os
 import platform
 import re
 from collections.abc import Callable, Sequence
@@ -103,7 +104,7 @@ SECTIONS = (
 
 
 def versions() -> str:
-    """Of what was measured with."""
+    """Of what was measured with, and how busy the machine was in the last quarter of an hour."""
     names = ("jax", "flax", "equinox", "dm-haiku", "torch")
     found = []
     for name in names:
@@ -111,7 +112,8 @@ def versions() -> str:
             found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    return f"Python {platform.python_version()}, {', '.join(found)}."
+    load = f"The load average was {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores."
+    return f"Python {platform.python_version()}, {', '.join(found)}. {load}"
 
 
 def measured(kept: dict[str, Rows]) -> str:
@@ -164,6 +166,8 @@ def draw(kept: dict[str, Rows], path: Path) -> None:
         axes.errorbar(at, heights, spans, fmt="none", ecolor="0.2", elinewidth=0.6)
     axes.axhline(1, color="0.2", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(found)), list(found))
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("time over plain JAX")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(ncols=4, frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))

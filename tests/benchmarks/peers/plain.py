@@ -76,17 +76,17 @@ def resnet20(w: Weights, state: Weights, x: jax.Array) -> tuple[jax.Array, Weigh
 
 def lstm(w: Weights, state: Weights, tokens: jax.Array) -> tuple[jax.Array, Weights]:
     x = w["embed/table"][tokens.T]
-    projected = x @ w["lstm0/w_in"] + w["lstm0/b"]
 
-    def cell(carry: tuple, a: jax.Array) -> tuple:
+    def cell(carry: tuple, x: jax.Array) -> tuple:
         h, c = carry
-        i, f, g, o = jnp.split(a + h @ w["lstm0/w_hidden"], 4, -1)
+        z = x @ w["lstm0/w_in"] + h @ w["lstm0/w_hidden"] + w["lstm0/b"]
+        i, f, g, o = jnp.split(z, 4, -1)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
         return (h, c), h
 
     start = jnp.zeros((x.shape[1], w["lstm0/w_hidden"].shape[0]), x.dtype)
-    _, h = jax.lax.scan(cell, (start, start), projected)
+    _, h = jax.lax.scan(cell, (start, start), x)
     return dense(w, "head", h).swapaxes(0, 1), state
 
 
