@@ -118,15 +118,17 @@ def named(grads: dict, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             both = {"w_in": part["w"][:EMBED], "w_hidden": part["w"][EMBED:], "b": part["b"]}
             found[name] = both[kind]
         else:
-            found[name] = grads[module.replace("/", "_")][KINDS.get(kind, kind)]
+            value = grads[module.replace("/", "_")][KINDS.get(kind, kind)]
+            found[name] = value.reshape(weights[name].shape)
     return found
 
 
 def build(task: Task) -> Built:
     net = hk.without_apply_rng(hk.transform_with_state(NETWORKS[task.model]))
     like, state = jax.jit(net.init)(jax.random.key(0), task.batch[0])
-    params = jax.tree.map(jnp.array, tree(task.weights))
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, like)
+    # A batch norm's scale is (1, 1, 1, channels).
+    given = tree(task.weights)
+    params = jax.tree.map(lambda old, new: jnp.array(new.reshape(old.shape)), like, given)
 
     def loss(params: dict, state: dict, x: jax.Array, labels: jax.Array) -> tuple:
         logits, state = net.apply(params, state, x)

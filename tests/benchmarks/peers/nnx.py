@@ -174,7 +174,7 @@ def build(task: Task) -> Built:
     )
 
     def loss(params: nnx.State, state: nnx.State, x: jax.Array, labels: jax.Array) -> tuple:
-        net = nnx.merge(graph, params, state)
+        net = nnx.merge(graph, params, state, copy=True)
         value = cross_entropy(net(x), labels)
         return value, nnx.state(net, nnx.Not(nnx.Param))
 
