@@ -123,7 +123,7 @@ def measured(kept: dict[str, Rows]) -> str:
         if not any(key.endswith(dtype) for key in kept):
             continue
         counts = {len(row["rounds"]) for key in kept if key.endswith(dtype) for row in kept[key]}
-        parts.append(f"### {dtype}\n\n{'/'.join(map(str, sorted(counts)))} rounds.")
+        parts.append(f"### {dtype}\n\n{' or '.join(map(str, sorted(counts)))} rounds.")
         parts += [f"{title}\n\n{grid(kept, dtype, *how)}" for title, *how in SECTIONS]
     return "\n\n".join(parts)
 
@@ -162,7 +162,8 @@ def draw(kept: dict[str, Rows], path: Path) -> None:
                 heights.append(best)
                 spans[0].append(max(0.0, best - low))
                 spans[1].append(max(0.0, high - best))
-        axes.bar(at, heights, width * 0.95, color=colors[peer], label=NAMES[peer])
+        longer = [height - 1 for height in heights]
+        axes.bar(at, longer, width * 0.95, 1, color=colors[peer], label=NAMES[peer])
         axes.errorbar(at, heights, spans, fmt="none", ecolor="0.2", elinewidth=0.6)
     axes.axhline(1, color="0.2", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(found)), list(found))
