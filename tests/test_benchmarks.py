@@ -19,12 +19,9 @@ MEASURED = {
     "lenet": Program(785, {"f32": 13}, 9_164_992, 9_179_200, 1),
     "resnet20": Program(6_628, {"f32": 58}, 74_355_392, 74_357_824, 1),
     "lstm": Program(965, {"f32": 9}, 43_033_584, 43_035_632, 1),
-    "gpt": Program(6_159, {"f32": 148}, 226_670_792, 142_539_080, 1),
+    "gpt": Program(6_159, {"f32": 103}, 226_670_792, 142_539_080, 1),
 }
 """On the CPU by JAX 0.10.1. A change that lowers a figure writes it down here."""
-
-WIDE = {"mlp": 0, "lenet": 0, "resnet20": 0, "lstm": 0, "gpt": 48}
-"""Products of float32 operands in the step in bfloat16."""
 
 ROOM = 1.02 if version("jax") == "0.10.1" else 1.1
 """Temporary memory moves by alignment; another JAX lowers some operations to others."""
@@ -50,9 +47,7 @@ def test_a_step_keeps_its_bounds(model):
 
 @pytest.mark.parametrize("model", rows(models.MODELS, ("mlp", "lenet")))
 def test_products_of_a_16_bit_step_have_16_bits(model):
-    found = lowered_products(model, "bfloat16")
-    assert found["bf16"] > 0
-    assert found.get("f32", 0) <= WIDE[model]
+    assert lowered_products(model, "bfloat16").keys() == {"bf16"}
 
 
 @pytest.mark.parametrize("model", rows(models.MODELS, ("mlp", "lenet", "lstm")))

@@ -23,7 +23,15 @@ from ..models import (
 )
 from .stepping import stepping
 
-PRECISIONS = {"float32": None, "bfloat16": "bf16"}
+OF_A_HEAD = fn.Precision(compute="bfloat16", output="bfloat16")
+"""Where the head is part of the loss, and so is to be multiplied in 16 bits too."""
+
+
+def precision(task: Task) -> fn.Precision | str | None:
+    """In which dtypes the step computes."""
+    if task.dtype == "float32":
+        return None
+    return OF_A_HEAD if task.model == "gpt" else "bf16"
 
 
 def network(model: str) -> tuple:
@@ -75,7 +83,7 @@ def build(task: Task, steps_per_call: int = 1) -> Built:
         net,
         criterion,
         optimizer(task.model),
-        precision=PRECISIONS[task.dtype],
+        precision=precision(task),
         steps_per_call=steps_per_call,
     )
     key = jax.random.key(0)
