@@ -264,6 +264,13 @@ def test_lenet_reaches_96_percent_within_a_minute(tmp_path):
     assert result["seconds"] <= 60
 
 
+def wait_for_lines(path, number, seconds=120):
+    end = time.monotonic() + seconds
+    while not path.exists() or path.read_text().count("\n") < number:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_ctrl_c_saves_what_was_learned(tmp_path):
@@ -272,7 +279,7 @@ def test_ctrl_c_saves_what_was_learned(tmp_path):
          "--out", str(tmp_path / "run")],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    time.sleep(15)
+    wait_for_lines(tmp_path / "run" / "history.jsonl", 100)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0, printed
