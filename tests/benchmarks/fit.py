@@ -3,7 +3,8 @@
     python -m tests.benchmarks fit
 
 The bare step gets one batch that is on the device already; `fit` shuffles, gathers and sends its
-own, shows progress, and keeps figures and history. The two take turns, epoch by epoch.
+own, shows progress, and keeps figures and history. The two take turns, epoch by epoch; an epoch has
+50 steps, that of MNIST has 469.
 """
 
 import itertools
@@ -17,7 +18,7 @@ import optax
 import funcnet as fn
 from funcnet.train.step import outermost
 
-BATCH, STEPS, EPOCHS = 128, 25, 24
+BATCH, STEPS, EPOCHS = 128, 50, 16
 
 
 def times(steps: int = STEPS, epochs: int = EPOCHS) -> tuple[float, float]:
